@@ -1,0 +1,102 @@
+"""The plan: which site becomes which module, and why each other candidate stays. Plain data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dcnify.errors import InputError
+from dcnify.graph.site import Site
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """All that is needed to build a replacement again: the adapter's name and its arguments."""
+
+    type: str
+    """``depthwise`` or ``tokens``: which adapter of `dcnify.nn` stands at the site."""
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedSwap:
+    """One site and the module that takes its place."""
+
+    site: Site
+    swap: str
+    """Name of the recipe's swap that selected the site."""
+    module: ModuleSpec
+    init: tuple[dict[str, Any], ...]
+    require: dict[str, Any] | None
+    parameters: int
+    """Parameters of the replacement."""
+    flops: int
+    """Floating-point operations of the replacement at the site's captured input."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A candidate that is not swapped, and the reason."""
+
+    path: str
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `dcnify.plan` returns and `dcnify.convert` carries out. ``print(plan)`` is a table."""
+
+    recipe: str
+    input_shape: tuple[int, ...]
+    swaps: tuple[PlannedSwap, ...]
+    skipped: tuple[Skipped, ...]
+    hits: dict[str, int] = field(default_factory=dict)
+    """Sites that each of the recipe's swaps took, by name."""
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The plan as JSON text; `from_json` is its inverse."""
+        return json.dumps({"version": PLAN_VERSION, **asdict(self)}, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: the text is not a plan, or a plan of another version.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("version")
+            if version != PLAN_VERSION:
+                raise InputError(f"plan version {version} is not {PLAN_VERSION}: made by another dcnify")
+            return cls(
+                recipe=data["recipe"],
+                input_shape=tuple(data["input_shape"]),
+                swaps=tuple(_swap(item) for item in data["swaps"]),
+                skipped=tuple(Skipped(**item) for item in data["skipped"]),
+                hits=data["hits"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a dcnify plan: {error!r}") from None
+
+    def __str__(self) -> str:
+        from dcnify.surgery.table import plan_text
+
+        return plan_text(self)
+
+
+def _swap(data: dict[str, Any]) -> PlannedSwap:
+    return PlannedSwap(
+        **{
+            **data,
+            "site": Site.from_dict(data["site"]),
+            "module": ModuleSpec(**data["module"]),
+            "init": tuple(data["init"]),
+            "notes": tuple(data["notes"]),
+        }
+    )

@@ -1,0 +1,64 @@
+"""What a conversion hands back: the model, its plan, and how close it stayed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dcnify.surgery.plan import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dcnify.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class SiteFidelity:
+    """Old layer against new layer on the original model's own activations."""
+
+    path: str
+    sqnr_db: float
+    """10·log10(signal power / error power) of the layer's output."""
+    cosine: float
+    reverted: bool = False
+    """A ``require`` was missed and the original layer was put back."""
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    """Original model against converted model at the output."""
+
+    sqnr_db: float
+    cosine: float
+    top1_agreement: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything measured during one conversion; `to_dict` is the body of ``report.json``."""
+
+    seed: int
+    versions: dict[str, str]
+    images: dict[str, Any]
+    """Where the images of the fidelity came from, how many, and their size."""
+    sites: tuple[SiteFidelity, ...]
+    output: OutputFidelity | None
+    parameters: tuple[int, int]
+    """Of the whole model, before and after."""
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """The converted model (the live object that was given), its plan and its report."""
+
+    model: nn.Module
+    plan: Plan
+    report: Report
+    recipe: Recipe

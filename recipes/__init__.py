@@ -1,0 +1,1 @@
+"""The built-in recipes: YAML files beside this one, read by `dcnify.recipe`."""
