@@ -1,0 +1,47 @@
+# make demo and make test work on a new machine: they install what they need into .venv first.
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    train a small model, convert it, compare (a few minutes, no GPU)"
+	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
+	@echo "make lint    ruff check and ruff format --check"
+	@echo "make clean   remove .venv and everything else that was made here"
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+# pip's own output is a few hundred lines; what is shown is one line per package.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once. PyTorch is large: this takes some minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt setuptools
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+	  -c constraints.txt --no-build-isolation -e '.[dev]' \
+	  | sed -un -e 's/^Collecting \([^ ]*\).*/  \1/p' -e 's/^Installing collected.*/  installing .../p'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

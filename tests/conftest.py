@@ -1,0 +1,51 @@
+"""What every test gets: the same random numbers each time, two threads, and no network."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Sleeping beats spinning where tests share the machine. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("dcnify", derandomize=True, deadline=None)
+settings.load_profile("dcnify")
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """A test that reaches for the network fails at once and says so."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        local = self.family not in (socket.AF_INET, socket.AF_INET6)
+        if not local and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests do not use the network, and this one asked for {address[0]}")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
