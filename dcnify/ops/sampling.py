@@ -1,0 +1,179 @@
+"""Where DCNv4 samples: the arguments of one call, checked, and the shapes that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dcnify.errors import InputError
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    """An int or an (h, w) pair as an (h, w) pair.
+
+    Raises:
+        InputError: anything else, naming the argument.
+    """
+    if isinstance(value, int):
+        return (value, value)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        height, width = value
+        if isinstance(height, int) and isinstance(width, int):
+            return (height, width)
+    raise InputError(f"{name} is an int or an (h, w) pair of ints, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one DCNv4 call samples: its keyword arguments. Pairs are (height, width).
+
+    Raises:
+        InputError: a kernel, stride, dilation or group count below 1, negative padding, or a centre
+            to remove from a kernel that has none.
+    """
+
+    kernel_size: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 4
+    offset_scale: float = 1.0
+    remove_center: bool = False
+    softmax: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+            given = pair(getattr(self, name), name)
+            if min(given) < least:
+                raise InputError(f"{name} must be at least {least}, not {given}")
+            object.__setattr__(self, name, given)
+        if self.groups < 1:
+            raise InputError(f"groups must be at least 1, not {self.groups}")
+        kh, kw = self.kernel_size
+        if self.remove_center and (kh % 2 == 0 or kw % 2 == 0 or kh * kw == 1):
+            raise InputError(
+                f"remove_center needs an odd kernel of more than one point, not {kh}x{kw}"
+            )
+
+    @property
+    def points(self) -> tuple[tuple[int, int], ...]:
+        """The K kernel cells (i over width, j over height), in the operator's x-major order."""
+        kh, kw = self.kernel_size
+        cells = tuple((i, j) for i in range(kw) for j in range(kh))
+        if not self.remove_center:
+            return cells
+        return tuple(cell for cell in cells if cell != (kw // 2, kh // 2))
+
+    @property
+    def num_points(self) -> int:
+        """K, the points each group samples per query."""
+        return self.kernel_size[0] * self.kernel_size[1] - int(self.remove_center)
+
+    @property
+    def offset_mask_channels(self) -> int:
+        """3·G·K: the numbers one query needs, before any padding."""
+        return 3 * self.groups * self.num_points
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Distance from the first to the last kernel cell, in pixels."""
+        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+
+    @property
+    def half(self) -> tuple[int, int]:
+        """Distance from the first kernel cell to the kernel centre, in pixels, rounded down."""
+        return tuple(extent // 2 for extent in self.extent)
+
+    @property
+    def first_center(self) -> tuple[int, int]:
+        """Input row and column under the kernel centre of query (0, 0); negative is outside."""
+        return tuple(half - p for half, p in zip(self.half, self.padding, strict=True))
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
+        return tuple(
+            (size + 2 * p - extent - 1) // s + 1
+            for size, p, extent, s in zip(
+                (height, width), self.padding, self.extent, self.stride, strict=True
+            )
+        )
+
+    def check_channels(self, channels: int) -> None:
+        """Raise `InputError` unless the groups divide ``channels``."""
+        if channels < 1 or channels % self.groups:
+            divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+            nearest = min(divisors, key=lambda g: abs(g - self.groups), default=1)
+            raise InputError(
+                f"{channels} channels do not divide into {self.groups} groups; "
+                f"the nearest group count that does is {nearest}"
+            )
+
+    def check_size(self, height: int, width: int) -> tuple[int, int]:
+        """(Ho, Wo), or an `InputError` where the image or the output would be empty."""
+        out_h, out_w = self.output_size(height, width)
+        if height < 1 or width < 1:
+            raise InputError(f"the image is empty: {height}x{width}")
+        if out_h < 1 or out_w < 1:
+            raise InputError(
+                f"the output would be empty: kernel {self.kernel_size} with dilation "
+                f"{self.dilation} spans {self.extent[0] + 1}x{self.extent[1] + 1} pixels, "
+                f"the image with padding {self.padding} only "
+                f"{height + 2 * self.padding[0]}x{width + 2 * self.padding[1]}"
+            )
+        return out_h, out_w
+
+    def check(self, value: torch.Tensor, offset_mask: torch.Tensor) -> tuple[int, int]:
+        """Check the tensors of one call and return (Ho, Wo). Sizes may be symbolic.
+
+        Raises:
+            InputError: wrong rank, dtype, device, channel count or spatial size.
+        """
+        for name, tensor in (("value", value), ("offset_mask", offset_mask)):
+            if tensor.dim() != 4:
+                raise InputError(
+                    f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions, channels last"
+                )
+            if tensor.dtype not in FLOAT_DTYPES:
+                raise InputError(
+                    f"{name} is {tensor.dtype}; expected float16, bfloat16, float32 or float64"
+                )
+        if value.device != offset_mask.device:
+            raise InputError(f"value is on {value.device}, offset_mask on {offset_mask.device}")
+        batch, height, width, channels = value.shape
+        self.check_channels(channels)
+        _require(
+            offset_mask.shape[3] >= self.offset_mask_channels,
+            lambda: (
+                f"offset_mask has {offset_mask.shape[3]} channels; expected at least 3·G·K = "
+                f"3·{self.groups}·{self.num_points} = {self.offset_mask_channels}"
+            ),
+        )
+        out_h, out_w = self.check_size(height, width)
+        given = offset_mask.shape
+        for found, expected in zip(given[:3], (batch, out_h, out_w), strict=True):
+            _require(
+                found == expected,
+                lambda: (
+                    f"offset_mask is (B, Ho, Wo) = {tuple(given[:3])}; value {tuple(value.shape)} "
+                    f"with kernel {self.kernel_size}, stride {self.stride}, padding "
+                    f"{self.padding} and dilation {self.dilation} gives {(batch, out_h, out_w)}"
+                ),
+            )
+        return out_h, out_w
+
+
+def compute_dtype(*tensors: torch.Tensor) -> torch.dtype:
+    """What the sums run in: float64 when a tensor is float64, float32 otherwise."""
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def _require(condition: bool | torch.SymBool, message: Callable[[], str]) -> None:
+    if isinstance(condition, torch.SymBool):
+        torch._check_value(condition, message)
+    elif not condition:
+        raise InputError(message())

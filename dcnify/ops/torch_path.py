@@ -1,0 +1,198 @@
+"""DCNv4 forward and backward on stock PyTorch kernels: nothing to compile, CPU and CUDA.
+
+For one group, a query's output is a weighted sum of 4K rows of a table that has a row per pixel
+and group: an embedding bag. Backward, the bag's own gradient for its weights gives the weights and
+the offsets, and the transposed sparse matrix times the output gradient gives the value.
+
+The table carries a border of zeros, so that corners outside the image need no test: two rows above
+each image and below the last, and one column after each row, which is also the column before the
+next row. A rejected point moves to row -2, where all its corners are border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dcnify.ops.sampling import Sampling, compute_dtype
+
+_BORDER = 2
+_POINTS_AT_ONCE = 1 << 17
+"""Bounds the temporaries (some 100 bytes a point) and keeps them in a CPU's cache."""
+_POINTS_AT_ONCE_ON_CUDA = 1 << 20
+
+
+def forward(value: Tensor, offset_mask: Tensor, how: Sampling) -> Tensor:
+    """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
+    batch, out_h, out_w, _ = offset_mask.shape
+    channels = value.shape[3]
+    out = value.new_empty(batch * out_h, out_w, channels)
+    table = _table(value, how, compute_dtype(value, offset_mask))
+    index_dtype = torch.int32 if len(table) < 2**31 else torch.int64
+    for points in _blocks(value, offset_mask, how, index_dtype):
+        bags = F.embedding_bag(
+            points.corners, table, per_sample_weights=points.weighted_shares(), mode="sum"
+        )
+        out[points.rows] = bags.view(-1, out_w, channels)
+    return out.view(batch, out_h, out_w, channels)
+
+
+def backward(
+    grad_output: Tensor, value: Tensor, offset_mask: Tensor, how: Sampling
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``value`` and ``offset_mask``, each in its own dtype."""
+    dtype = compute_dtype(value, offset_mask)
+    table = _table(value, how, dtype)
+    grad_table = torch.zeros_like(table)
+    grad_offset_mask = torch.zeros_like(offset_mask, memory_format=torch.contiguous_format)
+    grad_rows, packed_rows = grad_output.flatten(0, 1), grad_offset_mask.flatten(0, 1)
+    for points in _blocks(value, offset_mask, how, torch.int64):
+        grad = grad_rows[points.rows].to(dtype).reshape(-1, table.shape[1]).contiguous()
+        grad_table.addmm_(_transposed(points, len(table)), grad)
+        grad_packed = _grad_packed(points, _dots(points, grad, table), how)
+        packed_rows[points.rows][..., : how.offset_mask_channels] = grad_packed.view(
+            -1, offset_mask.shape[2], how.offset_mask_channels
+        )
+    return _untable(grad_table, value), grad_offset_mask
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What the queries of some output rows read. Q = rows·Wo·G; tensors are (Q, K) or say so."""
+
+    rows: slice
+    corners: Tensor
+    """(Q, 4K) rows of the table: K upper left, K upper right, K lower left, K lower right."""
+    lx: Tensor
+    ly: Tensor
+    hx: Tensor
+    hy: Tensor
+    outside: Tensor
+    weight: Tensor
+    """Aggregation weight, after the softmax if there is one."""
+    kept: Tensor
+    """The same, zero where ``outside``."""
+
+    def shares(self) -> Tensor:
+        """(Q, 4K) bilinear shares of the corners."""
+        hx, hy, lx, ly = self.hx, self.hy, self.lx, self.ly
+        return torch.cat((hy * hx, hy * lx, ly * hx, ly * lx), 1)
+
+    def weighted_shares(self) -> Tensor:
+        """(Q, 4K) what each corner counts in the output."""
+        hx, lx = self.hx, self.lx
+        upper, lower = self.hy * self.kept, self.ly * self.kept
+        return torch.cat((upper * hx, upper * lx, lower * hx, lower * lx), 1)
+
+
+def _blocks(
+    value: Tensor, offset_mask: Tensor, how: Sampling, index_dtype: torch.dtype
+) -> Iterator[_Points]:
+    """Go through the output rows of all images, a block at a time."""
+    _, height, width, _ = value.shape
+    _, out_h, out_w, _ = offset_mask.shape
+    dtype, device = compute_dtype(value, offset_mask), value.device
+    k, s, groups = how.num_points, how.offset_scale, how.groups
+    right, down = groups, (width + 1) * groups
+
+    i, j = torch.tensor(how.points, dtype=dtype, device=device).unbind(-1)
+    column = torch.arange(out_w, device=device).view(-1, 1, 1) * how.stride[1]
+    x_base = column + how.first_center[1] + (i * how.dilation[1] - how.half[1]) * s
+    y_cell = (j * how.dilation[0] - how.half[0]) * s
+    group = torch.arange(groups, device=device).view(-1, 1)
+
+    at_once = _POINTS_AT_ONCE_ON_CUDA if device.type == "cuda" else _POINTS_AT_ONCE
+    step = max(1, at_once // (out_w * groups * k))
+    by_row = offset_mask.flatten(0, 1)
+    for start in range(0, len(by_row), step):
+        packed = by_row[start : start + step, :, : how.offset_mask_channels]
+        packed = packed.unflatten(-1, (groups, 3 * k))
+        row = torch.arange(start, start + len(packed), device=device).view(-1, 1, 1, 1)
+        y_base = row % out_h * how.stride[0] + how.first_center[0] + y_cell
+        x = torch.add(x_base, packed[..., 0 : 2 * k : 2], alpha=s)
+        y = torch.add(y_base, packed[..., 1 : 2 * k : 2], alpha=s)
+        outside = ~((x > -1) & (x < width) & (y > -1) & (y < height))
+        x, y = x.masked_fill_(outside, 0), y.masked_fill_(outside, -_BORDER)
+        x0, y0 = x.floor(), y.floor()
+        lx, ly = x.sub_(x0), y.sub_(y0)
+
+        image = row // out_h * (height + _BORDER) + _BORDER
+        corner = torch.add((image * down + group).to(index_dtype), y0.to(index_dtype), alpha=down)
+        corner = corner.add_(x0.to(index_dtype), alpha=right)
+        corners = torch.cat((corner, corner + right, corner + down, corner + down + right), -1)
+
+        weight = packed[..., 2 * k :].to(dtype)
+        weight = weight.softmax(-1) if how.softmax else weight
+        kept = weight.masked_fill(outside, 0)
+        per_query = (corners, lx, ly, 1 - lx, 1 - ly, outside, weight, kept)
+        yield _Points(slice(start, start + len(packed)), *(t.flatten(0, 2) for t in per_query))
+
+
+def _transposed(points: _Points, table_rows: int) -> Tensor:
+    """The bags' matrix, with the table's rows as its rows and queries as its columns."""
+    corners = points.corners
+    query = torch.arange(len(corners), device=corners.device)[:, None].expand_as(corners)
+    return torch.sparse_coo_tensor(
+        torch.stack((corners, query)).flatten(1),
+        points.weighted_shares().flatten(),
+        (table_rows, len(corners)),
+        check_invariants=False,
+    )
+
+
+def _dots(points: _Points, grad: Tensor, table: Tensor) -> Tensor:
+    """(Q, 4K) inner products of each query's gradient with the corners it reads."""
+    corners = points.corners
+    query = torch.arange(len(corners), device=corners.device)
+    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        grad,
+        table,
+        corners.flatten(),
+        query * corners.shape[1],
+        query.repeat_interleave(corners.shape[1]),
+        mode=0,  # sum
+    )
+    return dots.view_as(corners)
+
+
+def _grad_packed(points: _Points, dots: Tensor, how: Sampling) -> Tensor:
+    """(Q, 3K) gradients of 2K offsets and K weights, from the corners' inner products."""
+    d00, d01, d10, d11 = dots.chunk(4, 1)
+    hy, lx, ly = points.hy, points.lx, points.ly
+    right_upper, right_lower = d01 - d00, d11 - d10
+    upper = d00 + lx * right_upper
+    lower = d10 + lx * right_lower
+    scaled = points.kept * how.offset_scale
+    grad_x = scaled * (hy * right_upper + ly * right_lower)
+    grad_y = scaled * (lower - upper)
+    grad_weight = (hy * upper + ly * lower).masked_fill_(points.outside, 0)
+    if how.softmax:
+        weight = points.weight
+        grad_weight = weight * (grad_weight - (weight * grad_weight).sum(1, keepdim=True))
+    grad_offset = torch.stack((grad_x, grad_y), -1).masked_fill_(points.outside[..., None], 0)
+    return torch.cat((grad_offset.flatten(1), grad_weight), 1)
+
+
+def _table(value: Tensor, how: Sampling, dtype: torch.dtype) -> Tensor:
+    """``value`` with its border of zeros, one row per pixel and group."""
+    batch, height, width, channels = value.shape
+    rows = batch * (height + _BORDER) + _BORDER
+    table = value.new_zeros(rows * (width + 1), channels, dtype=dtype)
+    _images(table, value.shape).copy_(value)
+    return table.view(-1, channels // how.groups)
+
+
+def _untable(table: Tensor, like: Tensor) -> Tensor:
+    """Inverse of `_table`, in the dtype of ``like``."""
+    images = _images(table.view(-1, like.shape[3]), like.shape)
+    return torch.empty_like(like, memory_format=torch.contiguous_format).copy_(images)
+
+
+def _images(table: Tensor, shape: torch.Size) -> Tensor:
+    batch, height, width, channels = shape
+    rows = table.view(-1, width + 1, channels)[_BORDER:]
+    return rows.view(batch, height + _BORDER, width + 1, channels)[:, :height, :width]
