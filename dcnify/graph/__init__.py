@@ -1,5 +1,23 @@
-"""Capture a model as an FX graph and find the sites in it."""
+"""Capture a model as an FX graph and find the sites in it.
 
-from dcnify.graph.site import NearMiss, Site, Sites
+`find_sites` loads on first use: what a site is can be read without importing torch.
+"""
 
-__all__ = ["NearMiss", "Site", "Sites"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcnify.graph.site import ROLES, NearMiss, Site, Sites
+
+if TYPE_CHECKING:
+    from dcnify.graph.find import find_sites
+
+__all__ = ["ROLES", "NearMiss", "Site", "Sites", "find_sites"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "find_sites":
+        from dcnify.graph.find import find_sites
+
+        return find_sites
+    raise AttributeError(f"module 'dcnify.graph' has no attribute {name!r}")

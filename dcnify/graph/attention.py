@@ -1,0 +1,228 @@
+"""Role ``attention``: plain self-attention over all tokens of the image, found from data flow.
+
+The core is a scaled_dot_product_attention, or a softmax between two products. The site is the
+innermost module around it that takes the tokens and returns tokens of the same shape, and through
+which the image reaches the output by the core alone (no residual, no gate beside it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
+from dcnify.graph.axis_rules import AxesOf, operation
+from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.flops import node_flops
+from dcnify.graph.site import NearMiss, Site
+
+ROLE = "attention"
+_FUSED = ("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
+_PRODUCTS = ("matmul", "bmm", "baddbmm", "mm", "einsum")
+
+
+@dataclass(frozen=True)
+class Core:
+    """Where queries meet keys and values. ``query`` is (..., queries, width)."""
+
+    node: fx.Node
+    """The node whose output mixes the values."""
+    queries: Axis
+    others: Axes
+    """The query's axes in front of its last two: images, heads, windows."""
+    width: Axis
+
+    @property
+    def heads(self) -> int:
+        """Parts of the channels that attend on their own."""
+        return math.prod(f.size for a in self.others for f in a.factors if f.kind == CHANNEL)
+
+
+def find_attention(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+    """Sites of this role, and what only looked like one, with the node each was found at."""
+    by_owner: dict[str, list[Core]] = defaultdict(list)
+    for core in _cores(capture, axes):
+        stack = list(stack_of(core.node))
+        by_owner[stack[-1] if stack else ""].append(core)
+    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    for cores in by_owner.values():
+        stack = stack_of(cores[0].node)
+        innermost = list(stack.values())[-1] if stack else ""
+        reason = next(filter(None, (_core_problem(core) for core in cores)), None)
+        seen = reason or _owner(capture, axes, cores, stack)
+        site = NearMiss(innermost, ROLE, seen) if isinstance(seen, str) else seen
+        found.append((cores[0].node, site))
+    return found
+
+
+def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
+    for node in capture.operations():
+        if node not in capture.image_dependent:
+            continue
+        name = operation(node)
+        if name in _FUSED:
+            query = axes.get(node.args[0]) or unknown(node.args[0].meta["val"].shape)
+            yield Core(node, query[-2], query[:-2], query[-1])
+        elif name in ("softmax", "safe_softmax"):
+            mixed = _product_after(node, capture)
+            scored = _product_before(node, capture)
+            if mixed is not None and scored is not None:
+                yield _product_core(mixed, scored, axes)
+
+
+def _product_core(mixed: fx.Node, scored: fx.Node, axes: AxesOf) -> Core:
+    """The core of an attention written out: scores = (..., queries, keys)."""
+    scores = axes[scored]
+    left = next((n for n in _operands(scored) if n in axes), None)
+    width = axes[left][-1] if left is not None else Axis()
+    return Core(mixed, scores[-2], scores[:-2], width)
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    return list(node.args[1]) if operation(node) == "einsum" else list(node.all_input_nodes)
+
+
+def _is_mixing(node: fx.Node, capture: Capture) -> bool:
+    """A product of two operands that both depend on the image."""
+    if operation(node) not in _PRODUCTS:
+        return False
+    return sum(n in capture.image_dependent for n in _operands(node)) == 2
+
+
+def _product_before(softmax: fx.Node, capture: Capture) -> fx.Node | None:
+    """The query-key product that feeds a softmax, through scales, biases, masks and head mixing."""
+    frontier, seen = [softmax.args[0]], set()
+    size = softmax.meta["val"].numel()
+    while frontier:
+        node = frontier.pop()
+        if not isinstance(node, fx.Node) or node in seen or node not in capture.image_dependent:
+            continue
+        seen.add(node)
+        if _is_mixing(node, capture):
+            return node
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.numel() >= size:
+            frontier.extend(node.all_input_nodes)
+    return None
+
+
+def _product_after(softmax: fx.Node, capture: Capture) -> fx.Node | None:
+    """The product with the values that a softmax feeds, through dropout and head mixing."""
+    frontier, seen = [softmax], set()
+    size = softmax.meta["val"].numel()
+    while frontier:
+        node = frontier.pop(0)
+        for user in node.users:
+            if user in seen:
+                continue
+            seen.add(user)
+            if _is_mixing(user, capture):
+                return user
+            value = user.meta.get("val")
+            if isinstance(value, torch.Tensor) and value.numel() == size:
+                frontier.append(user)
+    return None
+
+
+def _core_problem(core: Core) -> str | None:
+    if not core.queries.spatial and core.width.spatial:
+        return "cross-covariance attention: it mixes channels, not tokens"
+    if not core.queries.spatial and CHANNEL in core.queries.kinds:
+        return "channel attention: it mixes channels, not tokens"
+    windows = [a for a in core.others if a.spatial]
+    if windows or any(not f.whole for f in core.queries.factors if core.queries.spatial):
+        parts = [f.size for a in windows for f in a.factors if f.kind in SPATIAL]
+        count = math.prod(parts)
+        return f"window attention: {count} window(s) of {core.queries.size} tokens"
+    if not core.queries.spatial:
+        count = core.queries.size
+        return f"its {count} queries are not the image's tokens (class, pooling or block attention)"
+    if raster_grid(core.queries) is None:
+        return "its tokens are not in raster order (rows, then columns)"
+    return None
+
+
+def _owner(capture: Capture, axes: AxesOf, cores: list[Core], stack: dict[str, str]) -> Site | str:
+    """The site around ``cores``: the innermost module that fits, else the first reason."""
+    first: str | None = None
+    for key, path in reversed(stack.items()):
+        found = _site_at(capture, axes, cores, capture.region(key, path))
+        if isinstance(found, Site):
+            return found
+        first = first or found
+    return first or "the attention is written in the model's own forward"
+
+
+def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) -> Site | str:
+    if len(region.inputs) != 1:
+        return f"its module reads {len(region.inputs)} tensors that depend on the image, not one"
+    if len(region.outputs) != 1:
+        return f"its module hands out {len(region.outputs)} tensors, not one"
+    before, after = _shape(region.inputs[0]), _shape(region.outputs[0])
+    if before != after:
+        return f"its module takes {_text(before)} and returns {_text(after)}"
+    if _bypasses(capture, region, {core.node for core in cores}):
+        return "the image also reaches its output beside the attention (a residual, gate or branch)"
+    layout = _layout(axes.get(region.inputs[0], ()), axes.get(region.outputs[0], ()))
+    if layout is None:
+        return f"the axes of its {_text(before)} input could not be traced to the image"
+    name, tokens, grid = layout
+    if tokens.after or tokens.before != cores[0].queries.before:
+        return "some of its tokens are not queries, or come after the image's"
+    returns = {call.returns for call in capture.calls.get(region.path, ())}
+    if len(returns) != 1 or not next(iter(returns)).startswith(("tensor", "tuple[")):
+        return f"its module returns {' or '.join(sorted(returns)) or 'nothing known'}"
+    return Site(
+        path=region.path,
+        role=ROLE,
+        layout=name,
+        input_shape=before,
+        output_shape=after,
+        channels=before[name.index("C")],
+        grid=grid,
+        stage=0,
+        parameters=capture.parameter_count.get(region.path, 0),
+        flops=node_flops(region.nodes),
+        heads=cores[0].heads,
+        prefix_tokens=tokens.before,
+        returns=next(iter(returns)),
+        aliases=capture.aliases.get(region.path, ()),
+    )
+
+
+def _bypasses(capture: Capture, region: Region, cores: set[fx.Node]) -> bool:
+    """Whether the region's output depends on its input through anything but the cores."""
+    reached = set(region.inputs)
+    for node in capture.graph.nodes:
+        inside = node in region.nodes and node not in cores
+        if inside and any(arg in reached for arg in node.all_input_nodes):
+            reached.add(node)
+    return region.outputs[0] in reached
+
+
+def _layout(before: Axes, after: Axes) -> tuple[str, Axis, tuple[int, int]] | None:
+    """Layout name, token axis and grid of a tensor that holds whole images' tokens."""
+    if len(before) == 3:
+        grid = raster_grid(before[1])
+        if grid and not before[0].spatial:
+            return "BNC", before[1], grid
+    if len(before) == 4 and not before[0].spatial:
+        for name, row, col in (("BCHW", 2, 3), ("BHWC", 1, 2)):
+            both = Axis((*before[row].factors, *before[col].factors))
+            grid = raster_grid(both)
+            if grid == (before[row].size, before[col].size):
+                return name, both, grid
+    return None
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    return tuple(int(size) for size in node.meta["val"].shape)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ")"

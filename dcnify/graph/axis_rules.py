@@ -1,0 +1,298 @@
+"""Follow axes through a captured graph: one rule per family of ATen operations.
+
+An operation without a rule keeps the axes of operands of its own shape and is otherwise unknown:
+the analysis may lose track of an axis, it never invents one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from dcnify.graph.axes import (
+    BATCH,
+    CHANNEL,
+    COL,
+    OTHER,
+    ROW,
+    Axes,
+    Axis,
+    Factor,
+    axis,
+    broadcast,
+    coarsen,
+    reshape,
+    unknown,
+    whole,
+)
+from dcnify.graph.capture import Capture
+
+AxesOf = dict[fx.Node, Axes]
+Rule = Callable[[fx.Node, AxesOf, Sequence[int]], Axes]
+_RULES: dict[str, Rule] = {}
+
+
+def trace_axes(capture: Capture) -> AxesOf:
+    """The axes of every single-tensor node that depends on the image."""
+    found: AxesOf = {capture.image: _image_axes(capture.example_shape)}
+    for node in capture.graph.nodes:
+        if node.op != "call_function" or node not in capture.image_dependent:
+            continue
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            shape = tuple(value.shape)
+            axes = coarsen(_RULES.get(operation(node), _same_shape)(node, found, shape))
+            sizes_agree = tuple(a.size for a in axes) == shape
+            found[node] = axes if sizes_agree else unknown(shape)
+    return found
+
+
+def operation(node: fx.Node) -> str:
+    """The ATen name of a node without namespace and overload: ``conv2d``, ``permute``."""
+    target = node.target
+    name = target.name() if isinstance(target, torch._ops.OpOverload) else str(target)
+    return name.split("::")[-1].split(".")[0].lstrip("_")
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        for name in names:
+            _RULES[name] = function
+        return function
+
+    return register
+
+
+def _image_axes(shape: Sequence[int]) -> Axes:
+    if len(shape) != 4:
+        return unknown(shape)
+    return tuple(axis(k, n) for k, n in zip((BATCH, CHANNEL, ROW, COL), shape, strict=True))
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _axes(node: Any, found: AxesOf) -> Axes:
+    return found.get(node) or unknown(_shape(node))
+
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+
+
+def _arg(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+    if len(node.args) > index:
+        return node.args[index]
+    return node.kwargs.get(name, default)
+
+
+def _same_shape(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    operands = [found[n] for n in _tensors(node) if n in found and len(_shape(n)) <= len(shape)]
+    return broadcast(operands, shape)
+
+
+@rule("view", "reshape", "unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+def _view(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    return reshape(_axes(node.args[0], found), shape)
+
+
+@rule("permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T")
+def _permute(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    source = node.args[0]
+    markers = torch.empty(tuple(range(2, 2 + len(_shape(source)))), device="meta")
+    order = [size - 2 for size in node.target(markers, *node.args[1:], **node.kwargs).shape]
+    axes = _axes(source, found)
+    return tuple(axes[i] for i in order)
+
+
+@rule("linear", "matmul", "bmm", "mm", "addmm", "baddbmm")
+def _product(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    first = 1 if operation(node) in ("addmm", "baddbmm") else 0
+    left, right = node.args[first], node.args[first + 1]
+    a, b = _axes(left, found), found.get(right)
+    if operation(node) == "linear" or b is None:
+        return (*a[:-1], axis(CHANNEL, shape[-1])) if len(shape) == len(a) else unknown(shape)
+    if left not in found:
+        return (
+            (*b[:-2], axis(CHANNEL, shape[-2]), b[-1]) if len(shape) == len(b) else unknown(shape)
+        )
+    lead = broadcast([a[:-2], b[:-2]], shape[:-2])
+    return (*lead, a[-2], b[-1]) if len(shape) >= 2 else unknown(shape)
+
+
+@rule("einsum")
+def _einsum(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    equation, operands = node.args[0].replace(" ", ""), node.args[1]
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+    if not output or "." in equation or len(terms) != len(operands):
+        return unknown(shape)
+    by_letter: dict[str, Axis] = {}
+    for term, operand in zip(terms, operands, strict=True):
+        if operand in found:
+            for letter, a in zip(term, found[operand], strict=True):
+                by_letter.setdefault(letter, a)
+    return tuple(by_letter.get(c, axis(OTHER, n)) for c, n in zip(output, shape, strict=True))
+
+
+@rule("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
+def _attention(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    query, value = _axes(node.args[0], found), _axes(node.args[2], found)
+    return (*query[:-1], value[-1])
+
+
+@rule(
+    "conv2d",
+    "convolution",
+    "conv_transpose2d",
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_bilinear2d_aa",
+    "upsample_bicubic2d_aa",
+    "lp_pool2d",
+)
+def _resample(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    axes = _axes(node.args[0], found)
+    if len(axes) != 4 or len(shape) != 4:
+        return unknown(shape)
+    channels = axes[1] if axes[1].size == shape[1] and "conv" not in operation(node) else None
+    return (
+        axes[0],
+        channels or axis(CHANNEL, shape[1]),
+        _resized(axes[2], shape[2]),
+        _resized(axes[3], shape[3]),
+    )
+
+
+def _resized(source: Axis, size: int) -> Axis:
+    """The axis after its extent has changed: still all rows (or a window of them), just others."""
+    if source.size == size:
+        return source
+    if source.kinds == {CHANNEL}:
+        return axis(CHANNEL, size)
+    if len(source.factors) != 1 or not source.spatial:
+        return axis(OTHER, size)
+    factor = source.factors[0]
+    if factor.whole:
+        return Axis(whole(factor.kind, size))
+    return Axis((Factor(factor.kind, size, factor.stride, factor.extent, factor.windowed),))
+
+
+@rule("pad", "constant_pad_nd", "slice")
+def _resize_each(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    source = node.args[0]
+    axes = _axes(source, found)
+    if operation(node) != "slice":
+        return tuple(_resized(a, n) for a, n in zip(axes, shape, strict=True))
+    dim = _arg(node, 1, "dim", 0) % len(shape)
+    start = _arg(node, 2, "start", 0) or 0
+    return (*axes[:dim], _sliced(axes[dim], start, shape[dim]), *axes[dim + 1 :])
+
+
+def _sliced(source: Axis, start: int, size: int) -> Axis:
+    if source.size == size:
+        return source
+    start = start + source.size if start < 0 else start
+    body = source.size - source.before - source.after
+    if not source.plain:
+        if start <= source.before and start + size >= source.before + body:
+            after = start + size - source.before - body
+            return replace(source, before=source.before - start, after=after)
+        return axis(OTHER, size)
+    return _resized(source, size)
+
+
+@rule("select", "unbind", "getitem")
+def _select(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    dim = _arg(node, 1, "dim", 0) % (len(shape) + 1)
+    axes = _axes(node.args[0], found)
+    return (*axes[:dim], *axes[dim + 1 :])
+
+
+def _item(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    """One result of an operation with several: unbind, split, chunk, a norm with statistics."""
+    many = node.args[0]
+    operands = _tensors(many)
+    if not operands or operands[0] not in found:
+        return unknown(shape)
+    axes, name = found[operands[0]], operation(many)
+    if name == "unbind":
+        dim = _arg(many, 1, "dim", 0) % len(axes)
+        return (*axes[:dim], *axes[dim + 1 :])
+    if name in ("split", "chunk", "split_with_sizes", "tensor_split"):
+        dim = _arg(many, 2, "dim", 0) % len(axes)
+        start = sum(v.shape[dim] for v in many.meta["val"][: node.args[1]])
+        return (*axes[:dim], _sliced(axes[dim], start, shape[dim]), *axes[dim + 1 :])
+    return _same_shape(many, found, shape)
+
+
+_RULES["<built-in function getitem>"] = _item
+_RULES["getitem"] = _item
+
+
+@rule("cat", "concat", "concatenate")
+def _cat(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    tensors = [t for t in node.args[0] if len(_shape(t)) == len(shape)]
+    dim = _arg(node, 1, "dim", 0) % len(shape)
+    known = [found[t] for t in tensors if t in found]
+    result = list(broadcast(known, shape))
+    spatial = [i for i, t in enumerate(tensors) if t in found and found[t][dim].spatial]
+    if not spatial:
+        result[dim] = axis(CHANNEL, shape[dim])
+    elif len(spatial) == 1:
+        middle = found[tensors[spatial[0]]][dim]
+        before = sum(_shape(t)[dim] for t in tensors[: spatial[0]])
+        after = sum(_shape(t)[dim] for t in tensors[spatial[0] + 1 :])
+        result[dim] = replace(middle, before=middle.before + before, after=middle.after + after)
+    else:
+        result[dim] = axis(OTHER, shape[dim])
+    return tuple(result)
+
+
+@rule("stack")
+def _stack(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    dim = _arg(node, 1, "dim", 0) % len(shape)
+    rest = [*shape[:dim], *shape[dim + 1 :]]
+    axes = list(broadcast([found[t] for t in node.args[0] if t in found], rest))
+    return (*axes[:dim], axis(OTHER, shape[dim]), *axes[dim:])
+
+
+@rule("mean", "sum", "amax", "amin")
+def _reduce(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    axes = _axes(node.args[0], found)
+    dims = _arg(node, 1, "dim")
+    if dims is None or len(shape) == len(axes):
+        return broadcast([axes], shape)
+    gone = {d % len(axes) for d in ([dims] if isinstance(dims, int) else dims)}
+    return tuple(a for i, a in enumerate(axes) if i not in gone)
+
+
+@rule("im2col", "unfold_copy")
+def _im2col(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    source = node.args[0]
+    if operation(node) != "im2col" or len(shape) != 3 or len(_shape(source)) != 4:
+        return unknown(shape)
+    kernel, dilation, padding, stride = node.args[1:5]
+    grid = [
+        (_shape(source)[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i]
+        + 1
+        for i in (0, 1)
+    ]
+    axes = _axes(source, found)
+    if any(not f.whole for a in axes[2:] for f in a.factors):
+        return unknown(shape)
+    return (
+        axes[0],
+        axis(CHANNEL, shape[1]),
+        Axis((*whole(ROW, grid[0]), *whole(COL, grid[1]))),
+    )

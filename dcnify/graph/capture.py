@@ -1,0 +1,203 @@
+"""Capture: one model, one example input, one FX graph with shapes, owners and data flow.
+
+`torch.export` records what a forward pass does as normalised ATen operations; for every node it
+keeps the stack of modules that were running. The capture adds what the graph alone does not say:
+how each module was called from Python, and which nodes depend on the image.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import InputKind
+
+from dcnify.errors import InputError
+
+
+@dataclass(frozen=True)
+class Call:
+    """How Python called a module once: what went in and what came back, as shapes.
+
+    ``tensor_inputs`` counts distinct tensors among the arguments, ``returns`` is ``tensor``,
+    ``tuple[n]`` for a tuple of ``n`` whose first item is a tensor, or another type's name.
+    """
+
+    tensor_inputs: int
+    returns: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """The nodes that ran while one call of one module was on the stack."""
+
+    path: str
+    nodes: frozenset[fx.Node]
+    inputs: tuple[fx.Node, ...]
+    """Nodes outside that depend on the image and are read inside."""
+    outputs: tuple[fx.Node, ...]
+    """Nodes inside that depend on the image and are read outside."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The captured forward pass; everything that looks for sites reads this and nothing else."""
+
+    graph: fx.Graph
+    example_shape: tuple[int, ...]
+    image: fx.Node
+    """The placeholder that holds the image."""
+    parameters: dict[fx.Node, str]
+    """Placeholders that hold a parameter, with its name in the model."""
+    calls: dict[str, tuple[Call, ...]]
+    aliases: dict[str, tuple[str, ...]]
+    """Other paths of the same module object, by each path that the graph may name."""
+    parameter_count: dict[str, int]
+    tensors: dict[fx.Node, torch.Tensor] = field(repr=False)
+    """The live tensor behind each placeholder or attribute that is not an input."""
+
+    @cached_property
+    def image_dependent(self) -> frozenset[fx.Node]:
+        """Nodes whose value depends on the image; weights made from weights are not among them."""
+        seen: set[fx.Node] = {self.image}
+        for node in self.graph.nodes:
+            if node.op != "output" and any(arg in seen for arg in node.all_input_nodes):
+                seen.add(node)
+        return frozenset(seen)
+
+    @cached_property
+    def _nodes_by_call(self) -> dict[str, list[fx.Node]]:
+        found: dict[str, list[fx.Node]] = defaultdict(list)
+        for node in self.graph.nodes:
+            for key in stack_of(node):
+                found[key].append(node)
+        return found
+
+    def region(self, key: str, path: str) -> Region:
+        """The region of one module call; ``key`` and ``path`` come from `stack_of`."""
+        nodes = frozenset(self._nodes_by_call[key])
+        dependent = self.image_dependent
+        inputs: dict[fx.Node, None] = {}
+        outputs: dict[fx.Node, None] = {}
+        for node in self._nodes_by_call[key]:
+            for arg in node.all_input_nodes:
+                if arg not in nodes and arg in dependent:
+                    inputs[arg] = None
+            if node in dependent and any(user not in nodes for user in node.users):
+                outputs[node] = None
+        return Region(path, nodes, tuple(inputs), tuple(outputs))
+
+    def region_at(self, node: fx.Node, path: str) -> Region:
+        """The region of the call of the module at ``path`` that ``node`` ran in."""
+        key = next(key for key, owner in stack_of(node).items() if owner == path)
+        return self.region(key, path)
+
+    def operations(self) -> Iterator[fx.Node]:
+        """Nodes that compute something, in the order of execution."""
+        return (node for node in self.graph.nodes if node.op == "call_function")
+
+
+def stack_of(node: fx.Node) -> dict[str, str]:
+    """Module calls that were running at ``node``, outermost first: call key -> module path."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return {key: path for key, (path, _type) in stack.items() if path}
+
+
+def capture(model: nn.Module, example: torch.Tensor) -> Capture:
+    """Capture ``model`` on ``example`` (B, C, H, W) in eval mode. The model is left as it was.
+
+    Raises:
+        InputError: the model refuses the example, or cannot be exported.
+    """
+    twin = _twin(model).eval()
+    calls: dict[str, list[Call]] = defaultdict(list)
+    for path, module in twin.named_modules():
+        module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(twin, (example,), strict=False)
+    except Exception as error:
+        shape = "x".join(str(size) for size in example.shape)
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(f"the model does not run on a {shape} input: {reason}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return _assemble(model, program, example, calls)
+
+
+def _assemble(
+    model: nn.Module, program: Any, example: torch.Tensor, calls: dict[str, list[Call]]
+) -> Capture:
+    by_name = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    parameters: dict[fx.Node, str] = {}
+    tensors: dict[fx.Node, torch.Tensor] = {}
+    image = None
+    for spec in program.graph_signature.input_specs:
+        node = by_name.get(getattr(spec.arg, "name", ""))
+        if node is None:
+            continue
+        if spec.kind == InputKind.USER_INPUT:
+            image = image or node
+            continue
+        value = program.state_dict.get(spec.target, program.constants.get(spec.target))
+        if isinstance(value, torch.Tensor):
+            tensors[node] = value
+        if spec.kind == InputKind.PARAMETER:
+            parameters[node] = spec.target
+    for node in program.graph.nodes:
+        if node.op == "get_attr":
+            tensors[node] = getattr(program.graph_module, node.target)
+    if image is None:
+        raise InputError("the model's output does not depend on its input")
+    paths_of: dict[int, list[str]] = defaultdict(list)
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths_of[id(module)].append(path)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return Capture(
+        graph=program.graph,
+        example_shape=tuple(example.shape),
+        image=image,
+        parameters=parameters,
+        calls={path: tuple(seen) for path, seen in calls.items() if seen},
+        aliases={p: tuple(q for q in same if q != p) for same in paths_of.values() for p in same},
+        parameter_count={
+            path: sum(p.numel() for p in module.parameters()) for path, module in modules.items()
+        },
+        tensors=tensors,
+    )
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every tensor with the original.
+
+    Tracing may write to a module (caches of position biases, for one); it shall not be the user's.
+    """
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo=shared)
+
+
+def _recorder(seen: list[Call]):
+    def hook(_module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        tensors = {id(a) for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)}
+        seen.append(Call(len(tensors), _returns(output)))
+
+    return hook
+
+
+def _returns(output: Any) -> str:
+    if isinstance(output, torch.Tensor):
+        return "tensor"
+    if type(output) is tuple and output and isinstance(output[0], torch.Tensor):
+        rest_is_optional = all(o is None or isinstance(o, torch.Tensor) for o in output[1:])
+        return f"tuple[{len(output)}]" if rest_is_optional else "tuple with non-tensor items"
+    return type(output).__name__

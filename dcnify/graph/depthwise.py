@@ -1,0 +1,161 @@
+"""Role ``depthwise_conv``: an ``aten.conv2d`` whose groups equal its input and output channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from dcnify.graph.axis_rules import AxesOf, operation
+from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.flops import node_flops
+from dcnify.graph.site import NearMiss, Site
+
+ROLE = "depthwise_conv"
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
+_TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+_PADDINGS = ("pad", "constant_pad_nd")
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """The arguments of one captured convolution, pairs as (height, width)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    """(top, bottom, left, right)"""
+
+
+def find_depthwise(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+    """Sites of this role, and what only looked like one, with the node each was found at."""
+    del axes  # a depthwise convolution says all about itself
+    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    for node in capture.operations():
+        if node not in capture.image_dependent or not _is_candidate(node):
+            continue
+        stack = stack_of(node)
+        if not stack:
+            reason = "a functional convolution in the model's own forward"
+            found.append((node, NearMiss("", ROLE, reason)))
+            continue
+        key, path = list(stack.items())[-1]
+        seen = _classify(capture, node, capture.region(key, path))
+        found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
+    return found
+
+
+def _is_candidate(node: fx.Node) -> bool:
+    """A grouped convolution of any kind."""
+    name = operation(node)
+    return name in (*_CONVOLUTIONS, *_TRANSPOSED) and _groups(node) > 1
+
+
+def _groups(node: fx.Node) -> int:
+    """The group count, whichever overload the node is."""
+    schema = [a.name for a in node.target._schema.arguments]
+    index = schema.index("groups")
+    if len(node.args) > index:
+        return int(node.args[index])
+    return int(node.kwargs.get("groups", 1))
+
+
+def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
+    """The site at ``node``, or the reason why there is none."""
+    source, weight = node.args[0], node.args[1]
+    shape, kernel = _shape(source), _shape(weight)
+    channels, groups = shape[1], _groups(node)
+    if operation(node) in _TRANSPOSED or (operation(node) == "convolution" and node.args[6]):
+        return "a transposed convolution"
+    if len(kernel) != 4:
+        return f"a {len(kernel) - 2}-D convolution"
+    if weight in capture.image_dependent:
+        return "its weight is computed from the image"
+    out = _shape(node)[1]
+    if groups != channels or out != channels:
+        return f"grouped, not depthwise: {groups} groups, {channels} channels in, {out} out"
+    if kernel[2:] == (1, 1):
+        return "its kernel is 1x1: a scale per channel, nothing in space"
+    pads = [n for n in region.nodes if operation(n) in _PADDINGS and n in capture.image_dependent]
+    if len(region.inputs) != 1 or region.outputs != (node,):
+        return "the convolution is called inside a module that does more than convolve"
+    allowed = {node, *pads}
+    if any(n in capture.image_dependent and n not in allowed for n in region.nodes):
+        return "the module that owns the convolution also transforms its input or output"
+    if len(pads) > 1 or (pads and source is not pads[0]):
+        return "the module that owns the convolution pads in a way that is not understood"
+    if pads and _pad_mode(pads[0]) != "constant":
+        return f"{_pad_mode(pads[0])} padding: DCNv4 reads zeros outside the image"
+    geometry = _geometry(node, pads[0] if pads else None)
+    before = _shape(region.inputs[0])
+    return Site(
+        path=region.path,
+        role=ROLE,
+        layout="BCHW",
+        input_shape=before,
+        output_shape=_shape(node),
+        channels=channels,
+        grid=(before[2], before[3]),
+        stage=0,
+        parameters=capture.parameter_count.get(region.path, 0),
+        flops=node_flops(region.nodes),
+        kernel=geometry.kernel,
+        stride=geometry.stride,
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        padding_policy="same" if pads and _recomputes_padding(node) else "fixed",
+        bias=len(node.args) > 2 and node.args[2] is not None,
+        aliases=capture.aliases.get(region.path, ()),
+    )
+
+
+def _recomputes_padding(node: fx.Node) -> bool:
+    """Whether the owner is a TensorFlow-style convolution, whose padding follows the input size."""
+    _path, owner = list(node.meta["nn_module_stack"].values())[-1]
+    return owner.rpartition(".")[2].endswith("Same")
+
+
+def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:
+    schema = [a.name for a in node.target._schema.arguments]
+
+    def argument(name: str, default):
+        index = schema.index(name)
+        value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
+        return value if isinstance(value, str) else _pair(value)
+
+    kernel = _pair(_shape(node.args[1])[2:])
+    dilation = argument("dilation", 1)
+    padding = argument("padding", 0)
+    if padding == "valid":
+        padding = (0, 0)
+    if padding == "same":
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        sides = [reach[0] // 2, reach[0] - reach[0] // 2, reach[1] // 2, reach[1] - reach[1] // 2]
+    else:
+        sides = [padding[0], padding[0], padding[1], padding[1]]
+    if pad is not None:
+        left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
+        sides = [a + b for a, b in zip(sides, (top, bottom, left, right), strict=True)]
+    return _Geometry(kernel, argument("stride", 1), dilation, tuple(sides))
+
+
+def _pair(value) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return (int(values[0]), int(values[-1]))
+
+
+def _pad_mode(pad: fx.Node) -> str:
+    if operation(pad) == "constant_pad_nd":
+        fill = pad.args[2] if len(pad.args) > 2 else 0
+        return "constant" if not fill else "non-zero"
+    mode = pad.args[2] if len(pad.args) > 2 else pad.kwargs.get("mode", "constant")
+    fill = pad.args[3] if len(pad.args) > 3 else pad.kwargs.get("value")
+    return mode if mode != "constant" or not fill else "non-zero"
+
+
+def _shape(node: fx.Node) -> tuple[int, ...]:
+    value = node.meta["val"]
+    assert isinstance(value, torch.Tensor)
+    return tuple(int(size) for size in value.shape)

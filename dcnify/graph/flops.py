@@ -1,0 +1,36 @@
+"""Floating-point operations of captured nodes: products, convolutions and fused attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import fx
+
+from dcnify.graph.axis_rules import operation
+
+
+def node_flops(nodes: Iterable[fx.Node]) -> int:
+    """Sum over ``nodes``; a multiply-add counts as two, elementwise work counts as nothing."""
+    return sum(_flops(node) for node in nodes)
+
+
+def _flops(node: fx.Node) -> int:
+    name, value = operation(node), node.meta.get("val")
+    if node.op != "call_function" or not isinstance(value, torch.Tensor):
+        return 0
+    shapes = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if _is_tensor(n)]
+    if name in ("linear", "matmul", "bmm", "mm") and len(shapes) >= 2:
+        inner = shapes[0][-1] if name != "linear" else shapes[1][-1]
+        return 2 * value.numel() * inner
+    if name in ("conv1d", "conv2d", "conv3d", "convolution"):
+        weight = shapes[1]
+        return 2 * value.numel() * torch.Size(weight[1:]).numel()
+    if name == "scaled_dot_product_attention":
+        query, key, mixed = shapes[0], shapes[1], value
+        return 2 * key[-2] * (torch.Size(query).numel() + mixed.numel())
+    return 0
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)

@@ -1,0 +1,189 @@
+"""What is and is not a site, on modules written for the purpose."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.graph import find_sites
+
+IMAGE = torch.zeros(1, 8, 12, 16)
+
+
+def near(model, image=IMAGE):
+    return {miss.path: miss.reason for miss in find_sites(model, image).near_misses}
+
+
+def depthwise(**options):
+    return nn.Conv2d(8, options.pop("out", 8), options.pop("kernel", 3), groups=8, **options)
+
+
+class Attention(nn.Module):
+    """Plain self-attention over (B, N, 8), with ways to spoil it."""
+
+    def __init__(self, keys_first=0, residual=False, as_tuple=False, causal=False):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.keys_first, self.residual, self.as_tuple = keys_first, residual, as_tuple
+
+    def forward(self, x, attn_mask=None):
+        batch, count, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, count, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        y = self.proj(y.transpose(1, 2).reshape(batch, count, 8))
+        y = x + y if self.residual else y
+        return (y, None) if self.as_tuple else y
+
+
+class Tokens(nn.Module):
+    """Tokens of an image through one mixer and back."""
+
+    def __init__(self, mixer, prefix=0):
+        super().__init__()
+        self.mixer = mixer
+        self.cls = nn.Parameter(torch.zeros(1, prefix, 8)) if prefix else None
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        if self.cls is not None:
+            tokens = torch.cat([self.cls.expand(x.shape[0], -1, -1), tokens], 1)
+        y = self.mixer(tokens)
+        y = y[0] if isinstance(y, tuple) else y
+        return (tokens + y).mean(1)
+
+
+def test_a_depthwise_convolution_is_described_in_full():
+    conv = nn.Conv2d(8, 8, (3, 5), stride=(2, 1), padding=(1, 2), dilation=1, groups=8)
+    (site,) = find_sites(nn.Sequential(conv), IMAGE)
+    assert (site.path, site.role, site.layout) == ("0", "depthwise_conv", "BCHW")
+    assert (site.kernel, site.stride, site.padding) == ((3, 5), (2, 1), (1, 1, 2, 2))
+    assert (site.input_shape, site.output_shape) == ((1, 8, 12, 16), (1, 8, 6, 16))
+    assert (site.grid, site.parameters, site.bias) == ((12, 16), 8 * 15 + 8, True)
+    assert site.flops == 2 * 8 * 6 * 16 * 15
+
+
+@pytest.mark.parametrize(
+    ("layer", "word"),
+    [
+        (nn.Conv2d(8, 8, 3, groups=4), "4 groups"),
+        (depthwise(out=16), "16 out"),
+        (depthwise(kernel=1), "1x1"),
+        (depthwise(padding=1, padding_mode="reflect"), "reflect"),
+        (nn.ConvTranspose2d(8, 8, 2, groups=8), "transposed"),
+    ],
+)
+def test_near_misses_say_why(layer, word):
+    assert word in near(nn.Sequential(nn.Identity(), layer))["1"]
+
+
+def test_a_one_dimensional_convolution_is_a_near_miss():
+    layer = nn.Conv1d(8, 8, 3, groups=8)
+    model = nn.Sequential(nn.Flatten(2), layer)
+    assert "1-D" in near(model)["1"]
+
+
+def test_a_weight_computed_from_the_image_is_a_near_miss():
+    class Dynamic(nn.Module):
+        def forward(self, x):
+            kernel = x.mean((0, 2, 3)).reshape(8, 1, 1, 1).expand(8, 1, 3, 3)
+            return F.conv2d(x, kernel, groups=8, padding=1)
+
+    assert "computed from the image" in near(nn.Sequential(Dynamic()))["0"]
+
+
+def test_a_weight_computed_from_weights_is_a_site():
+    layer = nn.utils.parametrizations.weight_norm(depthwise(padding=1))
+    assert len(find_sites(nn.Sequential(layer), IMAGE)) == 1
+
+
+def test_a_module_that_does_more_than_convolve_is_a_near_miss():
+    class ConvAndMore(nn.Conv2d):
+        def forward(self, x):
+            return F.relu(super().forward(x))
+
+    reasons = near(nn.Sequential(ConvAndMore(8, 8, 3, groups=8)))
+    assert "more than convolve" in reasons["0"]
+
+
+def test_a_module_called_twice_is_one_site_with_two_calls():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = depthwise(padding=1)
+
+        def forward(self, x):
+            return self.conv(self.conv(x))
+
+    (site,) = find_sites(Twice(), IMAGE)
+    assert site.calls == 2
+
+
+def test_a_tied_module_is_one_site_with_its_aliases():
+    conv = depthwise(padding=1)
+    (site,) = find_sites(nn.Sequential(conv, nn.ReLU(), conv), IMAGE)
+    assert (site.path, site.aliases, site.calls) == ("0", ("2",), 2)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_a_plain_attention_is_a_site(prefix):
+    (site,) = find_sites(Tokens(Attention(), prefix), IMAGE)
+    assert (site.path, site.role, site.layout) == ("mixer", "attention", "BNC")
+    assert (site.grid, site.prefix_tokens, site.heads) == ((12, 16), prefix, 2)
+
+
+def test_an_attention_that_returns_a_tuple_says_so():
+    (site,) = find_sites(Tokens(Attention(as_tuple=True)), IMAGE)
+    assert site.returns == "tuple[2]"
+
+
+def test_torch_multihead_attention_is_a_site_even_when_frozen():
+    class SelfAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attn(x, x, x, need_weights=False)[0]
+
+    model = Tokens(SelfAttention()).requires_grad_(False)
+    (site,) = find_sites(model, IMAGE)
+    assert (site.path, site.returns) == ("mixer.attn", "tuple[2]")
+
+
+def test_a_residual_inside_the_module_is_a_near_miss():
+    assert "beside the attention" in near(Tokens(Attention(residual=True)))["mixer"]
+
+
+def test_tokens_in_another_order_are_a_near_miss():
+    class Shuffled(Tokens):
+        def forward(self, x):
+            return self.mixer(x.permute(0, 3, 2, 1).flatten(1, 2))
+
+    assert "raster order" in near(Shuffled(Attention()))["mixer"]
+
+
+def test_capture_leaves_the_model_as_it_was():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.cache = depthwise(padding=1), {}
+
+        def forward(self, x):
+            self.cache["seen"] = x * 2
+            return self.conv(x)
+
+    model = Remembers().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    find_sites(model, IMAGE)
+    assert model.training
+    assert model.cache == {}
+    assert not model._forward_hooks
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_an_image_the_model_refuses_is_one_line():
+    model = nn.Sequential(depthwise())
+    with pytest.raises(InputError, match="does not run on a 1x3x12x16 input") as caught:
+        find_sites(model, torch.zeros(1, 3, 12, 16))
+    assert "\n" not in str(caught.value)

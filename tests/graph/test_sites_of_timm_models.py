@@ -1,0 +1,112 @@
+"""Sites of real model families, captured from the graph."""
+
+from collections import Counter
+
+import pytest
+import timm
+import torch
+
+from dcnify.graph import find_sites
+
+DEPTHWISE = {
+    "convnext_tiny": 18,
+    "mobilenetv3_large_100": 15,
+    "efficientnet_b0": 16,
+    "convformer_s18": 18,
+    "edgenext_small": 21,
+    "davit_tiny": 24,
+}
+ATTENTION = (
+    "vit_tiny_patch16_224",
+    "deit3_small_patch16_224",
+    "beit_base_patch16_224",
+    "eva02_tiny_patch14_224",
+)
+
+
+def sites_of(name: str, size: int | None = None):
+    with torch.device("meta"):  # shapes are all that is looked at
+        model = timm.create_model(name)
+        channels, height, width = model.pretrained_cfg["input_size"]
+        return find_sites(model, torch.zeros(1, channels, size or height, size or width))
+
+
+def roles(sites) -> dict[str, int]:
+    return dict(Counter(site.role for site in sites))
+
+
+@pytest.mark.parametrize(("name", "count"), DEPTHWISE.items())
+def test_depthwise_convolutions_are_found(name, count):
+    sites = sites_of(name)
+    assert roles(sites) == {"depthwise_conv": count}
+    assert all(site.kernel != (1, 1) for site in sites)
+
+
+def test_one_dimensional_kernels_are_told_apart():
+    kernels = Counter(site.kernel for site in sites_of("inception_next_tiny"))
+    assert kernels == {(3, 3): 18, (1, 11): 18, (11, 1): 18}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_is_found_with_its_class_token(name):
+    sites = sites_of(name)
+    assert roles(sites) == {"attention": 12}
+    assert {site.prefix_tokens for site in sites} == {1}
+    height, width = sites[0].grid
+    assert sites[0].input_shape == (1, 1 + height * width, sites[0].channels)
+
+
+def test_register_tokens_count_as_prefix_tokens():
+    sites = sites_of("vit_base_patch14_reg4_dinov2")
+    assert {(s.prefix_tokens, s.grid, s.heads) for s in sites} == {(5, (37, 37), 12)}
+
+
+def test_a_model_with_both_roles_has_both():
+    sites = sites_of("caformer_s18")
+    assert roles(sites) == {"depthwise_conv": 6, "attention": 12}
+    assert [s.stage for s in sites] == [0] * 3 + [1] * 3 + [2] * 9 + [3] * 3
+
+
+def test_plain_convolutions_are_no_sites():
+    assert roles(sites_of("resnet50")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("edgenext_xx_small", "cross-covariance"),
+        ("davit_tiny", "window"),
+        ("swin_tiny_patch4_window7_224", "window"),
+        ("cait_xxs24_224", "class"),
+    ],
+)
+def test_other_attentions_are_near_misses_with_the_reason(name, word):
+    sites = sites_of(name)
+    reasons = [miss.reason for miss in sites.near_misses if miss.role == "attention"]
+    assert any(word in reason for reason in reasons)
+    if word == "window":
+        assert not [site for site in sites if site.role == "attention"]
+
+
+def test_masked_units_are_windows_until_pooling_has_restored_the_raster():
+    """Hiera reorders its tokens by mask unit; only its last block sees rows and columns again."""
+    sites = sites_of("hiera_tiny_224")
+    assert [(s.path, s.grid) for s in sites] == [("blocks.11.attn", (7, 7))]
+
+
+def test_attention_on_feature_maps_knows_its_layout():
+    sites = [s for s in sites_of("test_coatnet") if s.role == "attention"]
+    assert {s.layout for s in sites} == {"BCHW"}
+
+
+def test_a_convolution_that_recomputes_its_padding_says_so():
+    sites = sites_of("tf_efficientnet_lite0", 64)
+    strided = [s for s in sites if s.stride == (2, 2)]
+    assert {s.padding_policy for s in strided} == {"same"}
+
+
+def test_stages_follow_the_path_or_the_resolution():
+    assert [s.stage for s in sites_of("convnext_tiny")] == [0] * 3 + [1] * 3 + [2] * 9 + [3] * 3
+    mobile = sites_of("mobilenetv3_large_100")
+    assert [s.stage for s in mobile] == sorted(s.stage for s in mobile)
+    assert max(s.stage for s in mobile) == 4
