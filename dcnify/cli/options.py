@@ -1,0 +1,36 @@
+"""Options that mean the same on every verb. A verb annotates its parameters with these.
+
+``--debug`` is not here: `dcnify.cli.app` adds it to every verb by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        help="A built-in recipe (see 'dcnify recipe ls') or the path of a YAML file.",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. "
+        "May be given more than once.",
+        show_default=False,
+    ),
+]

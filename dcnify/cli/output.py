@@ -1,0 +1,107 @@
+"""Everything the command line prints goes through here, but the bar of `dcnify.cli.phases`.
+
+Results go to stdout: a table for a person, or with ``--json`` one JSON document alone. Remarks,
+progress and errors go to stderr. When a command fails, stdout stays empty and stderr has the one
+line, with ``--json`` as without (``recipe validate --json`` alone reports failures as data).
+Colours follow NO_COLOR; a pipe gets plain text at full width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_UNWRAPPED = 10_000
+"""Console width where nobody watches: no row is ever folded or cut."""
+
+
+def emit(as_json: bool, data: Any, render: Callable[[], Any]) -> None:
+    """Print a command's result.
+
+    Args:
+        as_json: print ``data`` as JSON rather than what ``render`` returns.
+        data: plain data, dataclasses or pydantic models. Numbers that JSON does not have (NaN,
+            infinities) become null.
+        render: returns text, a `table`, or a list of those; called for a person only.
+    """
+    if as_json:
+        print(json.dumps(plain(data), indent=2))
+        return
+    shown = render()
+    for part in shown if isinstance(shown, list) else [shown]:
+        if isinstance(part, str):
+            print(part)
+        else:
+            console().print(part)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """A table; columns whose name begins with ``>`` are set to the right.
+
+    Cells are shown as they are (no markup), folded rather than cut on a narrow terminal.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    for column in columns:
+        justify = "right" if column.startswith(">") else "left"
+        made.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return made
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A remark for the person, on stderr."""
+    if not quiet:
+        print(text, file=sys.stderr)
+
+
+def warn(text: str, *, quiet: bool = False) -> None:
+    """A remark that something may not be as intended."""
+    say(f"warning: {text}", quiet=quiet)
+
+
+def complain(text: str) -> None:
+    """The one line of an error."""
+    print(f"error: {' '.join(text.splitlines())}", file=sys.stderr)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console without markup, on stdout unless told."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _UNWRAPPED
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def plain(data: Any) -> Any:
+    """``data`` as what JSON can hold."""
+    if hasattr(data, "model_dump"):
+        data = data.model_dump(mode="json", by_alias=True)
+    elif dataclasses.is_dataclass(data) and not isinstance(data, type):
+        data = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple | set | frozenset):
+        return [plain(item) for item in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data if isinstance(data, str | int | float | bool | None) else str(data)

@@ -1,0 +1,181 @@
+"""``dcnify recipe``: list, show, copy and check recipes, and the JSON Schema of their format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
+from dcnify.cli.output import complain, emit, say, table
+from dcnify.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List, show, copy and check recipes.",
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a built-in recipe.")]
+NameOrPath = Annotated[
+    str, typer.Argument(metavar="NAME", help="A built-in recipe, or the path of a YAML file.")
+]
+
+
+@app.command("ls")
+def ls(as_json: AsJson = False) -> None:
+    """List the built-in recipes.
+
+    \b
+    $ dcnify recipe ls
+    name           what it swaps
+    convnext       Every 7x7 depthwise convolution of a ConvNeXt-like model.
+    ...
+    """
+    from dcnify.recipe import Recipe, builtins
+
+    found = builtins().values()
+    emit(
+        as_json,
+        [
+            {"name": r.name, "summary": r.summary, "sha256": Recipe.load(r.name).sha256}
+            for r in found
+        ],
+        lambda: table(["name", "what it swaps"], [(r.name, r.summary) for r in found]),
+    )
+
+
+@app.command("show")
+def show(
+    name: NameOrPath,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Every default written out, comments left out.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a recipe: as it is written, or resolved.
+
+    With --set or --json the recipe is always the resolved one.
+
+    \b
+    $ dcnify recipe show convnext
+    $ dcnify recipe show convnext --set swaps.dw7.replace.kernel_size=5
+    """
+    from dcnify import recipe as room
+
+    recipe = room.Recipe.load(name, overrides or ())
+    if resolved or overrides or as_json:
+        emit(as_json, room.resolved(recipe), lambda: recipe.to_yaml().rstrip("\n"))
+    else:
+        print(room.source_text(name)[0], end="")
+
+
+@app.command("copy")
+def copy(
+    name: Name,
+    dest: Annotated[
+        Path | None,
+        typer.Argument(metavar="DEST", help="File or folder to write. Default: ./NAME.yaml"),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy a built-in recipe to start your own.
+
+    \b
+    $ dcnify recipe copy convnext my.yaml
+    my.yaml
+    $ dcnify plan timm:convnext_tiny -r my.yaml
+    """
+    from dcnify.recipe import builtin
+
+    found = builtin(name)
+    path = dest or Path(f"{name}.yaml")
+    if path.is_dir():
+        path = path / f"{name}.yaml"
+    _write(path, found.text, overwrite)
+    emit(as_json, {"recipe": name, "path": str(path)}, lambda: str(path))
+    say(f"next: edit it, then run 'dcnify recipe validate {path}'", quiet=quiet)
+
+
+@app.command("validate")
+def validate(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="YAML files to check.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check recipe files; no model needed.
+
+    A wrong recipe is one line on stderr that says where, and the exit code is 2. With --json
+    every result, good or bad, is on stdout.
+
+    \b
+    $ dcnify recipe validate my.yaml
+    error: my.yaml:29:7: unknown key 'kernal_size', did you mean 'kernel_size'?
+    """
+    from dcnify.recipe import Recipe
+
+    results = []
+    for path in paths:
+        try:
+            recipe = Recipe.load(path, overrides or ())
+            said = {"name": recipe.name, "swaps": len(recipe.swaps), "sha256": recipe.sha256}
+            results.append({"path": path, "valid": True, **said})
+        except InputError as error:
+            results.append({"path": path, "valid": False, "error": str(error)})
+    good = [r for r in results if r["valid"]]
+    if as_json or good:
+        rows = [(r["path"], r["name"], r["swaps"]) for r in good]
+        emit(as_json, results, lambda: table(["valid recipe", "name", ">swaps"], rows))
+    for result in results:
+        if not result["valid"]:
+            complain(result["error"])
+    if len(good) < len(results):
+        raise typer.Exit(2)
+
+
+@app.command("schema")
+def schema(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout."),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print the JSON Schema, for editors.
+
+    An editor that has it completes keys, explains them and marks mistakes while you type.
+
+    \b
+    $ dcnify recipe schema -o recipe.schema.json
+
+    Then, as the first line of a recipe, for editors with yaml-language-server:
+
+    \b
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    from dcnify.recipe import schema as recipe_schema
+
+    text = json.dumps(recipe_schema(), indent=2)
+    if output is None:
+        print(text)
+        return
+    _write(output, f"{text}\n", overwrite=True)
+    emit(as_json, {"path": str(output)}, lambda: str(output))
+    say(f"name it in a recipe's first line: # yaml-language-server: $schema={output}", quiet=quiet)
+
+
+def _write(path: Path, text: str, overwrite: bool) -> None:
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {str(path.parent)!r}")
+    try:
+        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path}: exists already; --overwrite replaces it") from None

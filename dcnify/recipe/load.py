@@ -1,0 +1,100 @@
+"""From a name, a path or YAML text to a `Recipe`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dcnify.errors import InputError
+from dcnify.recipe.builtin import builtins
+from dcnify.recipe.document import MAX_BYTES, decode, read_document
+from dcnify.recipe.explain import close_name, explain
+from dcnify.recipe.model import Recipe
+from dcnify.recipe.override import apply_overrides
+from dcnify.recipe.place import Origins
+
+SUFFIXES = (".yaml", ".yml")
+
+
+def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    """See `Recipe.load`."""
+    text, origin = source_text(name_or_path)
+    return from_yaml(text, origin, overrides)
+
+
+def source_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The text that a name or path stands for, comments and all, and what errors call it."""
+    if not _is_path(name_or_path) and (found := builtins().get(name_or_path)):
+        return found.text, f"{found.name}.yaml (built-in)"
+    return read_file(name_or_path), os.fspath(name_or_path)
+
+
+def from_yaml(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """See `Recipe.from_yaml`."""
+    data, origins = read_document(text, name)
+    return build(*apply_overrides(data, origins, overrides, Recipe))
+
+
+def build(data: dict[str, Any], origins: Origins) -> Recipe:
+    """A recipe from plain data, with errors that know where each value was written."""
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, data, origins, Recipe) from None
+    recipe._origins = origins
+    return recipe
+
+
+def read_file(path: str | os.PathLike[str]) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        InputError: it cannot be read, or is too large or not text.
+    """
+    shown = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise InputError(f"{shown}: a folder; expected a YAML file") from None
+    except FileNotFoundError:
+        raise InputError(_not_found(path)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{shown!r}: cannot be read: {reason.lower()}") from None
+    return decode(data, shown)
+
+
+def _is_path(name: str | os.PathLike[str]) -> bool:
+    if not isinstance(name, str):
+        return True
+    return "/" in name or os.sep in name or name.lower().endswith(SUFFIXES)
+
+
+def _not_found(path: str | os.PathLike[str]) -> str:
+    shown, names = os.fspath(path), list(builtins())
+    if not _is_path(path):
+        match = close_name(shown, names)
+        hint = f", did you mean {match!r}?" if match else "."
+        return (
+            f"no recipe {shown!r}{hint} Built in: {', '.join(names)}; "
+            f"a file needs its path, such as ./{shown or 'recipe'}.yaml"
+        )
+    file = Path(shown)
+    siblings = {f.stem: f for suffix in SUFFIXES for f in _files(file.parent, suffix)}
+    if match := close_name(file.stem, list(siblings)):
+        return f"{shown}: no such file, did you mean {str(siblings[match])!r}?"
+    if file.stem in names:
+        return f"{shown}: no such file, did you mean the built-in {file.stem!r}?"
+    return f"{shown}: no such file"
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(f"*{suffix}"))
+    except OSError:
+        return []

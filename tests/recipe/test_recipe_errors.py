@@ -1,0 +1,294 @@
+"""Whatever is wrong with a recipe is one line with its place and the nearest valid thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcnify.errors import InputError
+from dcnify.recipe import Recipe
+
+GOOD = """\
+version: 1
+name: mine
+description: Late stages only.
+input: [3, 224, 224]
+swaps:
+  - name: late
+    select:
+      role: depthwise_conv
+      modules: ["stages.*.blocks.*.conv_dw"]
+      stages: [2, 3]
+      where: {kernel: 7, stride: 1}
+    exclude: ["stages.2.blocks.0.*"]
+    expect: {min: 8}
+    replace:
+      with: dcnv4
+      kernel_size: 3
+      pointwise: true
+    init: [{method: transfer}]
+    require: {sqnr_db: 3.0, on_violation: revert}
+"""
+
+
+def error_of(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        Recipe.from_yaml(text, "recipe.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return error_of(GOOD.replace(old, new))
+
+
+def test_the_recipe_these_tests_break_is_good():
+    assert Recipe.from_yaml(GOOD).swaps[0].replace.kernel_size == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "      kernel_size: 3",
+            "      kernal_size: 3",
+            "recipe.yaml:16:7: unknown key 'kernal_size', did you mean 'kernel_size'?",
+        ),
+        (
+            "    replace:",
+            "    replce:",
+            "recipe.yaml:14:5: unknown key 'replce', did you mean 'replace'?",
+        ),
+        (
+            "description: Late stages only.",
+            "finetune: {epochs: 3}",
+            "recipe.yaml:3:1: unknown key 'finetune'; the keys of a recipe are version, name, "
+            "description, input, swaps",
+        ),
+        (
+            "where: {kernel: 7, stride: 1}",
+            "kernel: 7",
+            "recipe.yaml:11:7: unknown key 'kernel' in swaps.late.select; it belongs under 'where'",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "{kernel: {mim: 7}}",
+            "recipe.yaml:11:24: unknown key 'mim', did you mean 'min'?",
+        ),
+        (
+            "expect: {min: 8}",
+            "expect: {1: 8}",
+            "recipe.yaml:13:14: unknown key '1'; the keys of swaps.late.expect are min, max",
+        ),
+    ],
+)
+def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, message):
+    assert changed(old, new) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "kernel_size: 3",
+            "kernel_size: three",
+            "16:20: swaps.late.replace.kernel_size: expected an integer or [h, w], got 'three'",
+        ),
+        (
+            "kernel_size: 3",
+            "kernel_size: [3, 3, 3]",
+            "16:20: swaps.late.replace.kernel_size: expected an integer or [h, w], got [3, 3, 3]",
+        ),
+        (
+            "kernel_size: 3",
+            "kernel_size: true",
+            "16:20: swaps.late.replace.kernel_size: expected an integer or [h, w], got true",
+        ),
+        (
+            "pointwise: true",
+            "pointwise: yes",
+            "17:18: swaps.late.replace.pointwise: expected true or false, got 'yes'",
+        ),
+        (
+            "pointwise: true",
+            "group_channels: 0",
+            "17:23: swaps.late.replace.group_channels: expected 1 or more, got 0",
+        ),
+        (
+            "pointwise: true",
+            "group_channels: 1.5",
+            "17:23: swaps.late.replace.group_channels: expected an integer, got 1.5",
+        ),
+        (
+            "pointwise: true",
+            "dw_kernel_size: 4",
+            "17:23: swaps.late.replace.dw_kernel_size: expected an odd integer or null, got 4",
+        ),
+        (
+            "pointwise: true",
+            "offset_scale: 0",
+            "17:21: swaps.late.replace.offset_scale: expected more than 0, got 0",
+        ),
+        (
+            "sqnr_db: 3.0",
+            "sqnr_db: .inf",
+            "19:24: swaps.late.require.sqnr_db: expected a finite number, got inf",
+        ),
+        (
+            "role: depthwise_conv",
+            "role: atention",
+            "8:13: swaps.late.select.role: expected 'depthwise_conv' or 'attention', "
+            "got 'atention', did you mean 'attention'?",
+        ),
+        (
+            "[{method: transfer}]",
+            "fit",
+            "18:11: swaps.late.init: expected 'paper' or 'transfer', got 'fit'",
+        ),
+        (
+            "[{method: transfer}]",
+            "[paper, {method: calibrate}]",
+            "18:28: swaps.late.init.1.method: expected 'paper' or 'transfer', got 'calibrate'",
+        ),
+        (
+            "[{method: transfer}]",
+            "5",
+            "18:11: swaps.late.init: expected 'paper' or 'transfer', got 5",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "{kernel: 7, stride: one}",
+            "11:34: swaps.late.select.where.stride: expected an integer, [h, w] or "
+            "{min: ..., max: ...}, got 'one'",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "{channels: [96, 192]}",
+            "11:25: swaps.late.select.where.channels: expected an integer or "
+            "{min: ..., max: ...}, got [96, 192]",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "{kernel: {min: 7, max: 3}}",
+            "11:23: swaps.late.select.where.kernel: min 7 is larger than max 3",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "{kernel: {}}",
+            "11:23: swaps.late.select.where.kernel: expected min, max or both",
+        ),
+        (
+            "{kernel: 7, stride: 1}",
+            "7",
+            "11:14: swaps.late.select.where: expected a mapping, got 7",
+        ),
+        (
+            "stages: [2, 3]",
+            "stages: [2, -1]",
+            "10:19: swaps.late.select.stages.1: expected 0 or more, got -1",
+        ),
+        (
+            "stages: [2, 3]",
+            "stages: []",
+            "10:15: swaps.late.select.stages: expected at least one item, got an empty list",
+        ),
+        (
+            "[3, 224, 224]",
+            "224",
+            "4:8: input: expected [channels, height, width], got 224",
+        ),
+        (
+            "name: mine",
+            "name: 3",
+            "2:7: name: expected text, got 3; put it in quotes",
+        ),
+        (
+            "name: late",
+            "name: last stages",
+            "6:11: swaps.0.name: expected letters, digits, - and _, beginning with a letter, "
+            "got 'last stages'",
+        ),
+        (
+            "version: 1",
+            "version: 2",
+            "1:10: version: this dcnify reads version 1 of the format, got 2",
+        ),
+        (
+            "version: 1",
+            "version: true",
+            "1:10: version: this dcnify reads version 1 of the format, got true",
+        ),
+        (
+            "with: dcnv4",
+            "with: dcnv3",
+            "15:13: swaps.late.replace.with: expected 'dcnv4', got 'dcnv3', did you mean 'dcnv4'?",
+        ),
+        (
+            "pointwise: true",
+            "prefix: mean",
+            "17:15: swaps.late.replace.prefix: only for role attention; "
+            "this swap selects depthwise_conv",
+        ),
+    ],
+)
+def test_a_wrong_value_is_pointed_at_in_human_words(old, new, message):
+    assert changed(old, new) == f"recipe.yaml:{message}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("'re:(a'", "'re:(a' is not a regular expression: "),
+        ("''", "a pattern cannot be empty"),
+        ("a/b", "module paths are written with dots"),
+        ("'{a,b}.c'", "braces are not supported; write one pattern per alternative"),
+        ("a..b", "has an empty component"),
+        ("a**.b", "'**' must be a whole component"),
+        ("'a[0.b'", "opens a '[' that it does not close"),
+        ("7", "expected a pattern such as 'stages.*.conv_dw', got 7"),
+    ],
+)
+def test_a_bad_pattern_is_pointed_at(pattern, words):
+    message = changed('["stages.2.blocks.0.*"]', f"[ok.then, {pattern}]")
+    assert message.startswith("recipe.yaml:12:24: swaps.late.exclude.1: ")
+    assert words in message
+
+
+def test_a_missing_key_points_at_the_mapping_that_lacks_it():
+    assert changed("      with: dcnv4\n", "") == (
+        "recipe.yaml:15:7: missing key 'with' in swaps.late.replace"
+    )
+    assert changed("version: 1\n", "") == (
+        "recipe.yaml:1:1: missing key 'version'; a recipe starts with 'version: 1'"
+    )
+
+
+def test_removing_the_center_of_an_even_kernel_is_refused_where_it_is_asked():
+    message = changed("kernel_size: 3", "kernel_size: [4, 3]\n      remove_center: true")
+    assert message == (
+        "recipe.yaml:17:22: swaps.late.replace.remove_center: "
+        "an even kernel (4x3) has no center point to remove"
+    )
+
+
+def test_a_second_swap_of_the_same_name_is_refused():
+    swap = "  - {name: late, select: {role: attention}, replace: {with: dcnv4}}\n"
+    assert error_of(GOOD + swap) == (
+        "recipe.yaml:20:12: swaps.late.name: a second swap named 'late'; names must differ"
+    )
+
+
+def test_swaps_written_as_a_mapping_are_explained():
+    message = error_of("version: 1\nname: x\nswaps: {late: {}}\n")
+    assert message == (
+        "recipe.yaml:3:8: swaps: expected a list of swaps, each beginning with '- name:', "
+        "got a mapping"
+    )
+
+
+def test_the_first_of_several_errors_is_told_and_the_others_are_counted():
+    text = GOOD.replace("version: 1", "version: 9").replace("pointwise: true", "pointwise: on")
+    text = text.replace("sqnr_db: 3.0", "sqnr_db: loud")
+    assert error_of(text).startswith("recipe.yaml:1:10: version: ")
+    assert error_of(text).endswith(" (and 2 more)")

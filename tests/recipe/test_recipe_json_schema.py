@@ -1,0 +1,138 @@
+"""The JSON Schema accepts what the loader accepts, refuses what it can, and explains each key."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcnify.errors import InputError
+from dcnify.recipe import Recipe, builtins, resolved, schema
+from dcnify.recipe.document import read_document
+from dcnify.recipe.json_schema import DIALECT
+
+VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+
+def data_of(text: str) -> dict:
+    return read_document(text, "recipe.yaml")[0]
+
+
+def with_value(path: list[str | int], value: object) -> dict:
+    data = data_of(builtins()["convnext-late"].text)
+    here = data
+    for step in path[:-1]:
+        here = here[step]
+    here[path[-1]] = value
+    return data
+
+
+def test_the_schema_is_itself_valid_and_names_its_dialect():
+    jsonschema.Draft202012Validator.check_schema(schema())
+    assert schema()["$schema"] == DIALECT == jsonschema.Draft202012Validator.META_SCHEMA["$id"]
+    assert json.loads(json.dumps(schema())) == schema()
+
+
+@pytest.mark.parametrize("name", list(builtins()))
+def test_every_builtin_passes_as_written_and_resolved(name):
+    VALIDATOR.validate(data_of(builtins()[name].text))
+    VALIDATOR.validate(resolved(Recipe.load(name)))
+
+
+def test_every_key_has_a_title_and_a_description():
+    body = schema()
+    parts = [body, *body["$defs"].values()]
+    assert len(parts) == 9
+    for part in parts:
+        assert part["description"]
+        for key, field in part["properties"].items():
+            assert field.get("description"), key
+
+
+SWAP = ["swaps", 0]
+SHORTHANDS = [
+    ([*SWAP, "replace", "kernel_size"], 5),
+    ([*SWAP, "replace", "kernel_size"], [3, 5]),
+    ([*SWAP, "replace", "dw_kernel_size"], None),
+    ([*SWAP, "replace", "dw_kernel_size"], 5),
+    ([*SWAP, "replace", "offset_scale"], 2),
+    ([*SWAP, "exclude"], "stages.2"),
+    ([*SWAP, "exclude"], []),
+    ([*SWAP, "select", "modules"], "stages.2"),
+    ([*SWAP, "select", "modules"], ["a", "re:b"]),
+    ([*SWAP, "select", "stages"], 2),
+    ([*SWAP, "select", "where"], {"kernel": [7, 7], "channels": {"min": 96}, "grid": {"max": 28}}),
+    ([*SWAP, "select", "where"], {"stride": None}),
+    ([*SWAP, "init"], "paper"),
+    ([*SWAP, "init"], {"method": "paper"}),
+    ([*SWAP, "init"], ["paper", {"method": "transfer"}]),
+    ([*SWAP, "require"], {"sqnr_db": -1}),
+    ([*SWAP, "expect"], {"max": 3}),
+    (["input"], [3, 64, 64]),
+]
+WRONG = [
+    ([*SWAP, "replace", "kernel_size"], "three"),
+    ([*SWAP, "replace", "kernel_size"], [3]),
+    ([*SWAP, "replace", "kernel_size"], 0),
+    ([*SWAP, "replace", "kernal_size"], 3),
+    ([*SWAP, "replace", "dw_kernel_size"], 4),
+    ([*SWAP, "replace", "offset_scale"], 0),
+    ([*SWAP, "replace", "with"], "dcnv5"),
+    ([*SWAP, "replace", "prefix"], "keep"),
+    ([*SWAP, "exclude"], [""]),
+    ([*SWAP, "select", "role"], "conv"),
+    ([*SWAP, "select", "stages"], []),
+    ([*SWAP, "select", "stages"], [-1]),
+    ([*SWAP, "select", "where"], {"kernal": 7}),
+    ([*SWAP, "select", "where"], {"heads": [3, 3]}),
+    ([*SWAP, "select", "where"], {"heads": {"mim": 3}}),
+    ([*SWAP, "init"], "fit"),
+    ([*SWAP, "init"], []),
+    ([*SWAP, "require"], {"on_violation": "fail"}),
+    ([*SWAP, "require"], {"sqnr_db": 3, "on_violation": "shout"}),
+    ([*SWAP, "name"], "two words"),
+    (["swaps"], []),
+    (["version"], 2),
+    (["input"], [3, 224]),
+    (["finetune"], {}),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SHORTHANDS)
+def test_every_short_form_that_loads_also_passes(path, value):
+    data = with_value(path, value)
+    Recipe.from_yaml(json.dumps(data))
+    VALIDATOR.validate(data)
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG)
+def test_what_the_loader_refuses_the_schema_refuses(path, value):
+    data = with_value(path, value)
+    with pytest.raises(InputError):
+        Recipe.from_yaml(json.dumps(data))
+    assert not VALIDATOR.is_valid(data)
+
+
+small = st.integers(-1, 4) | st.sampled_from([None, True, 1.5, "a.b", "paper", "re:x", "", {}])
+shapes = st.recursive(
+    small,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["min", "max", "method", "kernel", "heads"]), inner)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.sampled_from([path for path, _ in SHORTHANDS + WRONG]), shapes)
+def test_no_recipe_that_loads_is_marked_as_wrong_by_an_editor(path, value):
+    data = with_value(path, value)
+    try:
+        Recipe.from_yaml(json.dumps(data))
+    except InputError:
+        return
+    VALIDATOR.validate(data)
