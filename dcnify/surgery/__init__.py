@@ -1,1 +1,21 @@
-"""."""
+"""Plan swaps, carry them out on a live model, and measure what they cost."""
+
+from dcnify.surgery.build import replay
+from dcnify.surgery.convert import convert
+from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
+from dcnify.surgery.planner import plan
+from dcnify.surgery.result import ConvertResult, OutputFidelity, Report, SiteFidelity
+
+__all__ = [
+    "ConvertResult",
+    "ModuleSpec",
+    "OutputFidelity",
+    "Plan",
+    "PlannedSwap",
+    "Report",
+    "SiteFidelity",
+    "Skipped",
+    "convert",
+    "plan",
+    "replay",
+]

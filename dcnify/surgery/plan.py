@@ -11,6 +11,9 @@ from dcnify.graph.site import Site
 
 PLAN_VERSION = 1
 
+Arguments = tuple[dict[str, Any], tuple[str, ...]]
+"""Arguments of an adapter, and notes for the person who reads the plan."""
+
 
 @dataclass(frozen=True)
 class ModuleSpec:
@@ -57,6 +60,8 @@ class Plan:
     skipped: tuple[Skipped, ...]
     hits: dict[str, int] = field(default_factory=dict)
     """Sites that each of the recipe's swaps took, by name."""
+    notes: tuple[str, ...] = ()
+    """Parts of the recipe that touched nothing."""
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
@@ -73,13 +78,16 @@ class Plan:
             data = json.loads(text)
             version = data.pop("version")
             if version != PLAN_VERSION:
-                raise InputError(f"plan version {version} is not {PLAN_VERSION}: made by another dcnify")
+                raise InputError(
+                    f"plan version {version} is not {PLAN_VERSION}: made by another dcnify"
+                )
             return cls(
                 recipe=data["recipe"],
                 input_shape=tuple(data["input_shape"]),
                 swaps=tuple(_swap(item) for item in data["swaps"]),
                 skipped=tuple(Skipped(**item) for item in data["skipped"]),
                 hits=data["hits"],
+                notes=tuple(data["notes"]),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a dcnify plan: {error!r}") from None

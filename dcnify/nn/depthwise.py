@@ -1,0 +1,104 @@
+"""The adapter that stands where a depthwise convolution stood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dcnify.nn.dcnv4 import DCNv4
+from dcnify.nn.geometry import aligned_padding, same_padding
+
+
+class DepthwiseDCNv4(nn.Module):
+    """`DCNv4` for callers that speak (B, C, H, W): same output size and positions as the old layer.
+
+    In channels_last memory format both permutes are views and the adapter adds no copy; any other
+    input is copied once.
+
+    Args:
+        channels: C.
+        kernel_size, stride, padding, dilation, groups, offset_scale, dw_kernel_size, softmax,
+        remove_center, center_feature_scale: as in `DCNv4`.
+        pointwise: keep DCNv4's value and output projections.
+        bias: add a bias per channel. With ``pointwise`` it is the output projection's.
+        input_padding: extra zero padding (top, bottom, left, right), for layers whose padding
+            differs between sides; negative values crop.
+        same_kernel: (kernel, stride, dilation) pairs of a convolution that recomputes its padding
+            from the input size (TensorFlow's SAME); ``padding`` must then be 0.
+
+    Shape:
+        (B, C, H, W) -> (B, C, Ho, Wo), with the memory format of the input if channels_last.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 4,
+        offset_scale: float = 1.0,
+        dw_kernel_size: int | None = None,
+        softmax: bool = False,
+        remove_center: bool = False,
+        center_feature_scale: bool = False,
+        pointwise: bool = True,
+        bias: bool = True,
+        input_padding: Sequence[int] | None = None,
+        same_kernel: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dcn = DCNv4(
+            channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            offset_scale=offset_scale,
+            dw_kernel_size=dw_kernel_size,
+            center_feature_scale=center_feature_scale,
+            remove_center=remove_center,
+            output_bias=bias and pointwise,
+            without_pointwise=not pointwise,
+            softmax=softmax,
+        )
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias and not pointwise else None
+        self.input_padding = tuple(input_padding) if input_padding else None
+        self.same_kernel = tuple(tuple(pair) for pair in same_kernel) if same_kernel else None
+        self.in_channels = self.out_channels = channels
+        self.stride = self.dcn.stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sides = self._sides(x.shape[2], x.shape[3])
+        if sides is not None:
+            top, bottom, left, right = sides
+            x = F.pad(x, (left, right, top, bottom))
+        y = self.dcn(x.permute(0, 2, 3, 1).contiguous())
+        if self.bias is not None:
+            y = y + self.bias
+        return y.permute(0, 3, 1, 2)
+
+    def _sides(self, height: int, width: int) -> tuple[int, ...] | None:
+        if self.same_kernel is None:
+            return self.input_padding
+        sides: list[int] = []
+        for axis, size in enumerate((height, width)):
+            kernel, stride, dilation = (pair[axis] for pair in self.same_kernel)
+            old = same_padding(size, kernel, stride, dilation)
+            new_reach = self.dcn.dilation[axis] * (self.dcn.kernel_size[axis] - 1)
+            sides += aligned_padding(old, dilation * (kernel - 1), new_reach)
+        return tuple(sides)
+
+    def extra_repr(self) -> str:
+        parts = []
+        if self.input_padding:
+            parts.append(f"input_padding={self.input_padding}")
+        if self.same_kernel:
+            parts.append(f"same_kernel={self.same_kernel}")
+        return ", ".join(parts)

@@ -1,0 +1,85 @@
+"""Build replacement modules from their specs, and put them into a live model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
+from dcnify.surgery.roles import ADAPTERS
+
+_MAX_SIZE = 1 << 20
+
+
+def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
+    """The replacement on the meta device: structure without memory.
+
+    Raises:
+        InputError: the spec names no adapter, or its arguments do not make one.
+    """
+    role = ADAPTERS.get(spec.type)
+    if role is None:
+        raise InputError(f"plan: no module type {spec.type!r}, expected one of {sorted(ADAPTERS)}")
+    _check_sizes(spec.args)
+    extra = {"original": original} if role.takes_original else {}
+    try:
+        with torch.device("meta"):
+            return role.module(**spec.args, **extra)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
+
+
+def _check_sizes(args: Any) -> None:
+    """No number of a plan may be absurd: files come from strangers."""
+    if isinstance(args, dict):
+        args = list(args.values())
+    if isinstance(args, list):
+        for item in args:
+            _check_sizes(item)
+    elif isinstance(args, int | float) and not abs(args) <= _MAX_SIZE:
+        raise InputError(f"plan: {args} is not a plausible size")
+
+
+def put(model: nn.Module, swap: PlannedSwap, module: nn.Module) -> None:
+    """Put ``module`` at the swap's site, and at every alias: tied modules stay tied.
+
+    Raises:
+        InputError: the model has no module there.
+    """
+    for path in (swap.site.path, *swap.site.aliases):
+        parent_path, _, name = path.rpartition(".")
+        try:
+            parent = model.get_submodule(parent_path)
+        except AttributeError:
+            raise InputError(f"plan: the model has no module {path!r}") from None
+        if name not in parent._modules:
+            raise InputError(f"plan: the model has no module {path!r}")
+        parent._modules[name] = module
+
+
+def get(model: nn.Module, path: str) -> nn.Module:
+    """The module at ``path``.
+
+    Raises:
+        InputError: the model has no module there.
+    """
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise InputError(f"plan: the model has no module {path!r}") from None
+
+
+def replay(model: nn.Module, plan: Plan) -> nn.Module:
+    """Repeat a plan's swaps on a fresh model, structure only: new modules stay on the meta device.
+
+    Raises:
+        InputError: the plan does not fit the model.
+    """
+    for swap in plan.swaps:
+        old = get(model, swap.site.path)
+        put(model, swap, build(swap.module, original=old))
+    return model

@@ -1,0 +1,190 @@
+"""Carry out a plan on the live model, measured and all-or-nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from dcnify._version import __version__
+from dcnify.errors import CheckError
+from dcnify.graph.find import Found, find
+from dcnify.graph.flops import node_flops
+from dcnify.surgery.build import build, get, put
+from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
+from dcnify.surgery.images import Calibration, fidelity_images
+from dcnify.surgery.init import initialise
+from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
+from dcnify.surgery.planner import plan_found
+from dcnify.surgery.result import ConvertResult, Report, SiteFidelity
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Recipe
+
+
+def convert(
+    model: nn.Module,
+    recipe: Recipe,
+    example: torch.Tensor,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    *,
+    progress: Progress | None = None,
+) -> ConvertResult:
+    """Swap what ``recipe`` selects on ``model`` itself, and measure what it cost.
+
+    The model is changed in place, so that everything that holds it sees the new layers; keep a
+    ``copy.deepcopy`` to compare with. If anything fails, the model is as it was.
+
+    Args:
+        model: any module that takes one image tensor; training mode is kept.
+        recipe: which sites become what, and how the new modules start.
+        example: (B, C, H, W) input that sets the shapes.
+        calibration: normalised images (N, C, H, W), batches of them or an
+            `dcnify.data.ImageBatch`, on which fidelity is measured; by default photographs that
+            ship with scikit-learn and scikit-image.
+        seed: of everything random; the same seed gives the same weights.
+        progress: called with a description, steps done and steps in all.
+
+    Raises:
+        InputError: as `plan`.
+        CheckError: an ``expect`` or ``require`` of the recipe is not met.
+    """
+    clock = _Clock()
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        found = find(model, example)
+        plan = plan_found(model, recipe, found)
+        clock.lap("plan")
+        before = _count(model)
+        fresh, warnings = _new_modules(model, plan, found, seed, progress)
+        clock.lap("init")
+        batches, origin = fidelity_images(model, example, calibration, _flops(found))
+        measured, outputs = measure_sites(model, fresh, batches, progress)
+        plan, measured, more = _judge(plan, measured)
+        old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
+        kept = {path: fresh[path] for path in old}
+        try:
+            for swap in plan.swaps:
+                put(model, swap, fresh[swap.site.path])
+            output = measure_output(model, outputs, batches, kept, progress)
+        except BaseException:
+            for swap in plan.swaps:
+                put(model, swap, old[swap.site.path])
+            raise
+        clock.lap("fidelity")
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    for path, module in old.items():
+        fresh[path].train(module.training)
+    report = Report(
+        seed=seed,
+        versions=_versions(),
+        images=origin,
+        sites=tuple(measured),
+        output=output,
+        parameters=(before, _count(model)),
+        warnings=(*plan.notes, *warnings, *more),
+        seconds=clock.laps,
+    )
+    return ConvertResult(model, plan, report, recipe)
+
+
+def _new_modules(
+    model: nn.Module, plan: Plan, found: Found, seed: int, progress: Progress | None
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    """Every replacement with its initial weights, by site path; the model is not touched."""
+    generator = torch.Generator().manual_seed(seed)
+    fresh: dict[str, nn.Module] = {}
+    warnings: tuple[str, ...] = ()
+    for index, swap in enumerate(plan.swaps):
+        old = get(model, swap.site.path)
+        module = _materialise(build(swap.module, original=old), old, model)
+        warnings = (*warnings, *initialise(module, swap, found, generator))
+        fresh[swap.site.path] = module
+        if progress is not None:
+            progress("initialising replacements", index + 1, len(plan.swaps))
+    return fresh, warnings
+
+
+def _materialise(module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Module:
+    """Give a module built on the meta device memory, on the old layer's device and in its dtype."""
+    sample = next((p for m in (old, model) for p in m.parameters() if p.is_floating_point()), None)
+    device = sample.device if sample is not None else torch.device("cpu")
+    dtype = sample.dtype if sample is not None else torch.get_default_dtype()
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                real = torch.empty(parameter.shape, dtype=dtype, device=device)
+                part._parameters[name] = nn.Parameter(real, parameter.requires_grad)
+    return module
+
+
+def _judge(
+    plan: Plan, measured: list[SiteFidelity]
+) -> tuple[Plan, list[SiteFidelity], tuple[str, ...]]:
+    """Act on each swap's ``require``: keep, warn, take the site out of the plan, or fail."""
+    swaps: list[PlannedSwap] = []
+    skipped = list(plan.skipped)
+    sites: list[SiteFidelity] = []
+    warnings: list[str] = []
+    failed: list[str] = []
+    for swap, fidelity in zip(plan.swaps, measured, strict=True):
+        wanted = swap.require and swap.require["sqnr_db"]
+        if wanted is None or fidelity.sqnr_db >= wanted:
+            swaps.append(swap)
+            sites.append(fidelity)
+            continue
+        text = f"{fidelity.path}: SQNR {fidelity.sqnr_db:.1f} dB is below {wanted:g} dB"
+        if swap.require["on_violation"] == "revert":
+            skipped.append(Skipped(swap.site.path, swap.site.role, f"reverted: {text}"))
+            sites.append(SiteFidelity(fidelity.path, fidelity.sqnr_db, fidelity.cosine, True))
+            warnings.append(f"reverted {text}")
+            continue
+        if swap.require["on_violation"] == "fail":
+            failed.append(text)
+        warnings.append(text)
+        swaps.append(swap)
+        sites.append(fidelity)
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise CheckError(f"require not met: {failed[0]}{more}; the model is unchanged")
+    kept = dataclasses.replace(plan, swaps=tuple(swaps), skipped=tuple(skipped))
+    return kept, sites, tuple(warnings)
+
+
+def _flops(found: Found) -> int:
+    """Of one image's forward pass through the original model."""
+    return node_flops(found.capture.operations()) // max(found.capture.example_shape[0], 1)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _versions() -> dict[str, str]:
+    import timm
+
+    return {
+        "dcnify": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }

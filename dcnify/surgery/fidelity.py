@@ -1,0 +1,153 @@
+"""How close a converted model stays: per site on the original's activations, and at the output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcnify.errors import DcnifyError
+from dcnify.surgery.result import OutputFidelity, SiteFidelity
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is going on, steps done, steps in all."""
+
+
+@dataclass
+class Agreement:
+    """Running sums of a signal against its approximation."""
+
+    signal: float = 0.0
+    error: float = 0.0
+    approximation: float = 0.0
+    product: float = 0.0
+
+    def add(self, expected: torch.Tensor, seen: torch.Tensor) -> None:
+        """Take in one pair of tensors of the same shape."""
+        a, b = expected.detach().double().flatten(), seen.detach().double().flatten()
+        self.signal += float(a @ a)
+        self.approximation += float(b @ b)
+        self.product += float(a @ b)
+        self.error += float((a - b) @ (a - b))
+
+    @property
+    def sqnr_db(self) -> float:
+        """10·log10(signal power / error power); infinite when equal, 0 for a zero output."""
+        if self.error == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        scale = math.sqrt(self.signal * self.approximation)
+        if scale == 0:
+            return 1.0 if self.signal == self.approximation else 0.0
+        return self.product / scale
+
+
+@torch.no_grad()
+def measure_sites(
+    model: nn.Module,
+    replacements: Mapping[str, nn.Module],
+    batches: Iterable[torch.Tensor],
+    progress: Progress | None = None,
+) -> tuple[list[SiteFidelity], list[torch.Tensor]]:
+    """Old against new layer, on what the original model feeds the old one.
+
+    Args:
+        model: the original, not yet changed.
+        replacements: new module by site path.
+        batches: images (B, C, H, W), normalised.
+
+    Returns:
+        Fidelity by site in the order of ``replacements``, and the model's outputs by batch.
+    """
+    sums = {path: Agreement() for path in replacements}
+    handles = []
+    for path, new in replacements.items():
+        hook = _comparing(new.eval(), sums[path])
+        handles.append(model.get_submodule(path).register_forward_hook(hook, with_kwargs=True))
+    try:
+        outputs = _run(model, list(batches), "original", progress)
+    finally:
+        for handle in handles:
+            handle.remove()
+    fidelity = [SiteFidelity(path, s.sqnr_db, s.cosine) for path, s in sums.items()]
+    return fidelity, outputs
+
+
+def _comparing(new: nn.Module, sums: Agreement):
+    busy = False
+
+    def hook(_old: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        nonlocal busy
+        if busy:  # a replacement that keeps the old layer for prefix tokens runs it again
+            return
+        busy = True
+        try:
+            sums.add(_first(output), _first(new(*args, **kwargs)))
+        finally:
+            busy = False
+
+    return hook
+
+
+@torch.no_grad()
+def measure_output(
+    model: nn.Module,
+    expected: list[torch.Tensor],
+    batches: Iterable[torch.Tensor],
+    must_run: Mapping[str, nn.Module],
+    progress: Progress | None = None,
+) -> OutputFidelity:
+    """The converted model's output against the original's.
+
+    Raises:
+        DcnifyError: a replacement never ran: the model holds on to the old layer elsewhere.
+    """
+    idle = set(must_run)
+    handles = [
+        module.register_forward_hook(lambda *_, path=path: idle.discard(path))
+        for path, module in must_run.items()
+    ]
+    try:
+        outputs = _run(model, list(batches), "converted", progress)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if idle:
+        raise DcnifyError(f"the model runs the old {min(idle)}, which it also holds elsewhere")
+    sums, agree, images = Agreement(), 0, 0
+    for a, b in zip(expected, outputs, strict=True):
+        sums.add(a, b)
+        a, b = a.flatten(1), b.flatten(1)
+        agree += int((a.argmax(1) == b.argmax(1)).sum())
+        images += len(a)
+    return OutputFidelity(sums.sqnr_db, sums.cosine, agree / max(images, 1), images)
+
+
+def _run(
+    model: nn.Module, batches: list[torch.Tensor], what: str, progress: Progress | None
+) -> list[torch.Tensor]:
+    outputs = []
+    for index, batch in enumerate(batches):
+        outputs.append(_first(model(batch)))
+        if progress is not None:
+            progress(f"running the {what} model", index + 1, len(batches))
+    return outputs
+
+
+def _first(output: Any) -> torch.Tensor:
+    """The tensor of an output: itself, or the first of a tuple, list or mapping."""
+    while not isinstance(output, torch.Tensor):
+        if hasattr(output, "values"):
+            output = next(iter(output.values()))
+        elif isinstance(output, tuple | list) and output:
+            output = output[0]
+        else:
+            raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
+    return output

@@ -1,0 +1,68 @@
+"""The images on which a conversion is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcnify.data import ImageBatch, load_images
+from dcnify.errors import InputError
+
+_FEWEST, _MOST = 2, 8
+_BUDGET = 120e9
+"""Floating-point operations that the photographs may cost one pass of the original model."""
+NOT_IMAGES = "the example input, for want of photographs: install 'dcnify[data]'"
+"""Origin of a measurement that had nothing better than the example."""
+_BATCH = 4
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+Calibration = torch.Tensor | ImageBatch | Iterable[torch.Tensor]
+
+
+def fidelity_images(
+    model: nn.Module,
+    example: torch.Tensor,
+    calibration: Calibration | None,
+    flops: int,
+) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """Batches (B, C, H, W) like ``example`` in dtype and device, and where they came from.
+
+    ``flops`` of one forward pass decide how many photographs a default measurement takes.
+
+    Raises:
+        InputError: the given images are not of the example's channels.
+    """
+    if isinstance(calibration, ImageBatch):
+        batches, origin = list(calibration.tensor.split(_BATCH)), calibration.origin
+    elif calibration is not None:
+        given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
+        batches = [part for batch in given for part in batch.split(_BATCH)]
+        origin = "given"
+    else:
+        batches, origin = _photographs(model, example, flops)
+    if not batches:
+        raise InputError("no images to measure on: the calibration set is empty")
+    for batch in batches:
+        if batch.dim() != 4 or batch.shape[1] != example.shape[1]:
+            wanted = f"(N, {example.shape[1]}, H, W)"
+            raise InputError(f"calibration images are {tuple(batch.shape)}, expected {wanted}")
+    size = "x".join(str(n) for n in batches[0].shape[1:])
+    count = sum(len(batch) for batch in batches)
+    return [b.to(example) for b in batches], {"origin": origin, "count": count, "size": size}
+
+
+def _photographs(
+    model: nn.Module, example: torch.Tensor, flops: int
+) -> tuple[list[torch.Tensor], str]:
+    count = min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST)
+    config = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = config.get("mean") or _MEAN, config.get("std") or _STD
+    try:
+        images = load_images(None, count=count, size=tuple(example.shape[1:]), mean=mean, std=std)
+    except InputError:
+        return list(example.split(_BATCH)), NOT_IMAGES
+    return list(images.tensor.split(_BATCH)), images.origin

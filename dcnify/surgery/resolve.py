@@ -1,0 +1,53 @@
+"""From a site and a recipe's ``replace`` to the exact arguments of the module that goes there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcnify.graph.find import Found
+from dcnify.graph.site import Site
+from dcnify.surgery.plan import ModuleSpec
+from dcnify.surgery.roles import ROLES
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Replace
+
+
+def resolve(found: Found, site: Site, replace: Replace) -> tuple[ModuleSpec, tuple[str, ...]]:
+    """The module for ``site``, and notes on what was adapted to it."""
+    width = group_width(site.channels, replace.group_channels)
+    notes: list[str] = []
+    if width != replace.group_channels:
+        notes.append(
+            f"{width} channels per group: {replace.group_channels} does not divide {site.channels}"
+        )
+    kernel = replace.kernel_size
+    args: dict[str, Any] = {
+        "channels": site.channels,
+        "kernel_size": list(kernel),
+        "groups": site.channels // width,
+        "offset_scale": replace.offset_scale,
+        "dw_kernel_size": replace.dw_kernel_size,
+        "softmax": replace.softmax,
+        "remove_center": replace.remove_center,
+        "center_feature_scale": replace.center_feature_scale,
+        "pointwise": replace.pointwise,
+    }
+    role = ROLES[site.role]
+    own, more = role.arguments(found, site, kernel, replace)
+    return ModuleSpec(role.adapter, {**args, **own}), (*notes, *more)
+
+
+def group_width(channels: int, wanted: int) -> int:
+    """The divisor of ``channels`` nearest below ``wanted``; multiples of 8, then 4, come first.
+
+    Those widths are read with 16-byte loads at 16 and 32 bits per number.
+    """
+    if channels % wanted == 0:
+        return wanted
+    divisors = [d for d in range(1, min(wanted, channels) + 1) if channels % d == 0]
+    for multiple in (8, 4, 1):
+        fitting = [d for d in divisors if d % multiple == 0]
+        if fitting:
+            return fitting[-1]
+    return 1

@@ -1,0 +1,146 @@
+"""Plans and results as text a person reads."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from dcnify.surgery.plan import Plan, PlannedSwap
+    from dcnify.surgery.result import ConvertResult
+
+_WIDE = 160
+
+
+def plan_text(plan: Plan) -> str:
+    """What ``print(plan)`` shows."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=_WIDE, no_color=True, highlight=False)
+    for part in plan_tables(plan):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def plan_tables(plan: Plan) -> list[Any]:
+    """The plan's swaps, its skipped candidates, and a line of totals."""
+    table = _table("site", "role", "input", "becomes", ">params", ">FLOPs", "swap")
+    for swap in plan.swaps:
+        table.add_row(
+            swap.site.path,
+            _role(swap),
+            _shape(swap.site.input_shape),
+            _module(swap),
+            _change(swap.site.parameters, swap.parameters),
+            _change(swap.site.flops, swap.flops),
+            swap.swap,
+        )
+    parts: list[Any] = [table, "", _totals(plan)]
+    notes = sorted({note for swap in plan.swaps for note in swap.notes})
+    parts += [f"note: {note}" for note in notes]
+    parts += [f"warning: {note}" for note in plan.notes]
+    if plan.skipped:
+        parts += ["", skipped_table(plan)]
+    return parts
+
+
+def skipped_table(plan: Plan) -> Table:
+    """Candidates that stay, one line for each reason."""
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in plan.skipped:
+        reasons[item.role, item.reason].append(item.path)
+    table = _table("not swapped", "role", "reason")
+    for (role, reason), paths in reasons.items():
+        table.add_row(_paths(paths), role, reason)
+    return table
+
+
+def result_table(result: ConvertResult) -> list[Any]:
+    """Fidelity by site and at the output."""
+    table = _table("site", "becomes", ">params", ">SQNR dB", ">cosine")
+    planned = {swap.site.path: swap for swap in result.plan.swaps}
+    for site in result.report.sites:
+        swap = planned.get(site.path)
+        table.add_row(
+            site.path,
+            _module(swap) if swap else "original (reverted)",
+            _change(swap.site.parameters, swap.parameters) if swap else "",
+            f"{site.sqnr_db:.2f}",
+            f"{site.cosine:.4f}",
+        )
+    parts: list[Any] = [table]
+    output = result.report.output
+    if output is not None:
+        parts.append(
+            f"output: SQNR {output.sqnr_db:.2f} dB, cosine {output.cosine:.4f}, top-1 agreement "
+            f"{output.top1_agreement:.0%} on {output.images} images "
+            f"({result.report.images['origin']})"
+        )
+    before, after = result.report.parameters
+    parts.append(f"parameters: {_count(before)} -> {_count(after)}")
+    parts += [f"warning: {text}" for text in result.report.warnings]
+    return parts
+
+
+def _table(*columns: str) -> Table:
+    """An empty table; columns whose name begins with ``>`` are set to the right."""
+    made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        justify = "right" if column.startswith(">") else "left"
+        made.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
+    return made
+
+
+def _totals(plan: Plan) -> str:
+    params = sum(swap.parameters - swap.site.parameters for swap in plan.swaps)
+    flops = sum(swap.flops - swap.site.flops for swap in plan.swaps)
+    return (
+        f"{len(plan.swaps)} sites swapped by recipe {plan.recipe!r}: "
+        f"parameters {params:+,}, FLOPs {'+' if flops >= 0 else '-'}{_count(abs(flops))} "
+        f"at input {_shape(plan.input_shape)}"
+    )
+
+
+def _role(swap: PlannedSwap) -> str:
+    site = swap.site
+    if site.kernel:
+        stride = f" /{site.stride[0]}" if site.stride and site.stride != (1, 1) else ""
+        return f"dw conv {site.kernel[0]}x{site.kernel[1]}{stride}"
+    prefix = f" +{site.prefix_tokens}" if site.prefix_tokens else ""
+    return f"attention {site.heads}h {site.grid[0]}x{site.grid[1]}{prefix}"
+
+
+def _module(swap: PlannedSwap) -> str:
+    args = swap.module.args
+    kernel = "x".join(str(k) for k in args["kernel_size"])
+    text = f"DCNv4 {kernel} G{args['groups']}"
+    if args.get("dw_kernel_size"):
+        text += f" dw{args['dw_kernel_size']}"
+    if not args["pointwise"]:
+        text += " no pointwise"
+    if args.get("prefix_tokens"):
+        text += f" {args['prefix']}"
+    return text
+
+
+def _paths(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]} ({len(paths)})"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def _change(before: int, after: int) -> str:
+    return f"{_count(before)} -> {_count(after)}"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
