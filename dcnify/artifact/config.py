@@ -1,0 +1,160 @@
+"""``config.json``: what timm reads of a model, and a block of dcnify's own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import nn
+
+from dcnify._version import __version__
+from dcnify.artifact.base import Base
+from dcnify.artifact.layout import FORMAT
+from dcnify.errors import InputError
+
+Data = tuple[tuple[int, int, int] | None, tuple[float, ...] | None, tuple[float, ...] | None]
+
+# Where timm would fetch the unconverted weights from; those are not the ones beside this file.
+_ELSEWHERE = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"}
+_PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "label_descriptions")
+
+
+def config_of(model: nn.Module, base: Base, data: Data) -> dict[str, Any]:
+    """The timm-compatible part of ``config.json``.
+
+    Args:
+        model: the converted model.
+        base: how to build the unconverted one.
+        data: input size (C, H, W), mean and standard deviation of the input.
+    """
+    given = getattr(model, "pretrained_cfg", None)
+    pretrained = {
+        key: value
+        for key, value in (given if isinstance(given, dict) else {}).items()
+        if key not in _ELSEWHERE and value is not None and _plain(value)
+    }
+    for key, value in zip(("input_size", "mean", "std"), data, strict=True):
+        if value is not None:
+            pretrained[key] = value
+    architecture = pretrained.pop("architecture", None) or base.name
+    classes = getattr(model, "num_classes", base.args.get("num_classes"))
+    config: dict[str, Any] = {"architecture": architecture}
+    if isinstance(classes, int):
+        config["num_classes"] = pretrained["num_classes"] = classes
+    if isinstance(getattr(model, "num_features", None), int):
+        config["num_features"] = model.num_features
+    if isinstance(getattr(model, "global_pool", None), str):
+        config["global_pool"] = model.global_pool
+    config["model_args"] = base.args
+    config["pretrained_cfg"] = pretrained
+    return json.loads(json.dumps(config))
+
+
+def dcnify_block(base: Base, swaps: int, source: dict[str, Any]) -> dict[str, Any]:
+    """The ``dcnify`` block of ``config.json``, before the hashes of the other files are known."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "base": base.to_dict(),
+        "swaps": swaps,
+        "source": source,
+        "files": {},
+        "aliases": {},
+        "buffers": [],
+    }
+
+
+def read_block(config: Any, what: str) -> dict[str, Any]:
+    """The ``dcnify`` block of a ``config.json``, checked.
+
+    Raises:
+        InputError: there is none, it is of another format, or its fields are of the wrong type.
+    """
+    block = config.get("dcnify") if isinstance(config, dict) else None
+    if not isinstance(block, dict):
+        raise InputError(f"{what} is no dcnify artifact: its config has no 'dcnify' block")
+    if block.get("format") != FORMAT:
+        raise InputError(
+            f"{what} has format {block.get('format')!r}, this dcnify {__version__} reads {FORMAT}: "
+            f"it was written by dcnify {block.get('version')}"
+        )
+    aliases, buffers = block.get("aliases"), block.get("buffers")
+    if not _strings(aliases) or not isinstance(buffers, list) or not _strings(block.get("files")):
+        raise InputError(f"{what}: the 'dcnify' block of its config is damaged")
+    if not all(isinstance(name, str) for name in buffers):
+        raise InputError(f"{what}: the 'dcnify' block of its config is damaged")
+    return block
+
+
+def data_of(model: nn.Module, args: dict[str, Any], given: dict[str, Any] | None = None) -> Data:
+    """Input size, mean and standard deviation that a model expects, as far as it says.
+
+    Args:
+        model: a timm model, or one that carries timm's ``pretrained_cfg``.
+        args: the arguments that it was built with; ``in_chans`` and ``img_size`` count.
+        given: ``mean``, ``std`` or ``img_size`` that a training run recorded, which win.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    known = {**config, **(given or {})} if isinstance(config, dict) else dict(given or {})
+    size = known.get("input_size")
+    if not (isinstance(size, (list, tuple)) and len(size) == 3):
+        return None, None, None
+    channels = args.get("in_chans") or getattr(model, "in_chans", None) or size[0]
+    image = args.get("img_size") or known.get("img_size") or size[1:]
+    rows, columns = (image, image) if isinstance(image, int) else tuple(image)[-2:]
+    mean, std = (_per_channel(known.get(key), channels) for key in ("mean", "std"))
+    return (channels, rows, columns), mean, std
+
+
+def apply_data(model: nn.Module, config: dict[str, Any]) -> Data:
+    """Let a loaded model carry the preprocessing of its artifact, as timm models do.
+
+    Raises:
+        InputError: the preprocessing is not of the form that timm writes.
+    """
+    saved = config.get("pretrained_cfg")
+    saved = saved if isinstance(saved, dict) else {}
+    size = _numbers(saved.get("input_size"), "input_size", int)
+    if size is not None and (len(size) != 3 or min(size) < 1):
+        raise InputError("config.json: input_size must be [channels, height, width]")
+    mean, std = (_numbers(saved.get(key), key, (int, float)) for key in ("mean", "std"))
+    own = getattr(model, "pretrained_cfg", None)
+    if isinstance(own, dict):
+        update = {key: saved[key] for key in _PREPROCESSING if key in saved}
+        update |= {
+            key: value
+            for key, value in (("input_size", size), ("mean", mean), ("std", std))
+            if value is not None
+        }
+        if isinstance(config.get("num_classes"), int):
+            update["num_classes"] = config["num_classes"]
+        model.pretrained_cfg = model.default_cfg = {**own, **update}
+    return size, mean, std  # type: ignore[return-value]  # the length of size is checked above
+
+
+def _per_channel(value: Any, channels: int) -> tuple[float, ...] | None:
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    return tuple(value) if len(value) == channels else (sum(value) / len(value),) * channels
+
+
+def _numbers(value: Any, key: str, kind: Any) -> tuple | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not 1 <= len(value) <= 4096:
+        raise InputError(f"config.json: {key} must be a list of numbers")
+    if not all(isinstance(item, kind) and not isinstance(item, bool) for item in value):
+        raise InputError(f"config.json: {key} must be a list of numbers")
+    return tuple(value)
+
+
+def _plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in (*value, *value.values()))

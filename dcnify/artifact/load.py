@@ -1,0 +1,72 @@
+"""Load an artifact: build its base, replay its plan, take its weights. No code, no pickle."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+
+from dcnify.artifact.config import Data, apply_data
+from dcnify.artifact.materialise import materialise, tie
+from dcnify.artifact.record import Artifact, read_artifact
+from dcnify.artifact.structure import structure
+from dcnify.errors import InputError
+
+
+def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:
+    """The model of an artifact, in evaluation mode, on the CPU, every value as it was saved.
+
+    Args:
+        path: an artifact folder, or a ``.pt`` file that `dcnify.save` wrote.
+        trust_code: import the code that the artifact names, if its base is ``python:``.
+
+    Raises:
+        InputError: not an artifact, damaged, of another format, not what its base and plan
+            rebuild, or in need of ``trust_code``.
+    """
+    return load_record(read_artifact(path), trust_code=trust_code)[0]
+
+
+def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Module, Data]:
+    """The model of an artifact that was already read, and the input it expects.
+
+    Raises:
+        InputError: as `load`.
+    """
+    what, base = str(record.path), record.base
+    if base.kind == "python" and not trust_code:
+        raise InputError(
+            f"{what} is built by code it names, {base}: pass --trust-code (trust_code=True) to "
+            "import it, if you trust where the artifact comes from"
+        )
+    stored = record.tensors()
+    extra = {}
+    for name in record.buffers:
+        if name not in stored:
+            raise InputError(f"{what} is damaged: no tensor {name!r}")
+        extra[name] = stored.pop(name)
+    for alias, name in record.aliases.items():
+        if name not in stored or alias in stored:
+            raise InputError(f"{what} is damaged: {alias!r} cannot stand for {name!r}")
+    stored |= {alias: stored[name] for alias, name in record.aliases.items()}
+    try:
+        model = materialise(
+            structure(base, record.plan),
+            stored,
+            what=what,
+            buffers=extra,
+            own_code=base.kind == "python",
+        )
+    except InputError as error:
+        said = str(error)
+        raise InputError(said if said.startswith(what) else f"{what}: {said}") from error
+    for alias, name in record.aliases.items():
+        try:
+            tie(model, (name, alias))
+        except AttributeError:  # a name that only the model's own state_dict() makes up
+            continue
+    try:
+        data = apply_data(model, record.config)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+    return model.eval(), data

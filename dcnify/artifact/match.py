@@ -1,0 +1,174 @@
+"""From a file's state dict to a base and tensors that fit it: which architecture, which names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+from torch import Tensor
+
+from dcnify.artifact.adapt import POSITIONAL, Fit, fit
+from dcnify.artifact.base import Base
+from dcnify.artifact.contents import Contents
+from dcnify.artifact.fit import shapes_of, unprefixed
+from dcnify.artifact.identify import Progress, identify
+from dcnify.artifact.materialise import mismatch_of
+from dcnify.artifact.original import renamed
+from dcnify.artifact.skeleton import at_most, on_meta
+from dcnify.artifact.timm_names import create
+from dcnify.errors import InputError
+
+_RENAMED = "names of the original repository, put into timm's by timm"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A base, and a file's tensors under the names and in the types that it has."""
+
+    base: Base
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def match(
+    contents: Contents,
+    what: str,
+    *,
+    arch: str | None,
+    args: dict[str, Any],
+    on_progress: Progress | None = None,
+) -> Match:
+    """Decide which architecture a state dict belongs to, and fit it strictly.
+
+    The architecture is, in this order, what the user says, what the file says, and what the shapes
+    tell. So are its arguments.
+
+    Args:
+        contents: the state dict and what its file says.
+        what: the file, for messages.
+        arch: a timm name, or ``python:package.module:factory``, that the user gave.
+        args: arguments that the user gave.
+        on_progress: called with (done, total, name) while architectures are compared.
+
+    Raises:
+        InputError: no architecture fits, several do, or the one that was named does not.
+    """
+    if arch and arch.startswith("python:"):
+        return _match_own(contents, what, Base("python", arch.removeprefix("python:"), args))
+    notes: list[str] = []
+    said = (contents.arch or "").removeprefix("timm:")
+    if said and (":" in said or not timm.is_model(said)):
+        notes.append(f"the file names {said}, which is no timm architecture")
+        said = ""
+    name = (arch or said).removeprefix("timm:")
+    if not name:
+        found = identify(shapes_of(contents.tensors), args, what, on_progress)
+        name = found.fit.name
+        notes.append(
+            f"inferred {name}, the only one of {found.examined} architectures compared whose "
+            "weights have these names and shapes"
+        )
+    elif arch:
+        if said and said != name:
+            notes.append(f"--arch {name} wins over {said}, which the file names")
+    else:
+        notes.append(f"the file says it is {name}")
+    best, tensors, more = _named(name, contents, what, args)
+    notes += more
+    if best.read:
+        notes.append(f"read from the shapes: {', '.join(best.read)}")
+    base = Base("timm", name, best.args)
+    fitted, cast = _cast(tensors, base)
+    return Match(base, fitted, (*notes, *cast))
+
+
+def _named(
+    name: str, contents: Contents, what: str, args: dict[str, Any]
+) -> tuple[Fit, dict[str, Tensor], list[str]]:
+    """Fit the state dict to the timm model ``name``."""
+    attempts: list[dict[str, Any]] = [args]
+    if contents.arch and contents.arch.removeprefix("timm:") == name and contents.args:
+        said = _accepted(name, contents.args)
+        attempts = [{**said, **args}, {**_shape_free(said), **args}, args]
+    closest: Fit | None = None
+    failed: InputError | None = None
+    for number, attempt in enumerate(attempts):
+        for prefix, inner in unprefixed(shapes_of(contents.tensors)):
+            limit = 4 * len(inner) + 1000
+            try:
+                tried = fit(name, inner, attempt, watch=partial(at_most, limit))
+            except OverflowError:
+                raise InputError(
+                    f"{name} has over {limit} parameters, {what} {len(inner)}"
+                ) from None
+            except InputError as error:
+                failed = failed or error
+                break
+            if not tried.mismatch:
+                notes = [f"took the prefix {prefix!r} off the names"] if prefix else []
+                if number:
+                    notes.append("left out options in the file that its weights contradict")
+                tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
+                return tried, tensors, notes
+            if closest is None or len(tried.mismatch) < len(closest.mismatch):
+                closest = tried
+    if closest is None:
+        raise failed or InputError(f"{what} does not fit {name}")
+    model = on_meta(lambda: create(name, args))
+    for prefix, _ in unprefixed(shapes_of(contents.tensors)):
+        tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
+        out = renamed(name, tensors, args, model)
+        if out is not None:
+            return fit(name, shapes_of(out), args), out, [_RENAMED, *_resampled(tensors, out)]
+    raise InputError(f"{what} does not fit {name}: {closest.mismatch}")
+
+
+def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
+    """Say so where renaming also stretched position embeddings, which changes the function."""
+    sizes = {value.nelement() for value in given.values()}
+    names = [k for k, v in out.items() if POSITIONAL.search(k) and v.nelement() not in sizes]
+    if not names:
+        return []
+    return [
+        f"timm resampled {', '.join(names[:2])}{', ...' if len(names) > 2 else ''} to another "
+        "image size; to keep them, give the size with --model-arg img_size=N"
+    ]
+
+
+def _match_own(contents: Contents, what: str, base: Base) -> Match:
+    first = None
+    for prefix, inner in unprefixed(shapes_of(contents.tensors)):
+        problem = mismatch_of(base.build, inner, own_code=True)
+        if not problem:
+            tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
+            return Match(base, tensors, (f"the architecture is {base}",))
+        first = first or problem
+    raise InputError(f"{what} does not fit {base}: {first}")
+
+
+def _accepted(name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments without an image size, which models of any size do not take."""
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        return args
+    return {k: v for k, v in args.items() if k != "img_size"}
+
+
+def _shape_free(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that the shapes do not tell better."""
+    return {k: v for k, v in args.items() if k not in ("num_classes", "in_chans", "img_size")}
+
+
+def _cast(tensors: dict[str, Tensor], base: Base) -> tuple[dict[str, Tensor], list[str]]:
+    """Give each tensor the type that a fresh model has, as loading into one would."""
+    wanted = on_meta(base.build).state_dict()
+    changed = {
+        str(value.dtype).removeprefix("torch.")
+        for name, value in tensors.items()
+        if value.is_floating_point() and value.dtype != wanted[name].dtype
+    }
+    cast = {name: value.to(wanted[name].dtype) for name, value in tensors.items()}
+    notes = [f"{', '.join(sorted(changed))} weights became float32"] if changed else []
+    return cast, notes

@@ -1,0 +1,84 @@
+"""Which of timm's model files could have written these weight names: a cheap look before building.
+
+Every identifier in a weight name (``stages.0.blocks.1.conv_dw.weight`` has ``stages``, ``blocks``,
+``conv_dw``) is an attribute that some class sets, so it stands in that class's source. Files whose
+source, with what it imports from timm, holds all identifiers come first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from types import ModuleType
+
+import timm
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+# Names that torch's own layers give.
+_TORCH = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+# What every model file imports to be built, registered and downloaded; it names no layers.
+_PLUMBING = re.compile(
+    r"timm\.(data|utils|loss|optim)\b|timm\.models\."
+    r"_(builder|factory|features|features_fx|helpers|hub|input|manipulate|pretrained|prune|registry)$"
+)
+
+
+def rank_model_files(keys: Iterable[str]) -> list[tuple[float, list[str]]]:
+    """Order timm's model files by how well their source explains the weight names ``keys``.
+
+    Returns:
+        (score, model names) per file, best first. A score of 1 means that every identifier stands
+        in the source as it is; identifiers that are only explained without their digits
+        (``layer1``, set as ``f"layer{i}"``) count for less.
+    """
+    wanted = {part for key in keys for part in key.split(".") if not part.isdigit()} - _TORCH
+    ranked = []
+    for name in timm.models.list_modules():
+        models = timm.list_models(module=name)
+        if not models:
+            continue
+        words = _reachable_words(timm.models.model_entrypoint(models[0]).__module__)
+        score = sum(_explains(words, part) for part in wanted) / max(1, len(wanted))
+        ranked.append((score, models))
+    return sorted(ranked, key=lambda item: -item[0])
+
+
+def _explains(words: frozenset[str], part: str) -> float:
+    if part in words:
+        return 1.0
+    return 0.8 if all(piece in words for piece in re.findall("[A-Za-z]+", part)) else 0.0
+
+
+@cache
+def _reachable_words(module_name: str) -> frozenset[str]:
+    top = {"timm", module_name.partition(".")[0]}
+    seen, queue, words = set(), [module_name], set()
+    while queue:
+        name = queue.pop()
+        if name in seen or name not in sys.modules:
+            continue
+        seen.add(name)
+        module = sys.modules[name]
+        words |= _words(name)
+        for source in _imported_from(module):
+            if source.partition(".")[0] in top and not _PLUMBING.match(source):
+                queue.append(source)
+    return frozenset(words)
+
+
+@cache
+def _words(module_name: str) -> frozenset[str]:
+    try:
+        text = inspect.getsource(sys.modules[module_name])
+    except (OSError, TypeError):
+        return frozenset()
+    found = set(_WORD.findall(text))
+    return frozenset(found | {piece for word in found for piece in re.findall("[A-Za-z]+", word)})
+
+
+def _imported_from(module: ModuleType) -> set[str]:
+    owners = {getattr(value, "__module__", None) for value in vars(module).values()}
+    return {owner for owner in owners if isinstance(owner, str)}

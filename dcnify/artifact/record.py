@@ -1,0 +1,159 @@
+"""An artifact as it lies on disk, read and checked, before any model is built from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dcnify.artifact.base import Base
+from dcnify.artifact.config import read_block
+from dcnify.artifact.digest import sha256_file, sha256_tensors
+from dcnify.artifact.fit import Shapes, shapes_of
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILES, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.reading import near_files, read_safetensors, read_weights, safetensors_shapes
+from dcnify.artifact.timm_names import first_line
+from dcnify.errors import InputError
+from dcnify.surgery.plan import Plan
+
+_LARGEST_TEXT = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What an artifact says about itself. Reading one runs no code and builds nothing."""
+
+    path: Path
+    config: dict[str, Any]
+    base: Base
+    plan: Plan
+    recipe: str
+    """The resolved recipe, YAML text."""
+    report: dict[str, Any]
+    aliases: dict[str, str]
+    """Names in the state dict that are another name's tensor."""
+    buffers: tuple[str, ...]
+    """Stored tensors that are not in the model's state dict."""
+    texts: dict[str, str]
+    """The text files by name, as they were read."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every stored tensor, as ordinary memory on the CPU.
+
+        Raises:
+            InputError: the weights are missing, truncated, or no tensors.
+        """
+        if self.path.is_dir():
+            return read_safetensors(self.path / WEIGHTS)
+        return _state_dict(read_weights(self.path), self.path)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every stored tensor, read without reading the tensors."""
+        if self.path.is_dir():
+            return safetensors_shapes(self.path / WEIGHTS)
+        return shapes_of(_state_dict(read_weights(self.path, mapped=True), self.path))
+
+    def damaged(self) -> tuple[str, ...]:
+        """The parts whose SHA-256 is no longer the one that was written; empty if all is well."""
+        found = []
+        for name, expected in self.config["dcnify"]["files"].items():
+            if name in self.texts:
+                actual = sha256_text(self.texts[name])
+            elif self.path.is_dir() and name == WEIGHTS and (self.path / WEIGHTS).is_file():
+                actual = sha256_file(self.path / WEIGHTS)
+            elif not self.path.is_dir() and name == "state_dict":
+                actual = sha256_tensors(self.tensors())
+            else:
+                actual = None
+            if actual != expected:
+                found.append(name)
+        return tuple(found)
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read what an artifact says about itself.
+
+    Args:
+        path: an artifact folder, or a ``.pt`` file that `dcnify.save` wrote.
+
+    Raises:
+        InputError: not an artifact, of another format, or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        missing = [name for name in FILES if not (path / name).is_file()]
+        if CONFIG in missing:
+            raise InputError(f"{path} is no artifact: a folder with {', '.join(FILES)}")
+        texts = {name: _text(path / name) for name in FILES if name not in (*missing, WEIGHTS)}
+        config = _json(texts.pop(CONFIG), path / CONFIG)
+        read_block(config, str(path))
+        if missing:
+            raise InputError(f"{path} is incomplete: {', '.join(missing)} missing")
+    elif path.exists():
+        held = read_weights(path, mapped=True)
+        if not is_artifact_file(held):
+            raise InputError(f"{path} is a weight file, not an artifact; convert it first")
+        config = held.get("config")
+        texts = {PLAN: held.get("plan"), RECIPE: held.get("recipe"), REPORT: held.get("report")}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise InputError(f"{path} is damaged: its plan, recipe or report is no text")
+    else:
+        raise InputError(f"{path} does not exist{near_files(path)}")
+    block = read_block(config, str(path))
+    try:
+        base, plan = Base.from_dict(block.get("base")), Plan.from_json(texts[PLAN])
+    except RecursionError:
+        raise InputError(f"{path}: the plan is nested too deeply") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    report = _json(texts[REPORT], path / REPORT if path.is_dir() else path)
+    return Artifact(
+        path=path,
+        config=config,
+        base=base,
+        plan=plan,
+        recipe=texts[RECIPE],
+        report=report if isinstance(report, dict) else {},
+        aliases=block["aliases"],
+        buffers=tuple(block["buffers"]),
+        texts=texts,
+    )
+
+
+def is_artifact_file(held: Any) -> bool:
+    """Whether what a ``.pt`` file holds is an artifact."""
+    return isinstance(held, dict) and held.get("format") == FILE_FORMAT
+
+
+def sha256_text(text: str) -> str:
+    """The hash of a text as it is written, in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _state_dict(held: Any, path: Path) -> dict[str, Tensor]:
+    state = held.get("state_dict") if isinstance(held, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path} is damaged: it holds no state dict")
+    return state
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > _LARGEST_TEXT:
+        raise InputError(f"{path} is larger than {_LARGEST_TEXT >> 20} MiB")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {first_line(error)}") from None

@@ -1,0 +1,181 @@
+"""Save a conversion as an artifact, after proving that it can be loaded again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dcnify.artifact.atomic import check_output, is_file_output, writing
+from dcnify.artifact.base import Base
+from dcnify.artifact.config import config_of, data_of, dcnify_block
+from dcnify.artifact.derive import HINT, derive_base
+from dcnify.artifact.digest import sha256_file, sha256_tensors
+from dcnify.artifact.fit import Mismatch, shapes_of
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.materialise import mismatch_of, tied
+from dcnify.artifact.record import sha256_text
+from dcnify.artifact.skeleton import on_meta, with_buffers
+from dcnify.artifact.structure import structure
+from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
+from dcnify.errors import InputError
+from dcnify.surgery.plan import Plan
+
+if TYPE_CHECKING:
+    from dcnify.artifact.source import Source
+    from dcnify.surgery.result import ConvertResult
+
+
+def save(
+    result: ConvertResult,
+    path: str | os.PathLike[str],
+    *,
+    source: Source | None = None,
+    base: Base | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a conversion so that `load` gives back the same model, bit for bit.
+
+    Args:
+        result: what `dcnify.convert` returned.
+        path: a folder, or a file ending in ``.pt`` or ``.pth``.
+        source: what `open_source` returned, for the record and the base.
+        base: how to build the unconverted architecture; found out from the model otherwise.
+        overwrite: replace the artifact that is there.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        InputError: the output exists or cannot be written, or the model is not what its base and
+            plan rebuild, so that it could not be loaded.
+        DcnifyError: writing failed; nothing is left behind.
+    """
+    target = check_output(path, overwrite)
+    plan = _whole_plan(result.plan, source)
+    base = _verified_base(result.model, plan, base or (source.base if source else None))
+    state = {k: v for k, v in result.model.state_dict().items() if isinstance(v, Tensor)}
+    extra = _unreproducible_buffers(result.model, base, plan, state)
+    kept, aliases = without_aliases({**state, **extra})
+    source_record = {"spec": source.spec, "sha256": source.sha256} if source else {}
+    data = (
+        (source.input_size, source.mean, source.std)
+        if source and source.input_size
+        else data_of(result.model, base.args)
+    )
+    block = dcnify_block(base, len(plan.swaps), source_record)
+    block |= {"aliases": aliases, "buffers": list(extra)}
+    config = {**config_of(result.model, base, data), "dcnify": block}
+    texts = {
+        PLAN: plan.to_json() + "\n",
+        RECIPE: result.recipe.to_yaml(),
+        REPORT: _json(
+            {
+                **result.report.to_dict(),
+                "source": {**source_record, "notes": list(source.notes)} if source else None,
+                "recipe_sha256": result.recipe.sha256,
+            }
+        ),
+    }
+    block["files"] = {name: sha256_text(text) for name, text in texts.items()}
+    with writing(target, overwrite) as place:
+        if is_file_output(target):
+            kept = compact(kept)
+            block["files"]["state_dict"] = sha256_tensors(kept)
+            _write_file(place, config, texts, kept)
+        else:
+            write_safetensors(kept, place / WEIGHTS)
+            block["files"][WEIGHTS] = sha256_file(place / WEIGHTS)
+            for name, text in {**texts, CONFIG: _json(config)}.items():
+                (place / name).write_bytes(text.encode())
+    return target
+
+
+def _write_file(place: Path, config: dict, texts: dict[str, str], kept: dict[str, Tensor]) -> None:
+    held = {
+        "format": FILE_FORMAT,
+        "config": config,
+        "plan": texts[PLAN],
+        "recipe": texts[RECIPE],
+        "report": texts[REPORT],
+        "state_dict": kept,
+    }
+    try:
+        torch.save(held, place)
+    except RuntimeError as error:  # torch's writer says this of a full disk
+        raise OSError(str(error)) from error
+
+
+def _whole_plan(plan: Plan, source: Source | None) -> Plan:
+    """The swaps of an artifact that was converted again come before the new ones."""
+    earlier = source.plan.swaps if source and source.plan else ()
+    if not earlier or plan.swaps[: len(earlier)] == earlier:
+        return plan
+    return dataclasses.replace(plan, swaps=(*earlier, *plan.swaps))
+
+
+def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:
+    shapes = shapes_of(model)
+
+    def mismatch(candidate: Base) -> Mismatch:
+        own = candidate.kind == "python"
+        return mismatch_of(structure(candidate, plan), shapes, own_code=own)
+
+    def fits(candidate: Base) -> bool:
+        try:
+            return not mismatch(candidate)
+        except InputError:
+            return False
+
+    if base is None:
+        return derive_base(model, fits)
+    base = Base.from_dict(base.to_dict())  # as `load` will read it
+    problem = mismatch(base)
+    if problem:
+        raise InputError(f"{base} and the plan rebuild another model: {problem}; {HINT}")
+    return base
+
+
+def _unreproducible_buffers(
+    model: nn.Module, base: Base, plan: Plan, state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Buffers outside the state dict whose value or type a rebuilt model would not have.
+
+    A model cast to bfloat16 has its rope tables cast, a model resized for larger images has others.
+    """
+    mine = {k: v for k, v in model.named_buffers() if k not in state}
+    build = structure(base, plan)
+    own = base.kind == "python"
+    rebuilt = with_buffers(build, skip_init=not own) if mine or own else on_meta(build)
+    for names in tied(rebuilt):
+        if len({state[name].data_ptr() for name in names if name in state}) > 1:
+            raise InputError(f"{base} shares one weight as {' and '.join(names[:2])}: {HINT}")
+    fresh = dict(rebuilt.named_buffers())
+    return {
+        name: value
+        for name, value in mine.items()
+        if _has_buffer(rebuilt, name)
+        and (
+            name not in fresh
+            or value.dtype != fresh[name].dtype
+            or not torch.equal(value.cpu(), fresh[name])
+        )
+    }
+
+
+def _has_buffer(model: nn.Module, name: str) -> bool:
+    """False for what a forward pass registers to remember; that is made anew when needed."""
+    owner, _, leaf = name.rpartition(".")
+    try:
+        return leaf in model.get_submodule(owner)._buffers
+    except AttributeError:
+        return False
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2) + "\n"

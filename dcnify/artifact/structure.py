@@ -1,0 +1,38 @@
+"""The structure of a converted model: its base, with the plan's swaps replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from dcnify.artifact.base import Base
+from dcnify.artifact.timm_names import first_line
+from dcnify.errors import DcnifyError, InputError
+from dcnify.surgery.plan import Plan
+
+
+def structure(base: Base, plan: Plan | None) -> Callable[[], nn.Module]:
+    """A function that builds ``base`` and replays ``plan`` on it, on whatever device is current.
+
+    Raises:
+        InputError: from the function, if the plan does not fit the base.
+    """
+
+    def build() -> nn.Module:
+        model = base.build()
+        if plan is None or not plan.swaps:
+            return model
+        from dcnify import surgery
+
+        try:
+            return surgery.replay(model, plan)
+        except (DcnifyError, OverflowError, NotImplementedError):
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            raise InputError(
+                f"the plan cannot be replayed on {base}: {kind}: {first_line(error)}"
+            ) from error
+
+    return build

@@ -1,0 +1,47 @@
+"""A folder as timm and the Hugging Face hub write it: ``config.json`` beside native weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dcnify.artifact.base import architecture_args
+from dcnify.artifact.contents import Contents, contents_of, is_numbers
+from dcnify.artifact.layout import CONFIG
+from dcnify.artifact.reading import read_weights
+from dcnify.artifact.timm_names import first_line
+from dcnify.errors import InputError
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+_LARGEST = 64 * 2**20
+
+
+def read_timm_folder(folder: Path) -> tuple[Path, Contents] | None:
+    """The weight file and contents of a folder that timm wrote; None if it is an artifact.
+
+    Raises:
+        InputError: ``config.json`` is neither timm's nor an artifact's, or there are no weights.
+    """
+    file = folder / CONFIG
+    if file.stat().st_size > _LARGEST:
+        raise InputError(f"{file} is larger than {_LARGEST >> 20} MiB")
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not JSON: {first_line(error)}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise InputError(f"{folder} is neither an artifact nor a timm model: see its {CONFIG}")
+    if "dcnify" in config:
+        return None
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}")
+    contents = contents_of(read_weights(weights), str(weights))
+    args = config.get("model_args")
+    args = architecture_args(args) if isinstance(args, dict) else {}
+    if isinstance(config.get("num_classes"), int):
+        args.setdefault("num_classes", config["num_classes"])
+    saved = config.get("pretrained_cfg")
+    saved = saved if isinstance(saved, dict) else config
+    data = {k: tuple(saved[k]) for k in ("mean", "std") if is_numbers(saved.get(k), (int, float))}
+    return weights, Contents(contents.tensors, config["architecture"], args, data, contents.notes)

@@ -1,0 +1,83 @@
+"""One small model of many families: everything offered as a site converts, saves and loads."""
+
+import copy
+
+import pytest
+import timm
+import torch
+
+import dcnify
+
+FAMILIES = {
+    "test_convnext": {},
+    "test_convnext2": {},
+    "test_efficientnet": {},
+    "test_efficientnet_ln": {},
+    "test_mambaout": {},
+    "test_vit": {},
+    "test_vit2": {},
+    "test_vit3": {},
+    "test_vit4": {},
+    "test_coatnet": {},
+    "tf_mobilenetv3_small_minimal_100": {"width": 64},
+    "mobilenetv4_conv_small_035": {"width": 64},
+    "ghostnet_050": {"width": 64},
+    "repvit_m0_9": {"width": 64},
+    "edgenext_xx_small": {"width": 64},
+    "levit_128s": {"width": 224},
+    "pvt_v2_b0": {"width": 64},
+    "efficientformer_l1": {"width": 224},
+    "caformer_s18": {"width": 64},
+    "inception_next_atto": {"width": 64},
+    "cait_xxs24_224": {"depth": 2},
+    "beit_base_patch16_224": {"depth": 1, "embed_dim": 48, "num_heads": 3},
+    "eva02_tiny_patch14_224": {"depth": 2},
+    "vit_small_patch16_rope_224": {"depth": 1},
+    "vit_base_patch14_reg4_dinov2": {
+        "depth": 1,
+        "embed_dim": 48,
+        "num_heads": 3,
+        "img_size": 70,
+        "width": 70,
+    },
+    "naflexvit_base_patch16_gap": {"depth": 1, "embed_dim": 48, "num_heads": 3},
+    "hiera_tiny_224": {},
+}
+
+
+def everything(sites):
+    """A recipe that swaps every site of every role."""
+    swaps = "".join(
+        f"  - {{name: {role}, select: {{role: {role}}}, "
+        f"replace: {{with: dcnv4, group_channels: 8}}}}\n"
+        for role in sorted({site.role for site in sites})
+    )
+    return dcnify.Recipe.from_yaml(f"version: 1\nname: everything\nswaps:\n{swaps}")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_converts_saves_and_loads_bit_for_bit(name, tmp_path):
+    options = dict(FAMILIES[name])
+    width = options.pop("width", None)
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7, **options).eval()
+    channels, height, own = timm.data.resolve_model_data_config(model)["input_size"]
+    size = (width, width) if width else (height, own)
+    image = torch.randn(1, channels, *size)
+    original = copy.deepcopy(model)
+    sites = dcnify.find_sites(model, image)
+    assert len(sites) > 0
+    result = dcnify.convert(model, everything(sites), image, calibration=image)
+    assert type(model) is type(original)
+    assert result.plan.swaps
+    assert torch.isfinite(model(image)).all()
+    base = dcnify.artifact.Base("timm", name, {"num_classes": 7, **options})
+    dcnify.save(result, tmp_path / "out", base=base)
+    again = dcnify.load(tmp_path / "out")
+    assert type(again) is type(model)
+    assert torch.equal(again(image), model(image))
+    for (key, before), (_, after) in zip(
+        model.state_dict().items(), again.state_dict().items(), strict=True
+    ):
+        assert torch.equal(before, after), key
+    model.train()(image.repeat(2, 1, 1, 1)).sum().backward()
