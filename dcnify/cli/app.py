@@ -25,6 +25,9 @@ from dcnify._version import __version__
 from dcnify.cli.failure import INTERRUPTED, Session, report
 
 VERBS = {
+    "inspect": ("dcnify.cli.inspect", "List the sites of a model, and the near misses."),
+    "plan": ("dcnify.cli.plan", "Show what a recipe would do to a model; changes nothing."),
+    "convert": ("dcnify.cli.convert", "Swap what a recipe selects and write an artifact."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
 }
 

@@ -1,0 +1,123 @@
+"""dcnify convert: swap what a recipe selects, measure the loss, write an artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipeName
+from dcnify.cli.output import emit, say, warn
+from dcnify.cli.phases import phases
+from dcnify.cli.sources import (
+    Arch,
+    InputSize,
+    ModelArgs,
+    Pretrained,
+    SourceName,
+    TrustCode,
+    TrustPickle,
+    UseEma,
+    example_input,
+    fidelity_images,
+    open_model,
+)
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Folder of the artifact, or a file ending in .pt for a plain dict.",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Images to measure fidelity on; photographs that ship with packages by default.",
+        show_default=False,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--image-count",
+        min=1,
+        max=4096,
+        help="How many images to measure on; 2 to 8 photographs by default, or 16 of --images.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+
+
+def convert(
+    source: SourceName,
+    recipe: RecipeName,
+    output: Output,
+    overrides: Overrides = None,
+    images: Images = None,
+    image_count: Count = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    arch: Arch = None,
+    model_arg: ModelArgs = None,
+    pretrained: Pretrained = False,
+    use_ema: UseEma = False,
+    trust_pickle: TrustPickle = False,
+    trust_code: TrustCode = False,
+    input_size: InputSize = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a trained model into one with DCNv4 layers, and write it as an artifact.
+
+    \b
+    $ dcnify convert model.pt -r convnext -o out/
+    $ dcnify convert timm:vit_tiny_patch16_224 --pretrained -r vit -o vit-dcn/ --images photos/
+    """
+    from dcnify.artifact import check_output, save
+    from dcnify.recipe import Recipe
+    from dcnify.surgery import convert as run
+
+    loaded = Recipe.load(recipe, overrides or ())
+    check_output(output, overwrite)
+    with phases("opening the model", quiet=quiet or as_json) as step:
+        opened = open_model(
+            source,
+            arch=arch,
+            model_args=model_arg,
+            pretrained=pretrained,
+            use_ema=use_ema,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
+        )
+        step("planning", 0, 1)
+        example = example_input(opened, input_size, loaded.input)
+        batch = fidelity_images(images, opened, tuple(example.shape), image_count)
+        result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
+        step("writing", 0, 1)
+        save(result, output, source=opened, overwrite=overwrite)
+    for note in opened.notes:
+        say(note, quiet=quiet)
+    for path, reason in batch.skipped if batch else ():
+        warn(f"{path}: {reason}", quiet=quiet)
+    data = {
+        "artifact": str(output),
+        "plan": json.loads(result.plan.to_json()),
+        "report": result.report.to_dict(),
+    }
+    emit(as_json, data, lambda: _render(result, output))
+
+
+def _render(result, written: Path) -> list:
+    from dcnify.surgery.table import result_table
+
+    return [*result_table(result), f"wrote {written}"]

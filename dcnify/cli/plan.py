@@ -1,0 +1,67 @@
+"""dcnify plan: what a recipe would do to a model."""
+
+from __future__ import annotations
+
+import json
+
+from dcnify.cli.options import AsJson, Overrides, Quiet, RecipeName
+from dcnify.cli.output import emit, say
+from dcnify.cli.phases import phases
+from dcnify.cli.sources import (
+    Arch,
+    InputSize,
+    ModelArgs,
+    Pretrained,
+    SourceName,
+    TrustCode,
+    TrustPickle,
+    UseEma,
+    example_input,
+    open_model,
+)
+
+
+def plan(
+    source: SourceName,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    arch: Arch = None,
+    model_arg: ModelArgs = None,
+    pretrained: Pretrained = False,
+    use_ema: UseEma = False,
+    trust_pickle: TrustPickle = False,
+    trust_code: TrustCode = False,
+    input_size: InputSize = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show which site becomes what, what that costs, and why each other candidate stays.
+
+    Nothing is changed and nothing is written.
+
+    \b
+    $ dcnify plan timm:convnext_tiny -r convnext-late
+    $ dcnify plan model.pt -r my.yaml --set swaps.late.replace.kernel_size=5
+    """
+    from dcnify.recipe import Recipe
+    from dcnify.surgery import plan as make_plan
+    from dcnify.surgery.table import plan_tables
+
+    loaded = Recipe.load(recipe, overrides or ())
+    with phases("opening the model", quiet=quiet or as_json) as step:
+        opened = open_model(
+            source,
+            arch=arch,
+            model_args=model_arg,
+            pretrained=pretrained,
+            use_ema=use_ema,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
+        )
+        step("planning", 0, 1)
+        example = example_input(opened, input_size, loaded.input)
+        made = make_plan(opened.model, loaded, example)
+    for note in opened.notes:
+        say(note, quiet=quiet)
+    emit(as_json, json.loads(made.to_json()), lambda: plan_tables(made))
