@@ -1,0 +1,31 @@
+"""The demo, end to end: train for seconds, convert with the real command, load, compare."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_the_demo_converts_its_checkpoint_and_compares_the_models(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "demo.py", "--quick", "--out", tmp_path / "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "training" / "model_best.pth.tar").is_file()
+    assert (tmp_path / "out" / "converted" / "plan.json").is_file()
+    assert "stages.0.blocks.0.conv_dw" in done.stdout
+    accuracies = re.findall(r"[│|]\s+(\d+\.\d)%", done.stdout)
+    assert len(accuracies) == 4
+    original, _zeroed, _converted, exact = map(float, accuracies)
+    assert exact == pytest.approx(original, abs=0.2), "what fits must be kept"
+    assert "Nothing has been fine-tuned yet" in " ".join(done.stdout.split())
