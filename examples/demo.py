@@ -83,7 +83,7 @@ def main() -> None:
 
     log.print("[bold]2. Convert[/] it, with the recipe as it is")
     artifact, exact = options.out / "converted", options.out / "exact"
-    common = f"--overwrite --input-size {CANVAS} --images {DATA} --image-count 64"
+    common = f"--overwrite --images {DATA} --image-count 64"
     convert(f"convert {checkpoint} -r convnext -o {artifact} {common}", log)
     log.print("   and with room for every 7x7 kernel, as many points and a group per channel")
     room = " ".join(f"--set swaps.dw7.replace.{value}" for value in EXACT)

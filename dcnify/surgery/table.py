@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -49,13 +48,10 @@ def plan_tables(plan: Plan) -> list[Any]:
 
 
 def skipped_table(plan: Plan) -> Table:
-    """Candidates that stay, one line for each reason."""
-    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for item in plan.skipped:
-        reasons[item.role, item.reason].append(item.path)
+    """Candidates that stay, with the reason."""
     table = _table("not swapped", "role", "reason")
-    for (role, reason), paths in reasons.items():
-        table.add_row(_paths(paths), role, reason)
+    for item in plan.skipped:
+        table.add_row(item.path or "(model)", item.role, item.reason)
     return table
 
 
@@ -125,10 +121,6 @@ def _module(swap: PlannedSwap) -> str:
     if args.get("prefix_tokens"):
         text += f" {args['prefix']}"
     return text
-
-
-def _paths(paths: list[str]) -> str:
-    return paths[0] if len(paths) == 1 else f"{paths[0]} … {paths[-1]} ({len(paths)})"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
