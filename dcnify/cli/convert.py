@@ -11,19 +11,7 @@ import typer
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipeName
 from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
-from dcnify.cli.sources import (
-    Arch,
-    InputSize,
-    ModelArgs,
-    Pretrained,
-    SourceName,
-    TrustCode,
-    TrustPickle,
-    UseEma,
-    example_input,
-    fidelity_images,
-    open_model,
-)
+from dcnify.cli.sources import Given, fidelity_images, takes_source
 
 Output = Annotated[
     Path,
@@ -57,8 +45,9 @@ Count = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 
+@takes_source
 def convert(
-    source: SourceName,
+    given: Given,
     recipe: RecipeName,
     output: Output,
     overrides: Overrides = None,
@@ -66,13 +55,6 @@ def convert(
     image_count: Count = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-    arch: Arch = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = False,
-    use_ema: UseEma = False,
-    trust_pickle: TrustPickle = False,
-    trust_code: TrustCode = False,
-    input_size: InputSize = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,18 +71,9 @@ def convert(
     loaded = Recipe.load(recipe, overrides or ())
     check_output(output, overwrite)
     with phases("opening the model", quiet=quiet or as_json) as step:
-        opened = open_model(
-            source,
-            arch=arch,
-            model_args=model_arg,
-            pretrained=pretrained,
-            use_ema=use_ema,
-            trust_pickle=trust_pickle,
-            trust_code=trust_code,
-            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
-        )
+        opened = given.open(step)
         step("planning", 0, 1)
-        example = example_input(opened, input_size, loaded.input)
+        example = given.example(opened, loaded.input)
         batch = fidelity_images(images, opened, tuple(example.shape), image_count)
         result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
         step("writing", 0, 1)

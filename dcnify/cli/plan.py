@@ -7,31 +7,14 @@ import json
 from dcnify.cli.options import AsJson, Overrides, Quiet, RecipeName
 from dcnify.cli.output import emit, say
 from dcnify.cli.phases import phases
-from dcnify.cli.sources import (
-    Arch,
-    InputSize,
-    ModelArgs,
-    Pretrained,
-    SourceName,
-    TrustCode,
-    TrustPickle,
-    UseEma,
-    example_input,
-    open_model,
-)
+from dcnify.cli.sources import Given, takes_source
 
 
+@takes_source
 def plan(
-    source: SourceName,
+    given: Given,
     recipe: RecipeName,
     overrides: Overrides = None,
-    arch: Arch = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = False,
-    use_ema: UseEma = False,
-    trust_pickle: TrustPickle = False,
-    trust_code: TrustCode = False,
-    input_size: InputSize = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -49,19 +32,9 @@ def plan(
 
     loaded = Recipe.load(recipe, overrides or ())
     with phases("opening the model", quiet=quiet or as_json) as step:
-        opened = open_model(
-            source,
-            arch=arch,
-            model_args=model_arg,
-            pretrained=pretrained,
-            use_ema=use_ema,
-            trust_pickle=trust_pickle,
-            trust_code=trust_code,
-            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
-        )
+        opened = given.open(step)
         step("planning", 0, 1)
-        example = example_input(opened, input_size, loaded.input)
-        made = make_plan(opened.model, loaded, example)
+        made = make_plan(opened.model, loaded, given.example(opened, loaded.input))
     for note in opened.notes:
         say(note, quiet=quiet)
     emit(as_json, json.loads(made.to_json()), lambda: plan_tables(made))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,30 +64,70 @@ InputSize = Annotated[
 ]
 
 
-def open_model(
-    spec: str,
-    *,
-    arch: str | None = None,
-    model_args: list[str] | None = None,
-    pretrained: bool = False,
-    use_ema: bool = False,
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    on_progress: Callable[[int, int, str], None] | None = None,
-) -> Source:
-    """Open a SOURCE with the options of the command line."""
-    from dcnify.artifact import open_source
+@dataclass(frozen=True)
+class Given:
+    """A SOURCE with its options, as the person gave them. `takes_source` hands it to a verb."""
 
-    return open_source(
-        spec,
-        arch=arch,
-        model_args=parse_model_args(model_args or []),
-        pretrained=pretrained,
-        use_ema=use_ema,
-        trust_pickle=trust_pickle,
-        trust_code=trust_code,
-        on_progress=on_progress,
-    )
+    source: SourceName
+    arch: Arch = None
+    model_arg: ModelArgs = None
+    pretrained: Pretrained = False
+    use_ema: UseEma = False
+    trust_pickle: TrustPickle = False
+    trust_code: TrustCode = False
+    input_size: InputSize = None
+
+    def open(self, step: Callable[[str, int, int], None]) -> Source:
+        """Open it; ``step`` hears which architectures are tried."""
+        from dcnify.artifact import open_source
+
+        return open_source(
+            self.source,
+            arch=self.arch,
+            model_args=parse_model_args(self.model_arg or []),
+            pretrained=self.pretrained,
+            use_ema=self.use_ema,
+            trust_pickle=self.trust_pickle,
+            trust_code=self.trust_code,
+            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
+        )
+
+    def example(self, opened: Source, recipe_input: tuple[int, ...] | None = None) -> torch.Tensor:
+        """A (1, C, H, W) input: --input-size, else the recipe's, else the model's own.
+
+        Raises:
+            InputError: the size cannot be read.
+        """
+        import torch
+
+        own = tuple(opened.input_size or (3, 224, 224))
+        size = self.input_size
+        shape = _size(size, own[0]) if size else tuple(recipe_input or own)
+        parameter = next(opened.model.parameters(), None)
+        dtype = parameter.dtype if parameter is not None else torch.float32
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, *shape, generator=generator).to(dtype)
+
+
+def takes_source(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the argument SOURCE and its options; it receives them as one `Given`, first."""
+    first, *own = inspect.signature(verb, eval_str=True).parameters.values()
+    source, *options = inspect.signature(Given, eval_str=True).parameters.values()
+    assert first.annotation is Given
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> None:
+        given = Given(**{p.name: values.pop(p.name) for p in (source, *options)})
+        verb(given, **values)
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (source, *own, *options)
+    ]
+    del run.__wrapped__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
 
 
 def parse_model_args(given: list[str]) -> dict[str, Any]:
@@ -110,24 +153,6 @@ def _value(text: str) -> Any:
         return json.loads(text.replace("(", "[").replace(")", "]"))
     except ValueError:
         return text
-
-
-def example_input(
-    source: Source, size: str | None, recipe_input: tuple[int, ...] | None = None
-) -> torch.Tensor:
-    """A (1, C, H, W) input: --input-size, else the recipe's, else the model's own.
-
-    Raises:
-        InputError: the size cannot be read.
-    """
-    import torch
-
-    own = tuple(source.input_size or (3, 224, 224))
-    shape = _size(size, own[0]) if size else tuple(recipe_input or own)
-    parameter = next(source.model.parameters(), None)
-    dtype = parameter.dtype if parameter is not None else torch.float32
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, *shape, generator=generator).to(dtype)
 
 
 def _size(text: str, channels: int) -> tuple[int, int, int]:
