@@ -186,7 +186,10 @@ def _probe(
     ``run`` takes (batch, count, width) tokens to one (batch, count, any) tensor for each map.
     """
     zeros = like.new_zeros(batch, count, width)
-    biases = [y[0, 0].clone() for y in run(zeros)]
+    try:
+        biases = [y[0, 0].clone() for y in run(zeros)]
+    except _Undetermined:  # two attentions side by side, for one
+        return [None]
     weights = [like.new_empty(len(bias), width) for bias in biases]
     for start in range(0, width, count):
         step = min(count, width - start)
@@ -209,6 +212,10 @@ def _agrees(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, y: torch.
     expected, seen = x[:, sample] @ weight.T + bias, y[:, sample]
     error = (expected - seen).norm() / seen.norm().clamp_min(torch.finfo(x.dtype).tiny)
     return bool(error < max(_TOLERANCE, 50 * torch.finfo(x.dtype).eps))
+
+
+class _Undetermined(ValueError):
+    """A node was asked for that needs more than was given."""
 
 
 def evaluate(
@@ -238,7 +245,7 @@ def evaluate_all(
             pending.extend(missing)
             continue
         if node.op != "call_function":
-            raise ValueError(f"{node.name} depends on more than was given")
+            raise _Undetermined(f"{node.name} depends on more than was given")
         args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
         if getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable:
             args = (args[0].clone(), *args[1:])

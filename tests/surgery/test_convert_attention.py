@@ -205,6 +205,27 @@ def test_a_value_width_unlike_the_channels_is_composed_into_one_projection():
     assert close(dcn.output_proj.weight @ dcn.value_proj.weight, product)
 
 
+def test_two_attentions_side_by_side_are_one_site_that_keeps_the_original_for_prefix_tokens():
+    class Difference(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = SelfAttention(24, 3).qkv, SelfAttention(24, 3).qkv
+
+        def forward(self, x, attn_mask=None, is_causal=False):
+            parts = (
+                f(x).unflatten(2, (3, 3, -1)).permute(2, 0, 3, 1, 4) for f in (self.one, self.two)
+            )
+            first, second = (F.scaled_dot_product_attention(*part) for part in parts)
+            return (first - 0.5 * second).transpose(1, 2).flatten(2)
+
+    model = tiny_vit()
+    model.blocks[0].attn = Difference()
+    x, old = tokens(model), copy.deepcopy(model.blocks[0].attn)
+    result = convert(model)
+    assert close(model.blocks[0].attn(x)[:, :1], old(x)[:, :1])
+    assert any("fresh" in text for text in result.report.warnings)
+
+
 def test_a_swapped_vit_trains_copies_compiles_and_keeps_its_class():
     model = tiny_vit(drop_path_rate=0.1, qkv_bias=True)
     kind = type(model)
