@@ -70,7 +70,7 @@ def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
             yield Core(node, query[-2], query[:-2], query[-1])
         elif name in ("softmax", "safe_softmax"):
             mixed = _product_after(node, capture)
-            scored = _product_before(node, capture)
+            scored = _product_before(node, mixed, capture) if mixed is not None else None
             if mixed is not None and scored is not None:
                 yield _product_core(mixed, scored, axes)
 
@@ -94,13 +94,20 @@ def _is_mixing(node: fx.Node, capture: Capture) -> bool:
     return sum(n in capture.image_dependent for n in _operands(node)) == 2
 
 
-def _product_before(softmax: fx.Node, capture: Capture) -> fx.Node | None:
-    """The query-key product that feeds a softmax, through scales, biases, masks and head mixing."""
+def _product_before(softmax: fx.Node, mixed: fx.Node, capture: Capture) -> fx.Node | None:
+    """The query-key product that feeds a softmax, through scales, biases, masks and head mixing.
+
+    The search stays inside the module call that holds the softmax and the product with the values:
+    a softmax of a linear layer's output is no attention over an earlier layer's product.
+    """
+    owner = next((key for key in reversed(stack_of(mixed)) if key in stack_of(softmax)), None)
     frontier, seen = [softmax.args[0]], set()
     size = softmax.meta["val"].numel()
     while frontier:
         node = frontier.pop()
         if not isinstance(node, fx.Node) or node in seen or node not in capture.image_dependent:
+            continue
+        if owner is not None and owner not in stack_of(node):
             continue
         seen.add(node)
         if _is_mixing(node, capture):
@@ -130,6 +137,8 @@ def _product_after(softmax: fx.Node, capture: Capture) -> fx.Node | None:
 
 
 def _core_problem(core: Core) -> str | None:
+    if _is_masked(core.node):
+        return "masked or causal attention: DCNv4 has no mask"
     if not core.queries.spatial and core.width.spatial:
         return "cross-covariance attention: it mixes channels, not tokens"
     if not core.queries.spatial and CHANNEL in core.queries.kinds:
@@ -145,6 +154,18 @@ def _core_problem(core: Core) -> str | None:
     if raster_grid(core.queries) is None:
         return "its tokens are not in raster order (rows, then columns)"
     return None
+
+
+def _is_masked(node: fx.Node) -> bool:
+    """Whether a fused attention is causal or has a boolean mask; a float mask may be a bias."""
+    if operation(node) not in _FUSED:
+        return False
+    names = [argument.name for argument in node.target._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    mask = given.get("attn_mask")
+    return bool(given.get("is_causal")) or (
+        isinstance(mask, fx.Node) and mask.meta["val"].dtype == torch.bool
+    )
 
 
 def _owner(capture: Capture, axes: AxesOf, cores: list[Core], stack: dict[str, str]) -> Site | str:
@@ -174,6 +195,10 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
     name, tokens, grid = layout
     if tokens.after or tokens.before != cores[0].queries.before:
         return "some of its tokens are not queries, or come after the image's"
+    if any(raster_grid(core.queries) != grid for core in cores):
+        return "its queries are a part of its tokens: window or block attention"
+    if any(call.masked for call in capture.calls.get(region.path, ())):
+        return "it is called with a mask, which DCNv4 does not have"
     returns = {call.returns for call in capture.calls.get(region.path, ())}
     if len(returns) != 1 or not next(iter(returns)).startswith(("tensor", "tuple[")):
         return f"its module returns {' or '.join(sorted(returns)) or 'nothing known'}"
@@ -188,7 +213,7 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         stage=0,
         parameters=capture.parameter_count.get(region.path, 0),
         flops=node_flops(region.nodes),
-        heads=cores[0].heads,
+        heads=sum(core.heads for core in cores),
         prefix_tokens=tokens.before,
         returns=next(iter(returns)),
         aliases=capture.aliases.get(region.path, ()),

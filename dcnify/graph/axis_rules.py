@@ -96,6 +96,26 @@ def _same_shape(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return broadcast(operands, shape)
 
 
+@rule("roll")
+def _roll(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    """Shifted rows and columns are not in raster order until they are shifted back."""
+    dims = _arg(node, 2, "dims") or range(len(shape))
+    moved = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
+    return tuple(
+        replace(a, factors=tuple(replace(f, windowed=True) for f in a.factors))
+        if i in moved and a.spatial
+        else a
+        for i, a in enumerate(_axes(node.args[0], found))
+    )
+
+
+@rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
+def _reordered(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    """Any order at all: what walked over rows and columns no longer does."""
+    known = _same_shape(node, found, shape)
+    return tuple(axis(OTHER, a.size) if a.spatial else a for a in known)
+
+
 @rule("view", "reshape", "unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 def _view(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return reshape(_axes(node.args[0], found), shape)
@@ -196,10 +216,12 @@ def _resize_each(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
         return tuple(_resized(a, n) for a, n in zip(axes, shape, strict=True))
     dim = _arg(node, 1, "dim", 0) % len(shape)
     start = _arg(node, 2, "start", 0) or 0
-    return (*axes[:dim], _sliced(axes[dim], start, shape[dim]), *axes[dim + 1 :])
+    cut = _arg(node, 4, "step", 1) == 1 and 2 * shape[dim] <= axes[dim].size
+    return (*axes[:dim], _sliced(axes[dim], start, shape[dim], cut), *axes[dim + 1 :])
 
 
-def _sliced(source: Axis, start: int, size: int) -> Axis:
+def _sliced(source: Axis, start: int, size: int, cut: bool) -> Axis:
+    """Part of an axis; ``cut`` if it is a window of its rows or columns rather than a crop."""
     if source.size == size:
         return source
     start = start + source.size if start < 0 else start
@@ -209,6 +231,8 @@ def _sliced(source: Axis, start: int, size: int) -> Axis:
             after = start + size - source.before - body
             return replace(source, before=source.before - start, after=after)
         return axis(OTHER, size)
+    if cut and source.spatial:
+        return Axis(tuple(replace(f, windowed=True) for f in _resized(source, size).factors))
     return _resized(source, size)
 
 
@@ -232,7 +256,7 @@ def _item(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     if name in ("split", "chunk", "split_with_sizes", "tensor_split"):
         dim = _arg(many, 2, "dim", 0) % len(axes)
         start = sum(v.shape[dim] for v in many.meta["val"][: node.args[1]])
-        return (*axes[:dim], _sliced(axes[dim], start, shape[dim]), *axes[dim + 1 :])
+        return (*axes[:dim], _sliced(axes[dim], start, shape[dim], True), *axes[dim + 1 :])
     return _same_shape(many, found, shape)
 
 

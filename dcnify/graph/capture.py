@@ -8,6 +8,7 @@ how each module was called from Python, and which nodes depend on the image.
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ class Call:
 
     tensor_inputs: int
     returns: str
+    masked: bool = False
+    """Whether a mask or causality was asked for."""
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,27 @@ def _twin(model: nn.Module) -> nn.Module:
     Tracing may write to a module (caches of position biases, for one); it shall not be the user's.
     """
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    for module in model.modules():  # a remembered activation cannot be copied either
+        shared |= {id(v): v for v in vars(module).values() if isinstance(v, torch.Tensor)}
     return copy.deepcopy(model, memo=shared)
 
 
 def _recorder(seen: list[Call]):
-    def hook(_module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         tensors = {id(a) for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)}
-        seen.append(Call(len(tensors), _returns(output)))
+        seen.append(Call(len(tensors), _returns(output), _masked(module, args, kwargs)))
 
     return hook
+
+
+def _masked(module: nn.Module, args: tuple, kwargs: dict) -> bool:
+    try:
+        given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        given = kwargs
+    if given.get("is_causal"):
+        return True
+    return any("mask" in name and isinstance(v, torch.Tensor) for name, v in given.items())
 
 
 def _returns(output: Any) -> str:

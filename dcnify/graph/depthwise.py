@@ -66,6 +66,8 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
     """The site at ``node``, or the reason why there is none."""
     source, weight = node.args[0], node.args[1]
     shape, kernel = _shape(source), _shape(weight)
+    if len(shape) != len(kernel):
+        return "a convolution of a single image without a batch axis"
     channels, groups = shape[1], _groups(node)
     if operation(node) in _TRANSPOSED or (operation(node) == "convolution" and node.args[6]):
         return "a transposed convolution"
@@ -114,7 +116,7 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
 def _recomputes_padding(node: fx.Node) -> bool:
     """Whether the owner is a TensorFlow-style convolution, whose padding follows the input size."""
     _path, owner = list(node.meta["nn_module_stack"].values())[-1]
-    return owner.rpartition(".")[2].endswith("Same")
+    return "same" in owner.rpartition(".")[2].lower()
 
 
 def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:

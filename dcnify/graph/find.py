@@ -65,6 +65,8 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
         else:
             mine.append(item)
             nodes.setdefault(item.path, node)
+    spoiled = {(miss.path, miss.role) for miss in near}
+    mine = [site for site in mine if (site.path, site.role) not in spoiled]
     paths = tuple(path for path, _ in model.named_modules(remove_duplicate=False) if path)
     sites = _number_stages(_one_per_module(mine, model))
     return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -20,6 +21,12 @@ def _flops(node: fx.Node) -> int:
     if node.op != "call_function" or not isinstance(value, torch.Tensor):
         return 0
     shapes = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if _is_tensor(n)]
+    if name == "einsum" and "->" in node.args[0]:
+        terms = node.args[0].replace(" ", "").split("->")[0].split(",")
+        letters = zip("".join(terms), (n for shape in shapes for n in shape), strict=False)
+        return 2 * math.prod(dict(letters).values())
+    if name == "baddbmm":
+        return 2 * value.numel() * shapes[1][-1]
     if name in ("linear", "matmul", "bmm", "mm") and len(shapes) >= 2:
         inner = shapes[0][-1] if name != "linear" else shapes[1][-1]
         return 2 * value.numel() * inner

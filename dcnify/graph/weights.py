@@ -84,10 +84,11 @@ def _read_projections(found: Found, site: Site) -> Projections:
         query, key, value = core.args[:3]
         plain, scale = _plain_softmax(core)
     else:
-        query, key, value = None, None, core.args[1]
+        mixes = operation(core) in ("matmul", "bmm")
+        query, key, value = None, None, core.args[1] if mixes else None
         plain, scale = False, None
     wanted = [value, query, key] if plain else [value]
-    read = _affine_into(captured, region.inputs[0], wanted, tokens)
+    read = _affine_into(captured, region.inputs[0], wanted, tokens) if value else [None]
     return Projections(
         value=read[0],
         output=_affine_out_of(captured, core, region.outputs[0], tokens),
@@ -135,13 +136,14 @@ def _affine_into(
 ) -> list[Affine | None]:
     """Per-token maps from the layer's input to heads (B, heads, N, width), where affine."""
     batch, count = entry.meta["val"].shape[0], _token_count(tokens)
-    shapes = [target.meta["val"].shape for target in targets]
-    if any(len(s) != 4 or s[0] != batch or s[2] != count for s in shapes):
+    shapes = [_by_head(target, batch) for target in targets]
+    if any(s is None or s[2] != count for s in shapes):
         return [None] * len(targets)
 
     def run(x: torch.Tensor) -> list[torch.Tensor]:
         values = evaluate_all(captured, targets, {entry: tokens.to_layout(x)})
-        return [heads.transpose(1, 2).flatten(2) for heads in values]
+        split = [v.reshape(s) for v, s in zip(values, shapes, strict=True)]
+        return [heads.transpose(1, 2).flatten(2) for heads in split]
 
     return _probe(run, batch, count, tokens.channels, _like(captured, entry))
 
@@ -150,16 +152,25 @@ def _affine_out_of(
     captured: Capture, core: fx.Node, leave: fx.Node, tokens: _TokenAxes
 ) -> Affine | None:
     """The per-token map from mixed values (B, heads, N, width) to the output, if it is affine."""
-    shape = core.meta["val"].shape
-    batch, count = shape[0], _token_count(tokens)
-    if len(shape) != 4 or shape[2] != count or batch != leave.meta["val"].shape[0]:
+    batch, count = tokens.shape[0], _token_count(tokens)
+    shape = _by_head(core, batch)
+    if shape is None or shape[2] != count:
         return None
 
     def run(x: torch.Tensor) -> list[torch.Tensor]:
         heads = x.unflatten(2, (shape[1], shape[3])).transpose(1, 2)
+        heads = heads.reshape(core.meta["val"].shape)
         return [tokens.from_layout(evaluate(captured, leave, {core: heads}))]
 
     return _probe(run, batch, count, shape[1] * shape[3], _like(captured, core))[0]
+
+
+def _by_head(node: fx.Node, batch: int) -> tuple[int, ...] | None:
+    """The node's shape as (B, heads, N, width); heads may be folded into the batch."""
+    shape = tuple(node.meta["val"].shape)
+    if len(shape) == 3 and shape[0] % batch == 0:
+        return batch, shape[0] // batch, shape[1], shape[2]
+    return shape if len(shape) == 4 and shape[0] == batch else None
 
 
 def _token_count(tokens: _TokenAxes) -> int:

@@ -27,10 +27,20 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
     extra = {"original": original} if role.takes_original else {}
     try:
         with torch.device("meta"):
-            return role.module(**spec.args, **extra)
+            module = role.module(**spec.args, **extra)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
+    _carry_settings(original, module)
+    return module
+
+
+def _carry_settings(original: nn.Module | None, module: nn.Module) -> None:
+    """Let callers that read a plain setting of the old layer, its resolution say, find it."""
+    for name, value in vars(original).items() if original is not None else ():
+        plain = isinstance(value, bool | int | float | str | tuple)
+        if plain and not name.startswith("_") and not hasattr(module, name):
+            setattr(module, name, value)
 
 
 def _check_sizes(args: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dcnify._version import __version__
-from dcnify.errors import CheckError
+from dcnify.errors import CheckError, InputError
 from dcnify.graph.find import Found, find
 from dcnify.graph.flops import node_flops
 from dcnify.surgery.build import build, get, put
@@ -20,7 +20,7 @@ from dcnify.surgery.images import Calibration, fidelity_images
 from dcnify.surgery.init import initialise
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan_found
-from dcnify.surgery.result import ConvertResult, Report, SiteFidelity
+from dcnify.surgery.result import ConvertResult, OutputFidelity, Report, SiteFidelity
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -72,7 +72,7 @@ def convert(
         try:
             for swap in plan.swaps:
                 put(model, swap, fresh[swap.site.path])
-            output = measure_output(model, outputs, batches, kept, progress)
+            output = _measured(model, outputs, batches, kept, progress)
         except BaseException:
             for swap in plan.swaps:
                 put(model, swap, old[swap.site.path])
@@ -94,6 +94,23 @@ def convert(
         seconds=clock.laps,
     )
     return ConvertResult(model, plan, report, recipe)
+
+
+def _measured(
+    model: nn.Module,
+    outputs: list[torch.Tensor],
+    batches: list[torch.Tensor],
+    kept: dict[str, nn.Module],
+    progress: Progress | None,
+) -> OutputFidelity:
+    """The output's fidelity, or in words why the model does not run with its new layers."""
+    try:
+        return measure_output(model, outputs, batches, kept, progress)
+    except AttributeError as error:
+        raise InputError(
+            f"the model reads something of a swapped layer that its replacement does not have: "
+            f"{error}; exclude that layer"
+        ) from error
 
 
 def _new_modules(

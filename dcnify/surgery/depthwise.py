@@ -28,27 +28,41 @@ def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Argum
     assert site.kernel is not None
     assert site.stride is not None
     assert site.dilation is not None
+    dilation = (_dilation(site, kernel, 0), _dilation(site, kernel, 1))
     args: dict[str, Any] = {
         "stride": list(site.stride),
-        "dilation": [1, 1],
+        "dilation": list(dilation),
         "bias": site.bias,
     }
     if site.padding_policy == "same":
         pairs = (site.kernel, site.stride, site.dilation)
         return {**args, "padding": [0, 0], "same_kernel": [list(pair) for pair in pairs]}, ()
-    top, bottom = _aligned(site, kernel, 0)
-    left, right = _aligned(site, kernel, 1)
+    top, bottom = _aligned(site, kernel, dilation, 0)
+    left, right = _aligned(site, kernel, dilation, 1)
     padding, rest = split_padding((top, bottom, left, right))
     return {**args, "padding": list(padding), "input_padding": list(rest) if rest else None}, ()
 
 
-def _aligned(site: Site, kernel: Pair, axis: int) -> Pair:
+def _dilation(site: Site, kernel: Pair, axis: int) -> int:
+    """1, or as much as it takes that the new window needs no cropped input.
+
+    A layer with little padding reaches pixels at the border that a smaller window, aligned with it,
+    would have to leave out.
+    """
+    if kernel[axis] == 1 or site.padding_policy == "same":
+        return 1
+    reach = site.dilation[axis] * (site.kernel[axis] - 1)
+    least = min(site.padding[2 * axis], site.padding[2 * axis + 1])
+    return max(1, -(-(reach - 2 * least) // (kernel[axis] - 1)))
+
+
+def _aligned(site: Site, kernel: Pair, dilation: Pair, axis: int) -> Pair:
     assert site.kernel is not None
     assert site.dilation is not None
     assert site.padding is not None
     old_reach = site.dilation[axis] * (site.kernel[axis] - 1)
     sides = (site.padding[2 * axis], site.padding[2 * axis + 1])
-    return aligned_padding(sides, old_reach, kernel[axis] - 1)
+    return aligned_padding(sides, old_reach, dilation[axis] * (kernel[axis] - 1))
 
 
 @torch.no_grad()

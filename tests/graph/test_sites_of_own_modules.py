@@ -187,3 +187,144 @@ def test_an_image_the_model_refuses_is_one_line():
     with pytest.raises(InputError, match="does not run on a 1x3x12x16 input") as caught:
         find_sites(model, torch.zeros(1, 3, 12, 16))
     assert "\n" not in str(caught.value)
+
+
+class Blocks(nn.Module):
+    """Two residual blocks of one mixer on image tokens."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.mixers = nn.ModuleList([make(), make()])
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        for mixer in self.mixers:
+            x = x + mixer(x)
+        return x.mean(1)
+
+
+def attentions(model):
+    return [site.path for site in find_sites(model, IMAGE) if site.role == "attention"]
+
+
+def test_linear_attention_is_no_softmax_attention():
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).chunk(3, -1)
+            return self.proj(q.softmax(-1) @ (k.softmax(-2).mT @ v))
+
+    assert attentions(Blocks(Linear)) == []
+
+
+@pytest.mark.parametrize("join", ["cat", "stack"])
+def test_windows_cut_by_slicing_are_windows(join):
+    class Sliced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = Attention()
+
+        def forward(self, x):
+            x = x.permute(0, 2, 3, 1)
+            windows = [x[:, i : i + 6, j : j + 8].flatten(1, 2) for i in (0, 6) for j in (0, 8)]
+            if join == "cat":
+                return self.attn(torch.cat(windows, 0)).mean()
+            return self.attn(torch.stack(windows, 1).flatten(0, 1)).mean()
+
+    assert attentions(Sliced()) == []
+
+
+def test_stripes_inside_a_module_are_not_the_whole_image():
+    class Stripes(Attention):
+        def forward(self, x):
+            return torch.cat([super(Stripes, self).forward(part) for part in x.chunk(2, 1)], 1)
+
+    assert attentions(Tokens(Stripes())) == []
+
+
+@pytest.mark.parametrize(
+    "shuffle",
+    [lambda x: x.flip(1), lambda x: x.roll(5, 1), lambda x: x[:, torch.arange(191, -1, -1)]],
+)
+def test_reordered_tokens_are_no_raster(shuffle):
+    class Shuffled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = Attention()
+
+        def forward(self, x):
+            return self.attn(shuffle(x.flatten(2).transpose(1, 2))).mean(1)
+
+    assert attentions(Shuffled()) == []
+
+
+def test_causal_and_masked_attention_is_a_near_miss():
+    class Causal(Attention):
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return self.proj(y.transpose(1, 2).flatten(2))
+
+    class Masked(Tokens):
+        def forward(self, x):
+            return self.mixer(x.flatten(2).transpose(1, 2), torch.zeros(192, 192)).mean(1)
+
+    assert "causal" in near(Tokens(Causal()))["mixer"]
+    assert "mask" in near(Masked(Attention()))["mixer"]
+
+
+def test_attention_in_einsum_is_a_site():
+    class Einsum(Attention):
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            weights = torch.einsum("bhqd,bhkd->bhqk", q, k).softmax(-1)
+            y = torch.einsum("bhqk,bhkd->bhqd", weights, v)
+            return self.proj(y.transpose(1, 2).flatten(2))
+
+    (site,) = find_sites(Tokens(Einsum()), IMAGE)
+    assert site.heads == 2
+    assert site.flops == 2 * 192 * 8 * 32 + 2 * 2 * 192 * 192 * 8
+
+
+def test_a_model_that_remembers_an_activation_is_captured():
+    class Remembers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = depthwise(padding=1)
+
+        def forward(self, x):
+            self.last = self.conv(x)
+            return self.last
+
+    model = Remembers()
+    model(IMAGE)
+    assert len(find_sites(model, IMAGE)) == 1
+
+
+def test_a_module_that_is_also_used_on_windows_is_no_site():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = Attention()
+
+        def forward(self, x):
+            x = x.permute(0, 2, 3, 1)
+            windows = x.reshape(1, 2, 6, 2, 8, 8).permute(0, 1, 3, 2, 4, 5).reshape(4, 48, 8)
+            return self.attn(x.flatten(1, 2)).mean() + self.attn(windows).mean()
+
+    assert attentions(Both()) == []
+
+
+def test_an_unbatched_convolution_is_a_near_miss():
+    class Unbatched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = depthwise(padding=1)
+
+        def forward(self, x):
+            return self.conv(x[0])
+
+    assert "batch" in near(Unbatched())["conv"]

@@ -184,6 +184,43 @@ def test_torch_multihead_attention_is_replaced_under_its_own_calling_convention(
     assert model(MAP).shape == (2, 16)
 
 
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_projections_are_read_with_heads_folded_into_the_batch(need_weights):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = nn.MultiheadAttention(16, 2, batch_first=True)
+
+        def forward(self, x):
+            x = x.flatten(2).transpose(1, 2)
+            return self.attn(x, x, x, need_weights=need_weights)[0].mean(1)
+
+    torch.manual_seed(0)
+    model = Block().eval()
+    value, output = model.attn.in_proj_weight[32:].clone(), model.attn.out_proj.weight.clone()
+    result = dcnify.convert(model, recipe("attention"), MAP, calibration=MAP)
+    assert result.report.warnings == ()
+    assert close(model.attn.dcn.value_proj.weight, value)
+    assert close(model.attn.dcn.output_proj.weight, output)
+
+
+def test_a_parent_that_reads_a_setting_of_the_old_layer_still_finds_it_and_else_is_told():
+    class Parent(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.attn, self.name = SelfAttention(), name
+
+        def forward(self, x):
+            getattr(self.attn, self.name)
+            return self.attn(x.flatten(2).transpose(1, 2)).mean(1)
+
+    dcnify.convert(Parent("heads"), recipe("attention"), MAP, calibration=MAP)
+    model = Parent("qkv")
+    with pytest.raises(InputError, match="qkv"):
+        dcnify.convert(model, recipe("attention"), MAP, calibration=MAP)
+    assert isinstance(model.attn, SelfAttention)
+
+
 def test_a_value_width_unlike_the_channels_is_composed_into_one_projection():
     class Wide(nn.Module):
         def __init__(self):

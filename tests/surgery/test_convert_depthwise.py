@@ -43,6 +43,8 @@ def grouped_kernel(conv, width=8):
         {"kernel_size": 3, "padding": 2, "stride": 2},
         {"kernel_size": 3, "padding": 1, "stride": (2, 1)},
         {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 0, "dilation": 2},
+        {"kernel_size": 3, "padding": 1, "dilation": 2, "stride": 2},
         {"kernel_size": (1, 3), "padding": (0, 1)},
         {"kernel_size": 2, "padding": 0},
         {"kernel_size": 3, "padding": "same"},
