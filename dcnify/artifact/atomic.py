@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dcnify.artifact.layout import CONFIG, FILE_SUFFIXES, FILES
+import torch
+
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, FILES
 from dcnify.errors import DcnifyError, InputError
 
 _OTHER_FORMATS = {
@@ -69,6 +71,8 @@ def _check_existing(path: str | os.PathLike[str], target: Path, overwrite: bool)
     if is_file_output(target):
         if not target.is_file():
             raise InputError(f"{path} exists and is a folder; an output of this name is a file")
+        if not _is_artifact_file(target):
+            raise InputError(f"{path} exists and is no dcnify artifact; choose another name")
     elif not target.is_dir():
         raise InputError(f"{path} exists and is a file; choose a folder, or a name ending in .pt")
     else:
@@ -89,6 +93,14 @@ def _is_artifact(folder: Path) -> bool:
         return "dcnify" in json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError, TypeError):
         return False
+
+
+def _is_artifact_file(file: Path) -> bool:
+    try:
+        held = torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    except Exception:  # whatever it is, it is not ours to replace
+        return False
+    return isinstance(held, dict) and held.get("format") == FILE_FORMAT
 
 
 @contextmanager

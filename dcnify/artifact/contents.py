@@ -90,9 +90,8 @@ def contents_of(held: Any, what: str, *, use_ema: bool = False) -> Contents:
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
     others = [name for name in state if name not in tensors and name != "_metadata"]
     if others:
-        notes.append(
-            f"left out {len(others)} entries that are no tensors ({', '.join(others[:2])})"
-        )
+        named = ", ".join(map(str, others[:2]))
+        notes.append(f"left out {len(others)} entries that are no tensors ({named})")
     names = without_wrappers(tensors)
     if len(set(names.values())) != len(names):
         raise InputError(f"{what}: names collide once the 'module.' prefix is taken off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +58,9 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise DcnifyError(f"the weights could not be written: {first_line(error)}") from error
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # the library makes files that only their owner may read
 
 
 def _overlapping(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -145,6 +145,7 @@ def schema(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -166,7 +167,7 @@ def schema(
     if output is None:
         print(text)
         return
-    _write(output, f"{text}\n", overwrite=True)
+    _write(output, f"{text}\n", overwrite)
     emit(as_json, {"path": str(output)}, lambda: str(output))
     say(f"name it in a recipe's first line: # yaml-language-server: $schema={output}", quiet=quiet)
 

@@ -64,6 +64,10 @@ InputSize = Annotated[
 ]
 
 
+_LARGEST = 1 << 14
+"""Of an image's rows, columns or channels."""
+
+
 @dataclass(frozen=True)
 class Given:
     """A SOURCE with its options, as the person gave them. `takes_source` hands it to a verb."""
@@ -103,6 +107,8 @@ class Given:
         own = tuple(opened.input_size or (3, 224, 224))
         size = self.input_size
         shape = _size(size, own[0]) if size else tuple(recipe_input or own)
+        if max(shape) > _LARGEST:
+            raise InputError(f"an input of {shape} is beyond {_LARGEST} in size")
         parameter = next(opened.model.parameters(), None)
         dtype = parameter.dtype if parameter is not None else torch.float32
         generator = torch.Generator().manual_seed(0)
@@ -160,7 +166,7 @@ def _size(text: str, channels: int) -> tuple[int, int, int]:
         numbers = [int(part) for part in text.lower().replace(",", "x").split("x")]
     except ValueError:
         numbers = []
-    if not 1 <= len(numbers) <= 3 or min(numbers, default=0) < 1 or max(numbers) > 1 << 14:
+    if not 1 <= len(numbers) <= 3 or min(numbers, default=0) < 1 or max(numbers) > _LARGEST:
         raise InputError(f"--input-size {text}: expected 224, 224x320 (HxW) or 3x224x320")
     if len(numbers) == 3:
         return numbers[0], numbers[1], numbers[2]

@@ -83,6 +83,8 @@ def convert(
             module.training = mode
     for path, module in old.items():
         fresh[path].train(module.training)
+    if not all(torch.isfinite(y).all() for y in outputs):
+        more = (*more, "the original model's output is not finite on these images")
     report = Report(
         seed=seed,
         versions=_versions(),

@@ -40,7 +40,7 @@ def fidelity_images(
         batches, origin = list(calibration.tensor.split(_BATCH)), calibration.origin
     elif calibration is not None:
         given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-        batches = [part for batch in given for part in batch.split(_BATCH)]
+        batches = [part for batch in given for part in _images_of(batch).split(_BATCH)]
         origin = "given"
     else:
         batches, origin = _photographs(model, example, flops)
@@ -53,6 +53,15 @@ def fidelity_images(
     size = "x".join(str(n) for n in batches[0].shape[1:])
     count = sum(len(batch) for batch in batches)
     return [b.to(example) for b in batches], {"origin": origin, "count": count, "size": size}
+
+
+def _images_of(batch: object) -> torch.Tensor:
+    """The images of a batch: itself, or the first of (images, labels)."""
+    if isinstance(batch, tuple | list) and batch:
+        batch = batch[0]
+    if not isinstance(batch, torch.Tensor):
+        raise InputError(f"calibration batches must be tensors, not {type(batch).__name__}")
+    return batch
 
 
 def _photographs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dcnify.errors import InputError
 from dcnify.graph.find import Found
 from dcnify.graph.site import Site
 from dcnify.surgery.plan import ModuleSpec
@@ -11,6 +12,10 @@ from dcnify.surgery.roles import ROLES
 
 if TYPE_CHECKING:
     from dcnify.recipe import Replace
+
+
+LARGEST_KERNEL = 63
+"""Beyond any published kernel; the offset projection grows with its square."""
 
 
 def resolve(found: Found, site: Site, replace: Replace) -> tuple[ModuleSpec, tuple[str, ...]]:
@@ -34,6 +39,8 @@ def resolve(found: Found, site: Site, replace: Replace) -> tuple[ModuleSpec, tup
         "pointwise": replace.pointwise,
     }
     role = ROLES[site.role]
+    if max(kernel) > LARGEST_KERNEL:
+        raise InputError(f"kernel_size {max(kernel)} at {site.path}: at most {LARGEST_KERNEL}")
     own, more = role.arguments(found, site, kernel, replace)
     return ModuleSpec(role.adapter, {**args, **own}), (*notes, *more)
 

@@ -256,6 +256,58 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("target", ["good.pt", "html.pt"])
+def test_a_file_that_is_no_artifact_is_never_replaced(dcnify, weights, tmp_path, target):
+    _files(tmp_path, weights)
+    before = (tmp_path / target).read_bytes()
+    args = ("convert", "good.pt", "-r", "convnext", "-o", target, "--overwrite", *SMALL)
+    code, _, err = dcnify(*args)
+    assert code == 2
+    assert "no dcnify artifact" in err
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_a_file_artifact_is_replaced_when_asked(dcnify, checkpoint):
+    args = ("convert", checkpoint, "-r", "convnext", "-o", "out.pt", *SMALL)
+    assert dcnify(*args)[0] == 0
+    assert dcnify(*args)[0] == 2
+    assert dcnify(*args, "--overwrite")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
+def test_every_part_of_an_artifact_can_be_read_by_the_same_people(dcnify, checkpoint, tmp_path):
+    assert dcnify("convert", checkpoint, "-r", "convnext", "-o", "out", *SMALL)[0] == 0
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--set", "swaps.dw7.replace.kernel_size=99999"),
+        ("--set", "input=[3, 999999, 999999]"),
+        ("--seed", "99999999999999999999999"),
+    ],
+)
+def test_absurd_numbers_are_refused_before_memory_is_asked_for(dcnify, checkpoint, option):
+    size = () if "input" in option[1] else SMALL
+    args = ("convert", checkpoint, "-r", "convnext", "-o", "out", *option, *size)
+    code, _, err = dcnify(*args)
+    assert code == 2, err
+
+
+def test_batches_with_labels_are_measured_on_their_images():
+    model = timm.create_model("test_convnext")
+    images = torch.randn(2, 3, 64, 64)
+    pairs = [(images, torch.zeros(2))]
+    recipe = api.Recipe.load("convnext")
+    result = api.convert(model, recipe, images[:1], calibration=pairs)
+    assert result.report.images["count"] == 2
+    with pytest.raises(api.InputError, match="must be tensors"):
+        again = timm.create_model("test_convnext")
+        api.convert(again, recipe, images[:1], calibration=["photo.png"])
+
+
 def test_verbs_refuse_what_they_do_not_know(dcnify):
     code, _, err = dcnify("convrt", "model.pt")
     assert code == 2
