@@ -303,8 +303,8 @@ def test_batches_with_labels_are_measured_on_their_images():
     recipe = api.Recipe.load("convnext")
     result = api.convert(model, recipe, images[:1], calibration=pairs)
     assert result.report.images["count"] == 2
+    again = timm.create_model("test_convnext")
     with pytest.raises(api.InputError, match="must be tensors"):
-        again = timm.create_model("test_convnext")
         api.convert(again, recipe, images[:1], calibration=["photo.png"])
 
 
