@@ -50,6 +50,8 @@ class Contents:
     data: dict[str, Any] = field(default_factory=dict)
     """Preprocessing that the file gives: ``input_size``, ``mean``, ``std``."""
     notes: tuple[str, ...] = ()
+    hint: str | None = None
+    """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
 
 
 def contents_of(held: Any, what: str, *, use_ema: bool = False) -> Contents:
@@ -96,7 +98,8 @@ def contents_of(held: Any, what: str, *, use_ema: bool = False) -> Contents:
     if len(set(names.values())) != len(names):
         raise InputError(f"{what}: names collide once the 'module.' prefix is taken off")
     cleaned = {names[name]: tensor for name, tensor in tensors.items()}
-    return Contents(cleaned, arch, args, data, tuple(notes))
+    hint = held.get("arch") if isinstance(held.get("arch"), str) else None
+    return Contents(cleaned, arch, args, data, tuple(notes), hint)
 
 
 def _descend(state: Any) -> Mapping[str, Any]:

@@ -63,7 +63,10 @@ def match(
         notes.append(f"the file names {said}, which is no timm architecture")
         said = ""
     name = (arch or said).removeprefix("timm:")
-    if not name:
+    if not name and _fits_hint(contents, what, args):
+        name = contents.hint
+        notes.append(f"the file says it is {name}")
+    elif not name:
         found = identify(shapes_of(contents.tensors), args, what, on_progress)
         name = found.fit.name
         notes.append(
@@ -82,6 +85,18 @@ def match(
     base = Base("timm", name, best.args)
     fitted, cast = _cast(tensors, base)
     return Match(base, fitted, (*notes, *cast))
+
+
+def _fits_hint(contents: Contents, what: str, args: dict[str, Any]) -> bool:
+    """Whether the file's ``arch`` is a timm model that its weights fit, not just a class's name."""
+    hint = contents.hint or ""
+    if not hint or ":" in hint or not timm.is_model(hint):
+        return False
+    try:
+        _named(hint, contents, what, args)
+    except InputError:
+        return False
+    return True
 
 
 def _named(

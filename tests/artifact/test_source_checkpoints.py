@@ -255,3 +255,16 @@ def test_weights_can_go_with_the_user_s_own_architecture(tmp_path, monkeypatch):
     assert torch.equal(source.model[0].weight, state["module.0.weight"])
     with pytest.raises(InputError, match=r"does not fit python:my_net:build: 1 of another shape"):
         open_source(tmp_path / "m.pth", arch="python:my_net:build")
+
+
+def test_an_arch_without_arguments_settles_what_the_shapes_leave_open(tmp_path):
+    """As other scripts write it; resnet18 and resnetblur18 have weights of the same shapes."""
+    import timm
+
+    from dcnify.artifact import open_source
+
+    weights = timm.create_model("resnet18", num_classes=10).state_dict()
+    torch.save({"epoch": 1, "arch": "resnet18", "state_dict": weights}, tmp_path / "r18.pt")
+    source = open_source(str(tmp_path / "r18.pt"))
+    assert source.base.name == "resnet18"
+    assert any("the file says it is resnet18" in note for note in source.notes)
