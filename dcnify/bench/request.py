@@ -1,0 +1,148 @@
+"""From what a person asked for to what is measured; whatever is wrong is said here, at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from itertools import product
+
+import torch
+
+from dcnify.bench.case import Case
+from dcnify.bench.op import OpBench
+from dcnify.bench.peers import PEERS
+from dcnify.bench.rivals import BUILT_IN, Rival
+from dcnify.bench.shapes import Shape, parse_shapes
+from dcnify.errors import InputError
+
+RIVALS = BUILT_IN + PEERS
+PASSES = {"forward": (False,), "both": (True,), "all": (False, True)}
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+_DEFAULT_DTYPES = {"cuda": DTYPES[:3], "cpu": ("float32",)}
+_DEFAULT_BATCH = {"cuda": 64, "cpu": 4}
+_DEFAULT_SECONDS = {"cuda": 2.0, "cpu": 5.0}
+
+
+def settle(
+    *,
+    shapes: Sequence[str] = (),
+    batch: int | None = None,
+    dtypes: Sequence[str] = (),
+    device: str | None = None,
+    passes: Sequence[str] = (),
+    rivals: Sequence[str] = (),
+    offset_spread: float = 1.0,
+    seconds: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> OpBench:
+    """Settle what to measure. Each text may hold several values with commas between.
+
+    Args:
+        shapes: such as ``56x56x128g4``; ``all``, and nothing, are the paper's.
+        batch: images; by device and shape where it is None.
+        dtypes: names of torch dtypes; by device where there is none.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; CUDA where there is one by default.
+        passes: ``forward``, ``both`` (forward and backward together) or ``all``.
+        rivals: names from `RIVALS`, ``all`` (as is nothing) or ``none``.
+        offset_spread: standard deviation of the offsets, in pixels.
+        seconds: for each interleaved run; 2 on CUDA and 5 on a CPU where it is None.
+        threads: of the CPU; as they are where it is None.
+        seed: of inputs and orders.
+
+    Raises:
+        InputError: anything that cannot be measured as asked.
+    """
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--time is a number of seconds above 0, not {seconds:g}")
+    if not (math.isfinite(offset_spread) and offset_spread >= 0):
+        raise InputError(f"--offsets is a number of pixels, 0 or more, not {offset_spread:g}")
+    for name, number in (("--batch", batch), ("--threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} must be at least 1, not {number}")
+    found = _device(device)
+    seconds = seconds or _DEFAULT_SECONDS[found.type]
+    names = [_known(name, DTYPES, "dtype") for name in _split(dtypes)]
+    backward = [PASSES[_known(name, PASSES, "pass")] for name in _split(passes) or ["all"]]
+    cases = tuple(
+        Case(
+            shape=shape,
+            batch=batch or (1 if shape.high_resolution else _DEFAULT_BATCH[found.type]),
+            dtype=getattr(torch, dtype),
+            device=found,
+            backward=with_gradients,
+            offset_spread=offset_spread,
+            seed=seed,
+        )
+        for dtype, with_gradients, shape in product(
+            dict.fromkeys(names or _DEFAULT_DTYPES[found.type]),
+            dict.fromkeys(one for some in backward for one in some),
+            parse_shapes(_split(shapes) or ["all"]),
+        )
+    )
+    for case in cases:
+        _check_memory(case)
+    return OpBench(cases, _rivals(_split(rivals)), found, seconds, offset_spread, seed, threads)
+
+
+def _split(texts: Sequence[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+def _known(name: str, valid: Iterable[str], what: str) -> str:
+    valid = list(valid)
+    if name in valid:
+        return name
+    near = get_close_matches(name, valid, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(valid)}"
+    raise InputError(f"unknown {what} {name!r}, {hint}")
+
+
+def _rivals(names: list[str]) -> tuple[Rival, ...]:
+    by_name = {rival.name: rival for rival in RIVALS}
+    known = [_known(name, [*by_name, "all", "none"], "rival") for name in names]
+    if "none" in known and len(set(known)) > 1:
+        raise InputError("--rivals none goes with no other rival")
+    if not known or "all" in known:
+        return RIVALS
+    return tuple(by_name[name] for name in dict.fromkeys(known) if name != "none")
+
+
+def _device(text: str | None) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text is None:
+        return torch.device("cuda", torch.cuda.current_device()) if count else torch.device("cpu")
+    kind, colon, index = text.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise InputError(f"unknown device {text!r}, there is cpu, cuda and cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not count:
+        raise InputError(f"{text}: torch finds no CUDA device here; try --device cpu")
+    number = int(index) if colon else torch.cuda.current_device()
+    if number >= count:
+        raise InputError(f"there is no cuda:{number}, the last is cuda:{count - 1}")
+    return torch.device("cuda", number)
+
+
+def _check_memory(case: Case) -> None:
+    """Refuse what cannot fit whatever the implementation: all tensors of one call, twice."""
+    if case.device.type == "cuda":
+        there = torch.cuda.get_device_properties(case.device).total_memory
+    else:
+        try:
+            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # not Linux
+            return
+    needed = 2 * case.floor_bytes
+    if needed > there:
+        raise InputError(
+            f"{case} needs {needed / 2**30:.1f} GiB or more and {case.device} has "
+            f"{there / 2**30:.1f}; try a smaller {_smaller(case.shape, case.batch)}"
+        )
+
+
+def _smaller(shape: Shape, batch: int) -> str:
+    return "--batch" if batch > 1 else f"shape than {shape}"
