@@ -1,6 +1,7 @@
-"""The operators: `dcnv4` for use, `reference` for what it means."""
+"""The operators: `dcnv4` and `dcnv3` for use, `reference` for what they mean."""
 
 from dcnify.ops import reference
+from dcnify.ops.dcnv3_op import dcnv3
 from dcnify.ops.dcnv4_op import dcnv4
 
-__all__ = ["dcnv4", "reference"]
+__all__ = ["dcnv3", "dcnv4", "reference"]

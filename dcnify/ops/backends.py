@@ -1,38 +1,49 @@
-"""Which implementation runs on which device. A faster kernel is plugged in here and nowhere else.
+"""Which implementation runs where. A faster kernel is plugged in here and nowhere else.
 
 An implementation is two functions on plain tensors, already checked, with no autograd of their own:
 
-    forward(value, offset_mask, sampling) -> output
-    backward(grad_output, value, offset_mask, sampling) -> (grad_value, grad_offset_mask)
+    forward(value, offset, weight, sampling) -> output
+    backward(grad_output, value, offset, weight, sampling, grad_offset, grad_weight) -> grad_value
 
-`value` is (B, H, W, C), `offset_mask` (B, Ho, Wo, P), `grad_output` (B, Ho, Wo, C), `sampling` a
-`dcnify.ops.sampling.Sampling`. Inputs may have any strides and differ in dtype; results are
-contiguous and have the dtype of the tensor they belong to. To plug one in, import its module here
-and give its device a line in `_DCNV4`; ``tests/ops`` holds it to `dcnify.ops.reference`.
+`value` is (B, H, W, C), `offset` (B, Ho, Wo, G, 2K), `weight` (B, Ho, Wo, G, K), `grad_output`
+(B, Ho, Wo, C), `sampling` a `dcnify.ops.sampling.Sampling`. `grad_offset` and `grad_weight` have
+the shapes of what they are gradients of, are not initialised, and are written in full. Inputs may
+have any strides and differ in dtype; what is returned is contiguous, in the dtype of ``value``.
+``tests/ops`` holds every implementation to `dcnify.ops.reference`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from types import ModuleType
 
+import torch
 from torch import Tensor
 
-from dcnify.ops import torch_path
-from dcnify.ops.sampling import Sampling
+from dcnify.ops import torch_path, triton_path
+
+try:
+    from dcnify.ops import numba_path
+except ImportError:
+    numba_path = None
+
+Forward = Callable[..., Tensor]
+Backward = Callable[..., Tensor]
 
 
-class Implementation(NamedTuple):
-    """One way to compute an operator and its gradients."""
-
-    forward: Callable[[Tensor, Tensor, Sampling], Tensor]
-    backward: Callable[[Tensor, Tensor, Tensor, Sampling], tuple[Tensor, Tensor]]
-
-
-_ANY_DEVICE = Implementation(torch_path.forward, torch_path.backward)
-_DCNV4 = {"cpu": _ANY_DEVICE}
+def is_triton(device_type: str, *dtypes: torch.dtype) -> bool:
+    """Whether the Triton kernels compute on such tensors."""
+    return (
+        device_type in triton_path.DEVICES
+        and torch.float64 not in dtypes
+        and triton_path.available()
+    )
 
 
-def dcnv4_on(device_type: str) -> Implementation:
-    """The implementation of DCNv4 for a device type such as ``cpu`` or ``cuda``."""
-    return _DCNV4.get(device_type, _ANY_DEVICE)
+def implementation_for(device_type: str, *dtypes: torch.dtype) -> ModuleType:
+    """The module whose ``forward`` and ``backward`` serve such tensors."""
+    if is_triton(device_type, *dtypes):
+        return triton_path
+    if device_type == "cpu" and numba_path and numba_path.available():
+        return numba_path
+    return torch_path

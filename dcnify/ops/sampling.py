@@ -127,24 +127,14 @@ class Sampling:
         return out_h, out_w
 
     def check(self, value: torch.Tensor, offset_mask: torch.Tensor) -> tuple[int, int]:
-        """Check the tensors of one call and return (Ho, Wo). Sizes may be symbolic.
+        """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic.
 
         Raises:
             InputError: wrong rank, dtype, device, channel count or spatial size.
         """
-        for name, tensor in (("value", value), ("offset_mask", offset_mask)):
-            if tensor.dim() != 4:
-                raise InputError(
-                    f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions, channels last"
-                )
-            if tensor.dtype not in FLOAT_DTYPES:
-                raise InputError(
-                    f"{name} is {tensor.dtype}; expected float16, bfloat16, float32 or float64"
-                )
-        if value.device != offset_mask.device:
-            raise InputError(f"value is on {value.device}, offset_mask on {offset_mask.device}")
-        batch, height, width, channels = value.shape
-        self.check_channels(channels)
+        _check_tensor("value", value, value)
+        _check_tensor("offset_mask", offset_mask, value)
+        self.check_channels(value.shape[3])
         _require(
             offset_mask.shape[3] >= self.offset_mask_channels,
             lambda: (
@@ -152,18 +142,56 @@ class Sampling:
                 f"3·{self.groups}·{self.num_points} = {self.offset_mask_channels}"
             ),
         )
+        return self._check_queries("offset_mask", value, offset_mask)
+
+    def check_separate(
+        self, value: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[int, int]:
+        """The same for one DCNv3 call."""
+        _check_tensor("value", value, value)
+        self.check_channels(value.shape[3])
+        for name, tensor, each in (("offset", offset, 2), ("mask", mask, 1)):
+            _check_tensor(name, tensor, value)
+            expected = each * self.groups * self.num_points
+            _require(
+                tensor.shape[3] == expected,
+                lambda name=name, tensor=tensor, each=each, expected=expected: (
+                    f"{name} has {tensor.shape[3]} channels; expected {'2·' * (each - 1)}G·K = "
+                    f"{'2·' * (each - 1)}{self.groups}·{self.num_points} = {expected}"
+                ),
+            )
+            out = self._check_queries(name, value, tensor)
+        return out
+
+    def _check_queries(
+        self, name: str, value: torch.Tensor, points: torch.Tensor
+    ) -> tuple[int, int]:
+        batch, height, width, _ = value.shape
         out_h, out_w = self.check_size(height, width)
-        given = offset_mask.shape
+        given = points.shape
         for found, expected in zip(given[:3], (batch, out_h, out_w), strict=True):
             _require(
                 found == expected,
                 lambda: (
-                    f"offset_mask is (B, Ho, Wo) = {tuple(given[:3])}; value {tuple(value.shape)} "
+                    f"{name} is (B, Ho, Wo) = {tuple(given[:3])}; value {tuple(value.shape)} "
                     f"with kernel {self.kernel_size}, stride {self.stride}, padding "
                     f"{self.padding} and dilation {self.dilation} gives {(batch, out_h, out_w)}"
                 ),
             )
         return out_h, out_w
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
+    if tensor.dim() != 4:
+        raise InputError(
+            f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions, channels last"
+        )
+    if tensor.dtype not in FLOAT_DTYPES:
+        raise InputError(
+            f"{name} is {tensor.dtype}; expected float16, bfloat16, float32 or float64"
+        )
+    if tensor.device != value.device:
+        raise InputError(f"value is on {value.device}, {name} on {tensor.device}; expected one")
 
 
 def compute_dtype(*tensors: torch.Tensor) -> torch.dtype:

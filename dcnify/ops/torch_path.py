@@ -26,14 +26,14 @@ _POINTS_AT_ONCE = 1 << 17
 _POINTS_AT_ONCE_ON_CUDA = 1 << 20
 
 
-def forward(value: Tensor, offset_mask: Tensor, how: Sampling) -> Tensor:
+def forward(value: Tensor, offset: Tensor, weight: Tensor, how: Sampling) -> Tensor:
     """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
-    batch, out_h, out_w, _ = offset_mask.shape
+    batch, out_h, out_w = offset.shape[:3]
     channels = value.shape[3]
     out = value.new_empty(batch * out_h, out_w, channels)
-    table = _table(value, how, compute_dtype(value, offset_mask))
+    table = _table(value, how, compute_dtype(value, offset))
     index_dtype = torch.int32 if len(table) < 2**31 else torch.int64
-    for points in _blocks(value, offset_mask, how, index_dtype):
+    for points in _blocks(value, offset, weight, how, index_dtype):
         bags = F.embedding_bag(
             points.corners, table, per_sample_weights=points.weighted_shares(), mode="sum"
         )
@@ -42,22 +42,45 @@ def forward(value: Tensor, offset_mask: Tensor, how: Sampling) -> Tensor:
 
 
 def backward(
-    grad_output: Tensor, value: Tensor, offset_mask: Tensor, how: Sampling
-) -> tuple[Tensor, Tensor]:
-    """Gradients of ``value`` and ``offset_mask``, each in its own dtype."""
-    dtype = compute_dtype(value, offset_mask)
+    grad_output: Tensor,
+    value: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    how: Sampling,
+    grad_offset: Tensor,
+    grad_weight: Tensor,
+) -> Tensor:
+    """Gradient of ``value``, in its dtype; those of offsets and weights go where they are told."""
+    dtype = compute_dtype(value, offset)
     table = _table(value, how, dtype)
     grad_table = torch.zeros_like(table)
-    grad_offset_mask = torch.zeros_like(offset_mask, memory_format=torch.contiguous_format)
-    grad_rows, packed_rows = grad_output.flatten(0, 1), grad_offset_mask.flatten(0, 1)
-    for points in _blocks(value, offset_mask, how, torch.int64):
+    grad_rows, k = grad_output.flatten(0, 1), how.num_points
+    for points in _blocks(value, offset, weight, how, torch.int64):
         grad = grad_rows[points.rows].to(dtype).reshape(-1, table.shape[1]).contiguous()
         grad_table.addmm_(_transposed(points, len(table)), grad)
-        grad_packed = _grad_packed(points, _dots(points, grad, table), how)
-        packed_rows[points.rows][..., : how.offset_mask_channels] = grad_packed.view(
-            -1, offset_mask.shape[2], how.offset_mask_channels
-        )
-    return _untable(grad_table, value), grad_offset_mask
+        packed = _grad_packed(points, _dots(points, grad, table), how)
+        packed = packed.view(-1, *offset.shape[2:4], 3 * k)
+        grad_offset.view(-1, *offset.shape[2:])[points.rows] = packed[..., : 2 * k]
+        grad_weight.view(-1, *weight.shape[2:])[points.rows] = packed[..., 2 * k :]
+    return _untable(grad_table, value)
+
+
+def grad_value_in_order(
+    grad_output: Tensor, value: Tensor, offset: Tensor, weight: Tensor, how: Sampling
+) -> Tensor:
+    """Gradient of ``value`` alone by ``index_add_``, which PyTorch can make deterministic on CUDA.
+
+    Slow, and only for ``torch.use_deterministic_algorithms(True)``.
+    """
+    dtype = compute_dtype(value, offset)
+    table_shape = _table(value, how, dtype).shape
+    grad_table = value.new_zeros(table_shape, dtype=dtype)
+    grad_rows = grad_output.flatten(0, 1)
+    for points in _blocks(value, offset, weight, how, torch.int64, _POINTS_AT_ONCE):
+        grad = grad_rows[points.rows].to(dtype).reshape(-1, 1, table_shape[1])
+        added = points.weighted_shares().unsqueeze(-1) * grad
+        grad_table.index_add_(0, points.corners.flatten(), added.flatten(0, 1))
+    return _untable(grad_table, value)
 
 
 @dataclass(frozen=True)
@@ -90,13 +113,18 @@ class _Points:
 
 
 def _blocks(
-    value: Tensor, offset_mask: Tensor, how: Sampling, index_dtype: torch.dtype
+    value: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    how: Sampling,
+    index_dtype: torch.dtype,
+    at_once: int | None = None,
 ) -> Iterator[_Points]:
     """Go through the output rows of all images, a block at a time."""
     _, height, width, _ = value.shape
-    _, out_h, out_w, _ = offset_mask.shape
-    dtype, device = compute_dtype(value, offset_mask), value.device
-    k, s, groups = how.num_points, how.offset_scale, how.groups
+    _, out_h, out_w, groups, _ = offset.shape
+    dtype, device = compute_dtype(value, offset), value.device
+    k, s = how.num_points, how.offset_scale
     right, down = groups, (width + 1) * groups
 
     i, j = torch.tensor(how.points, dtype=dtype, device=device).unbind(-1)
@@ -105,16 +133,16 @@ def _blocks(
     y_cell = (j * how.dilation[0] - how.half[0]) * s
     group = torch.arange(groups, device=device).view(-1, 1)
 
-    at_once = _POINTS_AT_ONCE_ON_CUDA if device.type == "cuda" else _POINTS_AT_ONCE
+    if at_once is None:
+        at_once = _POINTS_AT_ONCE_ON_CUDA if device.type == "cuda" else _POINTS_AT_ONCE
     step = max(1, at_once // (out_w * groups * k))
-    by_row = offset_mask.flatten(0, 1)
-    for start in range(0, len(by_row), step):
-        packed = by_row[start : start + step, :, : how.offset_mask_channels]
-        packed = packed.unflatten(-1, (groups, 3 * k))
-        row = torch.arange(start, start + len(packed), device=device).view(-1, 1, 1, 1)
+    offset_rows, weight_rows = offset.flatten(0, 1), weight.flatten(0, 1)
+    for start in range(0, len(offset_rows), step):
+        xy = offset_rows[start : start + step]
+        row = torch.arange(start, start + len(xy), device=device).view(-1, 1, 1, 1)
         y_base = row % out_h * how.stride[0] + how.first_center[0] + y_cell
-        x = torch.add(x_base, packed[..., 0 : 2 * k : 2], alpha=s)
-        y = torch.add(y_base, packed[..., 1 : 2 * k : 2], alpha=s)
+        x = torch.add(x_base, xy[..., 0::2], alpha=s)
+        y = torch.add(y_base, xy[..., 1::2], alpha=s)
         outside = ~((x > -1) & (x < width) & (y > -1) & (y < height))
         x, y = x.masked_fill_(outside, 0), y.masked_fill_(outside, -_BORDER)
         x0, y0 = x.floor(), y.floor()
@@ -125,11 +153,11 @@ def _blocks(
         corner = corner.add_(x0.to(index_dtype), alpha=right)
         corners = torch.cat((corner, corner + right, corner + down, corner + down + right), -1)
 
-        weight = packed[..., 2 * k :].to(dtype)
-        weight = weight.softmax(-1) if how.softmax else weight
-        kept = weight.masked_fill(outside, 0)
-        per_query = (corners, lx, ly, 1 - lx, 1 - ly, outside, weight, kept)
-        yield _Points(slice(start, start + len(packed)), *(t.flatten(0, 2) for t in per_query))
+        share = weight_rows[start : start + step].to(dtype)
+        share = share.softmax(-1) if how.softmax else share
+        kept = share.masked_fill(outside, 0)
+        per_query = (corners, lx, ly, 1 - lx, 1 - ly, outside, share, kept)
+        yield _Points(slice(start, start + len(xy)), *(t.flatten(0, 2) for t in per_query))
 
 
 def _transposed(points: _Points, table_rows: int) -> Tensor:

@@ -67,12 +67,16 @@ def test_half_precision_loses_only_the_final_rounding(dtype, softmax):
     _assert_agrees(value, offset_mask, grad, torch.finfo(dtype).eps, softmax=softmax)
 
 
-def test_value_and_offsets_may_differ_in_dtype_and_keep_their_own():
+def test_beneath_autocast_value_and_offsets_differ_in_dtype_and_keep_their_own():
     value, offset_mask, grad = tensors()
-    out, grad_value, grad_offset_mask = with_gradients(dcnv4, value.bfloat16(), offset_mask, grad)
-    assert (out.dtype, grad_value.dtype) == (torch.bfloat16, torch.bfloat16)
-    assert grad_offset_mask.dtype == torch.float32
-    _assert_agrees(value.bfloat16(), offset_mask, grad.bfloat16(), 2**-7)
+    op = torch.ops.dcnify.dcnv4
+    found = with_gradients(op, value.bfloat16(), offset_mask, grad)
+    assert [t.dtype for t in found] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    exact = with_gradients(
+        reference.dcnv4, value.bfloat16().double(), offset_mask.double(), grad.bfloat16().double()
+    )
+    for one, other in zip(found, exact, strict=True):
+        assert relative_error(one, other) < 2**-7
 
 
 @pytest.mark.parametrize("how", [{}, {"softmax": True, "remove_center": True}])

@@ -85,7 +85,7 @@ def test_autocast_casts_the_value_and_leaves_positions_alone():
         wide = dcnv4(value.double(), offset_mask.double())
     assert [t.dtype for t in found] == [torch.bfloat16, torch.float32, torch.float32]
     assert wide.dtype == torch.float64
-    assert torch.equal(found[0], dcnv4(value.bfloat16(), offset_mask))
+    assert torch.equal(found[0], torch.ops.dcnify.dcnv4(value.bfloat16(), offset_mask))
     exact = with_gradients(reference.dcnv4, value.double(), offset_mask.double(), grad.double())
     for one, other in zip(found, exact, strict=True):
         assert relative_error(one, other) < 2**-7
@@ -96,7 +96,7 @@ def test_autocast_survives_compilation():
     compiled = torch.compile(dcnv4, fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = compiled(value, offset_mask)
-    assert torch.equal(found, dcnv4(value.bfloat16(), offset_mask))
+    assert torch.equal(found, torch.ops.dcnify.dcnv4(value.bfloat16(), offset_mask))
 
 
 def test_flops_are_ten_a_point_and_channel_and_twice_that_backward():
@@ -157,3 +157,20 @@ def test_integer_features_are_refused():
     value, offset_mask, _ = tensors()
     with pytest.raises(InputError, match=r"value is torch\.int64; expected float16"):
         dcnv4(value.long(), offset_mask)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float32, torch.float16), (torch.bfloat16, torch.float32)]
+)
+def test_tensors_of_two_dtypes_are_refused_outside_autocast(dtypes):
+    value, offset_mask, _ = tensors()
+    with pytest.raises(
+        InputError, match=r"value is torch\.\w+ and offset_mask is torch\.\w+; expect"
+    ):
+        dcnv4(value.to(dtypes[0]), offset_mask.to(dtypes[1]))
+
+
+def test_tensors_on_two_devices_are_refused():
+    value, offset_mask, _ = tensors()
+    with pytest.raises(InputError, match=r"value is on meta, offset_mask on cpu; expected one"):
+        dcnv4(value.to("meta"), offset_mask)

@@ -1,0 +1,78 @@
+"""DCNv3 as a PyTorch operator: offsets and mask as two tensors, the softmax inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dcnify.ops.registration import register, require_one_dtype
+from dcnify.ops.sampling import Sampling, pair
+
+
+def dcnv3(
+    value: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: int | tuple[int, int] = 3,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 4,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = True,
+) -> Tensor:
+    """What `dcnify.ops.dcnv4` computes, from the two tensors that DCNv3's projections make.
+
+    The operator of DCNv3 (InternImage, arXiv 2211.05778, Eq. 2); also ``torch.ops.dcnify.dcnv3``.
+    The tensors are read where they lie: nothing is packed or copied first.
+
+    Args:
+        value: (B, H, W, C) features; C divides into ``groups``. Any strides. float16, bfloat16,
+            float32 or float64.
+        offset: (B, Ho, Wo, 2·G·K), in the dtype of ``value``: per group x0, y0, x1, y1, ... in
+            pixels before ``offset_scale``.
+        mask: (B, Ho, Wo, G·K), in the dtype of ``value``: per group K logits, or K weights with
+            ``softmax=False`` (for a caller that has applied the softmax itself).
+        kernel_size, stride, padding, dilation, groups, offset_scale, remove_center: as for
+            `dcnify.ops.dcnv4`.
+        softmax: put the K numbers of a group through a softmax first.
+
+    Returns:
+        (B, Ho, Wo, C) in the dtype of ``value``.
+
+    Raises:
+        InputError: shapes, dtypes, devices or arguments that do not fit together.
+    """
+    if not (value.dtype == offset.dtype == mask.dtype):
+        require_one_dtype(value, offset=offset, mask=mask)
+    return torch.ops.dcnify.dcnv3(
+        value,
+        offset,
+        mask,
+        kernel_size=pair(kernel_size, "kernel_size"),
+        stride=pair(stride, "stride"),
+        padding=pair(padding, "padding"),
+        dilation=pair(dilation, "dilation"),
+        groups=groups,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+        softmax=softmax,
+    )
+
+
+def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:
+    offset, mask = points
+    return sampling.check_separate(value, offset, mask)
+
+
+def _views(points: Sequence[Tensor], sampling: Sampling) -> tuple[Tensor, Tensor]:
+    offset, mask = points
+    k = sampling.num_points
+    return offset.unflatten(-1, (-1, 2 * k)), mask.unflatten(-1, (-1, k))
+
+
+register("dcnv3", ("offset", "mask"), _views, _check, softmax=True)

@@ -1,0 +1,219 @@
+"""Makes a PyTorch operator of a way to sample: schema, fake, autograd, autocast, vmap, FLOPs.
+
+DCNv4 and DCNv3 differ in where their offsets and weights lie, and in nothing else. An operator is
+registered with the names of its point tensors and a function that views them as
+
+    offset (B, Ho, Wo, G, 2K)    x0, y0, x1, y1, ... of each group
+    weight (B, Ho, Wo, G, K)
+
+which is what implementations (`dcnify.ops.backends`) take. Nothing is copied on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.functional_tensor import FunctionalTensorMode
+from torch.utils.flop_counter import register_flop_formula
+
+from dcnify.errors import InputError
+from dcnify.ops import backends
+from dcnify.ops.sampling import FLOAT_DTYPES, Sampling
+
+_HOW = (
+    "int[2] kernel_size=[3, 3], int[2] stride=[1, 1], int[2] padding=[1, 1], "
+    "int[2] dilation=[1, 1], int groups=4, float offset_scale=1.0, "
+    "bool remove_center=False, bool softmax={softmax}"
+)
+_library = torch.library.Library("dcnify", "FRAGMENT")
+_sampling = lru_cache(maxsize=1024)(Sampling)
+
+Views = Callable[[Sequence[Tensor], Sampling], tuple[Tensor, Tensor]]
+Check = Callable[[Tensor, Sequence[Tensor], Sampling], tuple[int, int]]
+
+
+def register(name: str, points: Sequence[str], views: Views, check: Check, softmax: bool) -> None:
+    """Register ``dcnify::NAME`` and ``dcnify::NAME_backward``.
+
+    Args:
+        name: of the operator.
+        points: names of its point tensors, between ``value`` and the keywords of `Sampling`.
+        views: the point tensors as ``offset`` and ``weight``; called on gradients, too.
+        check: raises `InputError` or returns (Ho, Wo).
+        softmax: the default of the keyword.
+    """
+    how_schema = _HOW.format(softmax=softmax)
+    tensors = ", ".join(f"Tensor {point}" for point in points)
+    gradients = ", ".join(["Tensor"] * (1 + len(points)))
+    for schema in (
+        f"{name}(Tensor value, {tensors}, *, {how_schema}) -> Tensor",
+        f"{name}_backward(Tensor grad_output, Tensor value, {tensors}, *, {how_schema}) "
+        f"-> ({gradients})",
+    ):
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    op = getattr(torch.ops.dcnify, name).default
+    op_backward = getattr(torch.ops.dcnify, f"{name}_backward").default
+
+    def sampling_of(
+        kernel_size=(3, 3),  # the dispatcher leaves out what equals the schema's default
+        stride=(1, 1),
+        padding=(1, 1),
+        dilation=(1, 1),
+        groups=4,
+        offset_scale=1.0,
+        remove_center=False,
+        softmax=softmax,
+    ) -> Sampling:
+        pairs = tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)
+        return _sampling(*pairs, groups, offset_scale, remove_center, softmax)
+
+    def forward(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
+        sampling = sampling_of(**how)
+        check(value, given, sampling)
+        run = backends.implementation_for(value.device.type, value.dtype, given[0].dtype)
+        return run.forward(value, *views(given, sampling), sampling)
+
+    def forward_fake(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
+        out_h, out_w = check(value, given, sampling_of(**how))
+        return value.new_empty(value.shape[0], out_h, out_w, value.shape[3])
+
+    def backward(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
+        sampling = sampling_of(**how)
+        run = backends.implementation_for(value.device.type, value.dtype, given[0].dtype)
+        grads = [point.new_empty(point.shape) for point in given]
+        used = sampling.offset_mask_channels
+        if len(grads) == 1 and grads[0].shape[3] > used:
+            grads[0][..., used:] = 0
+        grad_value = run.backward(
+            grad_output, value, *views(given, sampling), sampling, *views(grads, sampling)
+        )
+        return grad_value, *grads
+
+    def backward_fake(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
+        return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *given))
+
+    def save(ctx, inputs, keyword_only_inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.how = keyword_only_inputs
+
+    def differentiate(ctx, grad_output: Tensor) -> tuple:
+        return op_backward(grad_output, *ctx.saved_tensors, **ctx.how)
+
+    def differentiate_twice(ctx, *_: Tensor):
+        raise NotImplementedError(
+            f"dcnify.ops.{name} has no second derivative; dcnify.ops.reference.dcnv4 has"
+        )
+
+    def forward_vmap(info, in_dims, *given: Tensor, **how: Any):
+        return _unfold(op(*_fold(info.batch_size, in_dims, given), **how), info.batch_size), 0
+
+    def backward_vmap(info, in_dims, *given: Tensor, **how: Any):
+        results = op_backward(*_fold(info.batch_size, in_dims, given), **how)
+        return tuple(_unfold(one, info.batch_size) for one in results), (0,) * len(results)
+
+    for which, run, fake, rule in (
+        (name, forward, forward_fake, forward_vmap),
+        (f"{name}_backward", backward, backward_fake, backward_vmap),
+    ):
+        qualified = f"dcnify::{which}"
+        _library.impl(which, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, fake, lib=_library)
+        torch.library.register_vmap(qualified, rule, lib=_library)
+        torch.library.register_torch_dispatch(
+            qualified, FunctionalTensorMode, _see_through(run), lib=_library
+        )
+    torch.library.register_autograd(
+        f"dcnify::{name}", differentiate, setup_context=save, lib=_library
+    )
+    torch.library.register_autograd(f"dcnify::{name}_backward", differentiate_twice, lib=_library)
+    for device_type in ("cpu", "cuda", "xpu", "mps"):
+        _register_autocast(name, op, device_type)
+    _register_flops(name, len(points))
+
+
+def require_one_dtype(value: Tensor, **points: Tensor) -> None:
+    """Raise `InputError` if a tensor differs from ``value`` in dtype, outside autocast.
+
+    Under autocast ``value`` is about to be cast, and the points keep what precision they have.
+    """
+    if torch.is_autocast_enabled(value.device.type):
+        return
+    for name, tensor in points.items():
+        floats = value.dtype in FLOAT_DTYPES and tensor.dtype in FLOAT_DTYPES
+        if floats and tensor.dtype != value.dtype:
+            raise InputError(
+                f"value is {value.dtype} and {name} is {tensor.dtype}; expected one dtype "
+                f"(outside autocast): {name}.to({value.dtype}) for example"
+            )
+
+
+def _see_through(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Shows torch.compile and AOTInductor the Triton kernels inside, as ``triton_op`` does.
+
+    ``torch.library.triton_op`` itself always decomposes; ours stays whole where it is not Triton
+    that computes it, and in ``torch.export``, whose programs are to run on any device.
+    """
+
+    def rule(mode, op, types, args, kwargs):
+        from torch.export._trace import custom_triton_ops_decomposition_disabled
+
+        tensors = [tensor for tensor in args if isinstance(tensor, Tensor)]
+        dtypes = tensors[-1].dtype, tensors[-2].dtype
+        if custom_triton_ops_decomposition_disabled() or not backends.is_triton(
+            tensors[0].device.type, *dtypes
+        ):
+            return mode.__torch_dispatch__(op, types, args, kwargs)
+        with mode:
+            return run(*args, **kwargs)
+
+    return rule
+
+
+def _fold(batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors with a vmapped dimension as tensors with a larger batch."""
+    folded = []
+    for tensor, dim in zip(given, in_dims, strict=True):
+        shared = dim is None
+        batched = tensor.expand(batch_size, *tensor.shape) if shared else tensor.movedim(dim, 0)
+        folded.append(batched.flatten(0, 1))
+    return folded
+
+
+def _unfold(tensor: Tensor, batch_size: int) -> Tensor:
+    return tensor.unflatten(0, (batch_size, tensor.shape[0] // batch_size))
+
+
+def _register_autocast(name: str, op: Any, device_type: str) -> None:
+    """Cast ``value`` alone, to the dtype in force; torch's own helper casts all, to a fixed one."""
+    key = f"Autocast{device_type.upper()}"
+    this_key = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
+
+    def cast(_keys, value: Tensor, *points: Tensor, **how: Any) -> Tensor:
+        if value.is_floating_point() and value.dtype != torch.float64:
+            value = value.to(torch.get_autocast_dtype(device_type))
+        with torch._C._ExcludeDispatchKeyGuard(this_key):
+            return op(value, *points, **how)
+
+    _library.impl(name, cast, key, with_keyset=True)
+
+
+def _register_flops(name: str, num_points: int) -> None:
+    def flops(
+        value_shape, *points, kernel_size=(3, 3), remove_center=False, out_shape=None, **_
+    ) -> int:
+        """10 per point and channel: four corners and the weight, a multiply-add (2) each."""
+        queries = math.prod(points[0][:3])
+        per_query = kernel_size[0] * kernel_size[1] - int(remove_center)
+        return 10 * queries * per_query * value_shape[3]
+
+    def backward_flops(grad_output_shape, value_shape, *points, out_shape=None, **how) -> int:
+        """Twice the forward: once for the value, once for offsets and weights."""
+        return 2 * flops(value_shape, *points, **how)
+
+    register_flop_formula(getattr(torch.ops.dcnify, name))(flops)
+    register_flop_formula(getattr(torch.ops.dcnify, f"{name}_backward"))(backward_flops)

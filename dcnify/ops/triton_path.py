@@ -1,0 +1,69 @@
+"""DCNv4 forward and backward through the Triton kernels."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from dcnify.ops import torch_path
+from dcnify.ops.sampling import Sampling
+
+DEVICES = ("cuda",)
+"""Device types that the kernels serve; ROCm devices are of type cuda, too."""
+
+
+@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether Triton is installed; it is not on every platform that PyTorch runs on."""
+    return find_spec("triton") is not None
+
+
+def forward(value: Tensor, offset: Tensor, weight: Tensor, how: Sampling) -> Tensor:
+    """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
+    from dcnify.kernels import launch
+
+    return launch.forward(value, offset, weight, _geometry(how), how.offset_scale)
+
+
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    how: Sampling,
+    grad_offset: Tensor,
+    grad_weight: Tensor,
+) -> Tensor:
+    """Gradient of ``value``, in its dtype; those of offsets and weights go where they are told.
+
+    Under ``torch.use_deterministic_algorithms(True)`` the value's gradient comes from PyTorch's own
+    deterministic ``index_add_``: slow, and the same every time.
+    """
+    from dcnify.kernels import launch
+
+    in_order = torch.are_deterministic_algorithms_enabled()
+    grad_value = launch.backward(
+        grad_output,
+        value,
+        offset,
+        weight,
+        _geometry(how),
+        how.offset_scale,
+        grad_offset,
+        grad_weight,
+        want_value=not in_order,
+    )
+    if in_order:
+        return torch_path.grad_value_in_order(grad_output, value, offset, weight, how)
+    return grad_value
+
+
+@lru_cache(maxsize=1024)
+def _geometry(how: Sampling):
+    from dcnify.kernels.launch import Geometry
+
+    pairs = (*how.kernel_size, *how.stride, *how.padding, *how.dilation)
+    return Geometry(*pairs, how.remove_center, how.softmax)

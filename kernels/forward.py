@@ -1,0 +1,130 @@
+"""DCNv4 forward: every row gathers the channels of 4K pixels and sums them."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from dcnify.kernels.points import (
+    channels_of,
+    load_words,
+    rows_of,
+    sample,
+    softmax_terms,
+    words_of,
+)
+
+
+@triton.jit
+def dcnv4_forward(
+    value,
+    offset,
+    weight,
+    output,
+    height,
+    width,
+    height_out,
+    width_out,
+    groups,
+    total_rows,
+    offset_query,
+    offset_group,
+    weight_query,
+    weight_group,
+    scale,
+    KERNEL_H: tl.constexpr,
+    KERNEL_W: tl.constexpr,
+    STRIDE_H: tl.constexpr,
+    STRIDE_W: tl.constexpr,
+    PADDING_H: tl.constexpr,
+    PADDING_W: tl.constexpr,
+    DILATION_H: tl.constexpr,
+    DILATION_W: tl.constexpr,
+    REMOVE_CENTER: tl.constexpr,
+    SOFTMAX: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PAIRED: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE_H: tl.constexpr,
+    TILE_W: tl.constexpr,
+    TILE_G: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    CHUNKS: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    HALF_H: tl.constexpr = DILATION_H * (KERNEL_H - 1) // 2
+    HALF_W: tl.constexpr = DILATION_W * (KERNEL_W - 1) // 2
+    CENTER: tl.constexpr = KERNEL_W // 2 * KERNEL_H + KERNEL_H // 2
+    POINTS: tl.constexpr = KERNEL_H * KERNEL_W - REMOVE_CENTER
+    UNIT: tl.constexpr = 2 if PAIRED else 1
+
+    image, line, column, group, valid = rows_of(
+        tl.program_id(0), total_rows, height_out, width_out, groups,
+        ROWS, TILE_H, TILE_W, TILE_G, WIDE,
+    )  # fmt: skip
+    query = (image * height_out + line) * width_out + column
+    offset += query * offset_query + group * offset_group
+    weight += query * weight_query + group * weight_group
+    pixel_y = line.to(tl.int32) * STRIDE_H + (HALF_H - PADDING_H)
+    pixel_x = column.to(tl.int32) * STRIDE_W + (HALF_W - PADDING_W)
+    low_y = (-1 - pixel_y).to(tl.float32)
+    low_x = (-1 - pixel_x).to(tl.float32)
+    words = words_of(value, PAIRED)
+    pixel_words = groups * (D // UNIT)
+    line_words = width * pixel_words
+    home = ((image * height + pixel_y) * width + pixel_x) * pixel_words + group * (D // UNIT)
+    lanes = tl.arange(0, BLOCK_D // UNIT)
+
+    zero = tl.zeros((ROWS, BLOCK_D // UNIT), tl.float32)
+    sums = (zero,)
+    for _ in tl.static_range(1, CHUNKS * UNIT):
+        sums = sums + (zero,)
+    if SOFTMAX:
+        top, total = softmax_terms(weight, POINTS, valid)
+    for i in range(KERNEL_W):
+        for j in tl.static_range(KERNEL_H):
+            k = i * KERNEL_H + j
+            kept = valid
+            if REMOVE_CENTER:
+                kept = kept & (tl.full((ROWS,), k, tl.int32) != CENTER)
+                k = k - tl.where(k > CENTER, 1, 0)
+            x = tl.load(offset + 2 * k, mask=valid, other=0.0).to(tl.float32)
+            y = tl.load(offset + 2 * k + 1, mask=valid, other=0.0).to(tl.float32)
+            w = tl.load(weight + k, mask=valid, other=0.0).to(tl.float32)
+            if SOFTMAX:
+                w = tl.exp(w - top)
+            x = x * scale + (i * DILATION_W - HALF_W) * scale
+            y = y * scale + (j * DILATION_H - HALF_H) * scale
+            left, upper, lx, ly, inside, has00, has01, has10, has11 = sample(
+                x, y, low_x, low_y, width, height, kept
+            )
+            w = tl.where(inside, w, 0.0)
+            above = w * (1.0 - ly)
+            below = w * ly
+            corner = words + (home + upper * line_words + left * pixel_words)
+            new = ()
+            for c in tl.static_range(CHUNKS):
+                at = corner + c * (BLOCK_D // UNIT)
+                left_over = D // UNIT - c * (BLOCK_D // UNIT)
+                p00 = load_words(at, has00, lanes, left_over)
+                p01 = load_words(at + pixel_words, has01, lanes, left_over)
+                p10 = load_words(at + line_words, has10, lanes, left_over)
+                p11 = load_words(at + (line_words + pixel_words), has11, lanes, left_over)
+                for half in tl.static_range(UNIT):
+                    s = sums[c * UNIT + half]
+                    s += channels_of(p00, half, PAIRED) * (above * (1.0 - lx))[:, None]
+                    s += channels_of(p01, half, PAIRED) * (above * lx)[:, None]
+                    s += channels_of(p10, half, PAIRED) * (below * (1.0 - lx))[:, None]
+                    s += channels_of(p11, half, PAIRED) * (below * lx)[:, None]
+                    new = new + (s,)
+            sums = new
+    d = tl.arange(0, BLOCK_D)
+    at = output + (query * (groups * D) + group * D)[:, None] + d[None, :]
+    for c in tl.static_range(CHUNKS):
+        if PAIRED:
+            s = tl.interleave(sums[2 * c], sums[2 * c + 1])
+        else:
+            s = sums[c]
+        if SOFTMAX:
+            s = s / total[:, None]
+        kept = valid[:, None] & (d[None, :] < (D - c * BLOCK_D))
+        tl.store(at + c * BLOCK_D, s.to(output.dtype.element_ty), mask=kept)
