@@ -14,6 +14,23 @@ from dcnify.kernels.points import (
     words_of,
 )
 
+SIZES = (
+    "height",
+    "width",
+    "height_out",
+    "width_out",
+    "groups",
+    "total_rows",
+    "offset_query",
+    "offset_group",
+    "weight_query",
+    "weight_group",
+    "grad_offset_query",
+    "grad_offset_group",
+    "grad_weight_query",
+    "grad_weight_group",
+)
+
 
 @triton.jit
 def _one_point(
@@ -130,10 +147,10 @@ def _store_together(to, parts, zero, valid, COUNT: tl.constexpr, ROWS: tl.conste
     tl.store(to[:, None] + columns[None, :], numbers, mask=kept)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def dcnv4_backward(
-    grad_output,
     value,
+    grad_output,
     offset,
     weight,
     grad_value,
@@ -195,9 +212,12 @@ def dcnv4_backward(
     )  # fmt: skip
     query = (image * height_out + line) * width_out + column
     offset += query * offset_query + group * offset_group
-    weight += query * weight_query + group * weight_group
+    weight += query * weight_query + group * weight_group + (2 * POINTS if PACKED else 0)
     grad_offset += query * grad_offset_query + group * grad_offset_group
-    grad_weight += query * grad_weight_query + group * grad_weight_group
+    if PACKED:
+        to_weight = grad_offset + 2 * POINTS
+    else:
+        to_weight = grad_weight + query * grad_weight_query + group * grad_weight_group
     pixel_y = line.to(tl.int32) * STRIDE_H + (HALF_H - PADDING_H)
     pixel_x = column.to(tl.int32) * STRIDE_W + (HALF_W - PADDING_W)
     low_y = (-1 - pixel_y).to(tl.float32)
@@ -253,13 +273,13 @@ def dcnv4_backward(
                 _store_together(grad_offset, xy + raw, zero, valid, 3 * POINTS, ROWS)
             else:
                 _store_together(grad_offset, xy, zero, valid, 2 * POINTS, ROWS)
-                _store_together(grad_weight, raw, zero, valid, POINTS, ROWS)
+                _store_together(to_weight, raw, zero, valid, POINTS, ROWS)
         else:
             to = grad_offset.dtype.element_ty
             for k in tl.static_range(POINTS):
                 tl.store(grad_offset + 2 * k, xy[2 * k].to(to), mask=valid)
                 tl.store(grad_offset + (2 * k + 1), xy[2 * k + 1].to(to), mask=valid)
-                tl.store(grad_weight + k, raw[k].to(to), mask=valid)
+                tl.store(to_weight + k, raw[k].to(to), mask=valid)
     else:
         to = grad_offset.dtype.element_ty
         for i in range(KERNEL_W):
@@ -277,4 +297,4 @@ def dcnv4_backward(
                 )  # fmt: skip
                 tl.store(grad_offset + 2 * k, gx.to(to), mask=kept)
                 tl.store(grad_offset + (2 * k + 1), gy.to(to), mask=kept)
-                tl.store(grad_weight + k, gw.to(to), mask=kept)
+                tl.store(to_weight + k, gw.to(to), mask=kept)

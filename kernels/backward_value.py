@@ -6,8 +6,20 @@ import triton
 import triton.language as tl
 from dcnify.kernels.points import sample, scatter
 
+SIZES = (
+    "height",
+    "width",
+    "height_out",
+    "width_out",
+    "groups",
+    "offset_query",
+    "offset_group",
+    "weight_query",
+    "weight_group",
+)
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def dcnv4_backward_value(
     grad_output,
     offset,
@@ -33,6 +45,7 @@ def dcnv4_backward_value(
     DILATION_W: tl.constexpr,
     REMOVE_CENTER: tl.constexpr,
     SOFTMAX: tl.constexpr,
+    PACKED: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -80,7 +93,7 @@ def dcnv4_backward_value(
     valid = (line < height_out) & (column < width_out)
     query = (image * height_out + line) * width_out + column
     offset += query * offset_query + group * offset_group
-    weight += query * weight_query + group * weight_group
+    weight += query * weight_query + group * weight_group + (2 * POINTS if PACKED else 0)
     pixel_y = line.to(tl.int32) * STRIDE_H + (HALF_H - PADDING_H)
     pixel_x = column.to(tl.int32) * STRIDE_W + (HALF_W - PADDING_W)
     low_y = (-1 - pixel_y).to(tl.float32)

@@ -13,13 +13,26 @@ from dcnify.kernels.points import (
     words_of,
 )
 
+SIZES = (
+    "height",
+    "width",
+    "height_out",
+    "width_out",
+    "groups",
+    "total_rows",
+    "offset_query",
+    "offset_group",
+    "weight_query",
+    "weight_group",
+)
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES)
 def dcnv4_forward(
     value,
+    output,
     offset,
     weight,
-    output,
     height,
     width,
     height_out,
@@ -41,6 +54,7 @@ def dcnv4_forward(
     DILATION_W: tl.constexpr,
     REMOVE_CENTER: tl.constexpr,
     SOFTMAX: tl.constexpr,
+    PACKED: tl.constexpr,
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PAIRED: tl.constexpr,
@@ -63,7 +77,7 @@ def dcnv4_forward(
     )  # fmt: skip
     query = (image * height_out + line) * width_out + column
     offset += query * offset_query + group * offset_group
-    weight += query * weight_query + group * weight_group
+    weight += query * weight_query + group * weight_group + (2 * POINTS if PACKED else 0)
     pixel_y = line.to(tl.int32) * STRIDE_H + (HALF_H - PADDING_H)
     pixel_x = column.to(tl.int32) * STRIDE_W + (HALF_W - PADDING_W)
     low_y = (-1 - pixel_y).to(tl.float32)

@@ -69,10 +69,4 @@ def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple
     return sampling.check_separate(value, offset, mask)
 
 
-def _views(points: Sequence[Tensor], sampling: Sampling) -> tuple[Tensor, Tensor]:
-    offset, mask = points
-    k = sampling.num_points
-    return offset.unflatten(-1, (-1, 2 * k)), mask.unflatten(-1, (-1, k))
-
-
-register("dcnv3", ("offset", "mask"), _views, _check, softmax=True)
+register("dcnv3", ("offset", "mask"), _check, softmax=True)

@@ -71,11 +71,4 @@ def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple
     return sampling.check(value, points[0])
 
 
-def _views(points: Sequence[Tensor], sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Each group's slice of the last dimension, cut in two."""
-    k = sampling.num_points
-    groups = points[0][..., : sampling.offset_mask_channels].unflatten(-1, (-1, 3 * k))
-    return groups[..., : 2 * k], groups[..., 2 * k :]
-
-
-register("dcnv4", ("offset_mask",), _views, _check, softmax=False)
+register("dcnv4", ("offset_mask",), _check, softmax=False)

@@ -1,12 +1,7 @@
 """Makes a PyTorch operator of a way to sample: schema, fake, autograd, autocast, vmap, FLOPs.
 
-DCNv4 and DCNv3 differ in where their offsets and weights lie, and in nothing else. An operator is
-registered with the names of its point tensors and a function that views them as
-
-    offset (B, Ho, Wo, G, 2K)    x0, y0, x1, y1, ... of each group
-    weight (B, Ho, Wo, G, K)
-
-which is what implementations (`dcnify.ops.backends`) take. Nothing is copied on the way.
+DCNv4 and DCNv3 differ in where their offsets and weights lie, one tensor or two, and in nothing
+else. They are registered with the names of those tensors, their *points*.
 """
 
 from __future__ import annotations
@@ -32,18 +27,17 @@ _HOW = (
 )
 _library = torch.library.Library("dcnify", "FRAGMENT")
 _sampling = lru_cache(maxsize=1024)(Sampling)
+_KINDS_KEPT = 4096
 
-Views = Callable[[Sequence[Tensor], Sampling], tuple[Tensor, Tensor]]
 Check = Callable[[Tensor, Sequence[Tensor], Sampling], tuple[int, int]]
 
 
-def register(name: str, points: Sequence[str], views: Views, check: Check, softmax: bool) -> None:
+def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> None:
     """Register ``dcnify::NAME`` and ``dcnify::NAME_backward``.
 
     Args:
         name: of the operator.
         points: names of its point tensors, between ``value`` and the keywords of `Sampling`.
-        views: the point tensors as ``offset`` and ``weight``; called on gradients, too.
         check: raises `InputError` or returns (Ho, Wo).
         softmax: the default of the keyword.
     """
@@ -72,11 +66,21 @@ def register(name: str, points: Sequence[str], views: Views, check: Check, softm
         pairs = tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)
         return _sampling(*pairs, groups, offset_scale, remove_center, softmax)
 
+    fits: set[tuple] = set()
+
     def forward(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
         sampling = sampling_of(**how)
-        check(value, given, sampling)
+        if type(value) is not Tensor:
+            check(value, given, sampling)
+        else:  # small layers are host-bound: check each kind of call once
+            kind = (sampling, *((t.shape, t.dtype, t.device) for t in (value, *given)))
+            if kind not in fits:
+                check(value, given, sampling)
+                if len(fits) >= _KINDS_KEPT:
+                    fits.clear()
+                fits.add(kind)
         run = backends.implementation_for(value.device.type, value.dtype, given[0].dtype)
-        return run.forward(value, *views(given, sampling), sampling)
+        return run.forward(value, given, sampling)
 
     def forward_fake(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
         out_h, out_w = check(value, given, sampling_of(**how))
@@ -89,20 +93,11 @@ def register(name: str, points: Sequence[str], views: Views, check: Check, softm
         used = sampling.offset_mask_channels
         if len(grads) == 1 and grads[0].shape[3] > used:
             grads[0][..., used:] = 0
-        grad_value = run.backward(
-            grad_output, value, *views(given, sampling), sampling, *views(grads, sampling)
-        )
+        grad_value = run.backward(grad_output, value, given, sampling, grads)
         return grad_value, *grads
 
     def backward_fake(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
         return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *given))
-
-    def save(ctx, inputs, keyword_only_inputs, output) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.how = keyword_only_inputs
-
-    def differentiate(ctx, grad_output: Tensor) -> tuple:
-        return op_backward(grad_output, *ctx.saved_tensors, **ctx.how)
 
     def differentiate_twice(ctx, *_: Tensor):
         raise NotImplementedError(
@@ -127,9 +122,7 @@ def register(name: str, points: Sequence[str], views: Views, check: Check, softm
         torch.library.register_torch_dispatch(
             qualified, FunctionalTensorMode, _see_through(run), lib=_library
         )
-    torch.library.register_autograd(
-        f"dcnify::{name}", differentiate, setup_context=save, lib=_library
-    )
+    _register_autograd(name, op, op_backward)
     torch.library.register_autograd(f"dcnify::{name}_backward", differentiate_twice, lib=_library)
     for device_type in ("cpu", "cuda", "xpu", "mps"):
         _register_autocast(name, op, device_type)
@@ -150,6 +143,33 @@ def require_one_dtype(value: Tensor, **points: Tensor) -> None:
                 f"value is {value.dtype} and {name} is {tensor.dtype}; expected one dtype "
                 f"(outside autocast): {name}.to({value.dtype}) for example"
             )
+
+
+def _register_autograd(name: str, op: Any, op_backward: Any) -> None:
+    """What ``torch.library.register_autograd`` does, in half its host time per call.
+
+    That looks every default up in the schema at each call, and small layers are host-bound.
+    """
+
+    class Differentiable(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, how: dict[str, Any], *tensors: Tensor) -> Tensor:
+            ctx.how = how
+            ctx.save_for_backward(*tensors)
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(*tensors, **how)
+
+        @staticmethod
+        def backward(ctx, grad_output: Tensor) -> tuple:
+            return None, *op_backward(grad_output, *ctx.saved_tensors, **ctx.how)
+
+    def differentiable(*tensors: Tensor, **how: Any) -> Tensor:
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return Differentiable.apply(how, *tensors)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*tensors, **how)
+
+    _library.impl(name, differentiable, "Autograd")
 
 
 def _see_through(run: Callable[..., Any]) -> Callable[..., Any]:

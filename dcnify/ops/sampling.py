@@ -194,6 +194,21 @@ def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
         raise InputError(f"value is on {value.device}, {name} on {tensor.device}; expected one")
 
 
+def views_of(
+    points: Sequence[torch.Tensor], sampling: Sampling
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Offsets (B, Ho, Wo, G, 2K) and weights (B, Ho, Wo, G, K) of an operator's point tensors.
+
+    Views, of DCNv4's one tensor or DCNv3's two. Works on their gradients, too.
+    """
+    k = sampling.num_points
+    if len(points) == 1:
+        groups = points[0][..., : sampling.offset_mask_channels].unflatten(-1, (-1, 3 * k))
+        return groups[..., : 2 * k], groups[..., 2 * k :]
+    offset, mask = points
+    return offset.unflatten(-1, (-1, 2 * k)), mask.unflatten(-1, (-1, k))
+
+
 def compute_dtype(*tensors: torch.Tensor) -> torch.dtype:
     """What the sums run in: float64 when a tensor is float64, float32 otherwise."""
     wide = any(tensor.dtype == torch.float64 for tensor in tensors)

@@ -11,14 +11,14 @@ next row. A rejected point moves to row -2, where all its corners are border.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dcnify.ops.sampling import Sampling, compute_dtype
+from dcnify.ops.sampling import Sampling, compute_dtype, views_of
 
 _BORDER = 2
 _POINTS_AT_ONCE = 1 << 17
@@ -26,60 +26,62 @@ _POINTS_AT_ONCE = 1 << 17
 _POINTS_AT_ONCE_ON_CUDA = 1 << 20
 
 
-def forward(value: Tensor, offset: Tensor, weight: Tensor, how: Sampling) -> Tensor:
+def forward(value: Tensor, points: Sequence[Tensor], how: Sampling) -> Tensor:
     """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
+    offset, weight = views_of(points, how)
     batch, out_h, out_w = offset.shape[:3]
     channels = value.shape[3]
     out = value.new_empty(batch * out_h, out_w, channels)
     table = _table(value, how, compute_dtype(value, offset))
     index_dtype = torch.int32 if len(table) < 2**31 else torch.int64
-    for points in _blocks(value, offset, weight, how, index_dtype):
+    for block in _blocks(value, offset, weight, how, index_dtype):
         bags = F.embedding_bag(
-            points.corners, table, per_sample_weights=points.weighted_shares(), mode="sum"
+            block.corners, table, per_sample_weights=block.weighted_shares(), mode="sum"
         )
-        out[points.rows] = bags.view(-1, out_w, channels)
+        out[block.rows] = bags.view(-1, out_w, channels)
     return out.view(batch, out_h, out_w, channels)
 
 
 def backward(
     grad_output: Tensor,
     value: Tensor,
-    offset: Tensor,
-    weight: Tensor,
+    points: Sequence[Tensor],
     how: Sampling,
-    grad_offset: Tensor,
-    grad_weight: Tensor,
+    grads: Sequence[Tensor],
 ) -> Tensor:
-    """Gradient of ``value``, in its dtype; those of offsets and weights go where they are told."""
+    """Gradient of ``value``, in its dtype; those of the points are written to ``grads``."""
+    offset, weight = views_of(points, how)
     dtype = compute_dtype(value, offset)
+    grad_offset, grad_weight = views_of(grads, how)
     table = _table(value, how, dtype)
     grad_table = torch.zeros_like(table)
     grad_rows, k = grad_output.flatten(0, 1), how.num_points
-    for points in _blocks(value, offset, weight, how, torch.int64):
-        grad = grad_rows[points.rows].to(dtype).reshape(-1, table.shape[1]).contiguous()
-        grad_table.addmm_(_transposed(points, len(table)), grad)
-        packed = _grad_packed(points, _dots(points, grad, table), how)
+    for block in _blocks(value, offset, weight, how, torch.int64):
+        grad = grad_rows[block.rows].to(dtype).reshape(-1, table.shape[1]).contiguous()
+        grad_table.addmm_(_transposed(block, len(table)), grad)
+        packed = _grad_packed(block, _dots(block, grad, table), how)
         packed = packed.view(-1, *offset.shape[2:4], 3 * k)
-        grad_offset.view(-1, *offset.shape[2:])[points.rows] = packed[..., : 2 * k]
-        grad_weight.view(-1, *weight.shape[2:])[points.rows] = packed[..., 2 * k :]
+        grad_offset.view(-1, *offset.shape[2:])[block.rows] = packed[..., : 2 * k]
+        grad_weight.view(-1, *weight.shape[2:])[block.rows] = packed[..., 2 * k :]
     return _untable(grad_table, value)
 
 
 def grad_value_in_order(
-    grad_output: Tensor, value: Tensor, offset: Tensor, weight: Tensor, how: Sampling
+    grad_output: Tensor, value: Tensor, points: Sequence[Tensor], how: Sampling
 ) -> Tensor:
     """Gradient of ``value`` alone by ``index_add_``, which PyTorch can make deterministic on CUDA.
 
     Slow, and only for ``torch.use_deterministic_algorithms(True)``.
     """
+    offset, weight = views_of(points, how)
     dtype = compute_dtype(value, offset)
     table_shape = _table(value, how, dtype).shape
     grad_table = value.new_zeros(table_shape, dtype=dtype)
     grad_rows = grad_output.flatten(0, 1)
-    for points in _blocks(value, offset, weight, how, torch.int64, _POINTS_AT_ONCE):
-        grad = grad_rows[points.rows].to(dtype).reshape(-1, 1, table_shape[1])
-        added = points.weighted_shares().unsqueeze(-1) * grad
-        grad_table.index_add_(0, points.corners.flatten(), added.flatten(0, 1))
+    for block in _blocks(value, offset, weight, how, torch.int64, _POINTS_AT_ONCE):
+        grad = grad_rows[block.rows].to(dtype).reshape(-1, 1, table_shape[1])
+        added = block.weighted_shares().unsqueeze(-1) * grad
+        grad_table.index_add_(0, block.corners.flatten(), added.flatten(0, 1))
     return _untable(grad_table, value)
 
 

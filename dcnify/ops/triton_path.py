@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -21,23 +22,21 @@ def available() -> bool:
     return find_spec("triton") is not None
 
 
-def forward(value: Tensor, offset: Tensor, weight: Tensor, how: Sampling) -> Tensor:
+def forward(value: Tensor, points: Sequence[Tensor], how: Sampling) -> Tensor:
     """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
     from dcnify.kernels import launch
 
-    return launch.forward(value, offset, weight, _geometry(how), how.offset_scale)
+    return launch.forward(value, points, _geometry(how), how.groups, how.offset_scale)
 
 
 def backward(
     grad_output: Tensor,
     value: Tensor,
-    offset: Tensor,
-    weight: Tensor,
+    points: Sequence[Tensor],
     how: Sampling,
-    grad_offset: Tensor,
-    grad_weight: Tensor,
+    grads: Sequence[Tensor],
 ) -> Tensor:
-    """Gradient of ``value``, in its dtype; those of offsets and weights go where they are told.
+    """Gradient of ``value``, in its dtype; those of the points are written to ``grads``.
 
     Under ``torch.use_deterministic_algorithms(True)`` the value's gradient comes from PyTorch's own
     deterministic ``index_add_``: slow, and the same every time.
@@ -48,22 +47,21 @@ def backward(
     grad_value = launch.backward(
         grad_output,
         value,
-        offset,
-        weight,
+        points,
         _geometry(how),
+        how.groups,
         how.offset_scale,
-        grad_offset,
-        grad_weight,
+        grads,
         want_value=not in_order,
     )
     if in_order:
-        return torch_path.grad_value_in_order(grad_output, value, offset, weight, how)
+        return torch_path.grad_value_in_order(grad_output, value, points, how)
     return grad_value
 
 
 @lru_cache(maxsize=1024)
 def _geometry(how: Sampling):
-    from dcnify.kernels.launch import Geometry
+    from dcnify.kernels.plan import Geometry
 
     pairs = (*how.kernel_size, *how.stride, *how.padding, *how.dilation)
     return Geometry(*pairs, how.remove_center, how.softmax)

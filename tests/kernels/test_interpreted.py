@@ -1,0 +1,195 @@
+"""The Triton kernels, run by Triton's interpreter, against the float64 reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("triton")
+if torch.cuda.is_available():
+    pytest.skip("with a GPU the kernels run there: -m gpu", allow_module_level=True)
+
+from dcnify.kernels import launch, plan
+from kernel_calls import check, interpreted, numbers, relative_error, separate
+
+from dcnify.ops import dcnv3, dcnv4, reference
+from dcnify.ops.sampling import Sampling
+
+pytestmark = pytest.mark.usefixtures("interpreted")
+__all__ = ["interpreted"]
+
+small = st.tuples(st.integers(1, 2), st.integers(1, 2))
+
+
+@st.composite
+def calls(draw):
+    """Keyword arguments of a call, and of the tensors it is given."""
+    kernel, dilation = draw(st.tuples(st.integers(1, 4), st.integers(1, 4))), draw(small)
+    odd = kernel[0] % 2 == kernel[1] % 2 == 1 and kernel != (1, 1)
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    how = {
+        "kernel_size": kernel,
+        "stride": draw(small),
+        "padding": padding,
+        "dilation": dilation,
+        "groups": draw(st.integers(1, 4)),
+        "offset_scale": draw(st.sampled_from((0.5, 1.0, 2.0))),
+        "remove_center": odd and draw(st.booleans()),
+        "softmax": draw(st.booleans()),
+    }
+    least = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
+    given_tensors = {
+        "batch": draw(st.integers(1, 2)),
+        "size": tuple(max(1, size) + draw(st.integers(0, 6)) for size in least),
+        "group_channels": draw(st.sampled_from((1, 3, 8, 12, 16, 24))),
+        "dtype": draw(st.sampled_from((torch.float32, torch.float16, torch.bfloat16))),
+        "seed": draw(st.integers(0, 2**31)),
+        "spread": draw(st.sampled_from((0.3, 2.0, 20.0))),
+        "wild": draw(st.booleans()),
+        "tail": draw(st.integers(0, 3)),
+    }
+    return how, given_tensors
+
+
+@given(calls())
+@settings(max_examples=25)
+def test_forward_and_gradients_agree_with_the_reference(call):
+    how, given_tensors = call
+    check(*numbers(**given_tensors, **how), **how)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [8, 12, 16, 24, 32, 48])
+def test_every_group_width_and_dtype_agrees(width, dtype):
+    check(*numbers(batch=1, size=(5, 9), group_channels=width, groups=2, dtype=dtype), groups=2)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"softmax": True},
+        {"softmax": True, "remove_center": True},
+        {"kernel_size": 5, "padding": 2, "remove_center": True},
+        {"kernel_size": 5, "padding": 2, "softmax": True},
+        {"kernel_size": 7, "padding": 3},
+        {"kernel_size": (1, 4), "padding": (0, 1), "stride": 2},
+        {"kernel_size": 3, "dilation": 5, "padding": 5, "offset_scale": 3.0},
+        {"stride": (3, 1)},
+    ],
+)
+def test_every_variant_agrees(how):
+    how = {"groups": 1, **how}
+    check(*numbers(batch=1, size=(6, 7), group_channels=16, **how), **how)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 6.0, 100.0])
+def test_points_near_and_far_from_their_tile_agree(spread):
+    how = {"groups": 2}
+    check(*numbers(batch=2, size=(9, 21), group_channels=8, spread=spread, **how), **how)
+
+
+def test_whole_pixels_at_the_border_are_on_the_right_side_of_the_bounds():
+    value, offset_mask, grad = numbers(batch=1, size=(5, 6), group_channels=8, groups=1)
+    offset_mask[..., :18] = torch.randint(-3, 4, offset_mask[..., :18].shape).float()
+    check(value, offset_mask, grad, groups=1)
+
+
+def test_far_from_the_origin_fractions_keep_their_bits():
+    how = {"groups": 1, "kernel_size": 1, "padding": 0}
+    value, offset_mask, _ = numbers(batch=1, size=(1, 3000), group_channels=4, **how)
+    offset_mask[..., :2] = torch.rand_like(offset_mask[..., :2]) * 0.01
+    found = dcnv4(value[:, :, -64:], offset_mask[:, :, -64:], **how)
+    exact = reference.dcnv4(value.double(), offset_mask.double(), **how)[:, :, -64:]
+    assert relative_error(dcnv4(value, offset_mask, **how)[:, :, -64:], exact) < 2e-7
+    assert found.shape == exact.shape
+
+
+def test_indices_of_64_bits_compute_the_same(monkeypatch):
+    call = numbers(batch=2, size=(5, 9), group_channels=8, groups=2, wild=True)
+    narrow = plan.plan_forward.__wrapped__, plan.plan_backward.__wrapped__
+    for name, run in zip(("plan_forward", "plan_backward"), narrow, strict=True):
+
+        def wide(call, *rest, run=run):
+            return run(call._replace(wide=True), *rest)
+
+        monkeypatch.setattr(launch, name, wide)
+    check(*call, groups=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_offsets_and_mask_in_two_tensors_agree_and_are_not_copied(dtype, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "contiguous", _refuse_to_copy(torch.Tensor.contiguous))
+    value, offset_mask, grad = numbers(batch=2, size=(5, 6), group_channels=8, groups=2)
+    offset, mask = separate(offset_mask, Sampling(groups=2))
+    inputs = [t.to(dtype).requires_grad_() for t in (value, offset, mask)]
+    out = dcnv3(*inputs, groups=2)
+    found = torch.autograd.grad(out, inputs, grad.to(dtype))
+    exact_inputs = [t.detach().double() for t in inputs]
+    packed = torch.cat([t.unflatten(-1, (2, -1)) for t in exact_inputs[1:]], -1).flatten(-2)
+    exact_inputs = exact_inputs[0].requires_grad_(), packed.requires_grad_()
+    exact = reference.dcnv4(*exact_inputs, groups=2, softmax=True)
+    tolerance = 1e-6 if dtype == torch.float32 else 2**-7
+    assert relative_error(out, exact) < tolerance
+    exact_value, exact_packed = torch.autograd.grad(exact, exact_inputs, grad.to(dtype).double())
+    expected = exact_value, *separate(exact_packed, Sampling(groups=2))
+    for one, other in zip(found, expected, strict=True):
+        assert relative_error(one, other) < tolerance
+
+
+def _refuse_to_copy(contiguous):
+    def stub(tensor, *args, **kwargs):
+        same = contiguous(tensor, *args, **kwargs)
+        assert same.data_ptr() == tensor.data_ptr(), "a tensor was copied"
+        return same
+
+    return stub
+
+
+def test_memory_around_and_unused_channels_may_hold_anything():
+    value, offset_mask, grad = numbers(batch=2, size=(5, 6), group_channels=8, groups=2, wild=True)
+    around = torch.full((value.numel() + 4096,), float("nan"))
+    around[2048:-2048] = value.flatten()
+    inside = around[2048:-2048].view_as(value)
+    padded = torch.full((*offset_mask.shape[:3], 64), float("nan"))
+    padded[..., : offset_mask.shape[3]] = offset_mask
+    check(inside, padded, grad, groups=2)
+
+
+def test_pixels_that_no_point_reads_may_be_nan():
+    value, offset_mask, _ = numbers(batch=1, size=(5, 6), group_channels=8, groups=1, spread=0.0)
+    value[:, :, 0] = float("nan")
+    offset_mask[:, :, :, 0:18:2] = 50.0  # every x
+    assert (dcnv4(value, offset_mask, groups=1) == 0).all()
+
+
+def test_inputs_need_not_be_contiguous():
+    value, offset_mask, grad = numbers(batch=2, size=(4, 6), group_channels=8, groups=2)
+    nchw = value.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    wide = torch.cat((offset_mask, offset_mask), dim=-1)[..., : offset_mask.shape[3]]
+    scattered = grad.transpose(1, 2).contiguous().transpose(1, 2)
+    check(nchw, wide, scattered, groups=2)
+    check(
+        value[:1].expand_as(value), offset_mask.flip(1), grad[:, :1, :1].expand_as(grad), groups=2
+    )
+
+
+def test_every_element_of_the_answers_is_written_when_determinism_is_asked_for():
+    call = numbers(batch=2, size=(5, 6), group_channels=8, groups=2, tail=3, wild=True)
+    torch.use_deterministic_algorithms(True)  # also fills fresh memory with NaN
+    try:
+        check(*call, groups=2)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_an_empty_batch_is_answered_by_an_empty_batch():
+    value, offset_mask, _ = numbers(batch=0, size=(5, 6), group_channels=8, groups=2)
+    value.requires_grad_()
+    offset_mask.requires_grad_()
+    out = dcnv4(value, offset_mask, groups=2)
+    out.sum().backward()
+    assert out.shape == (0, 5, 6, 16)
+    assert value.grad.shape == value.shape
+    assert offset_mask.grad.shape == offset_mask.shape
