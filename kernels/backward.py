@@ -7,6 +7,7 @@ import triton.language as tl
 from dcnify.kernels.points import (
     channels_of,
     load_words,
+    piece_of,
     rows_of,
     sample,
     scatter,
@@ -63,6 +64,8 @@ def _one_point(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PAIRED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BFLOAT: tl.constexpr,
 ):
     """Gradients of one point's x, y and (softmaxed) weight, and that weight."""
     CHUNKS: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
@@ -91,19 +94,19 @@ def _one_point(
     q10 = zero
     q11 = zero
     for c in tl.static_range(CHUNKS):
-        step = c * (BLOCK_D // UNIT)
+        step = piece_of(c, ROWS, BLOCK_D // UNIT, CHUNKS, D % BLOCK_D == 0)
         at = reads + step
-        left_over = D // UNIT - step
+        left_over = D // UNIT - c * (BLOCK_D // UNIT)
         p00 = load_words(at, has00, lanes, left_over)
         p01 = load_words(at + pixel_words, has01, lanes, left_over)
         p10 = load_words(at + line_words, has10, lanes, left_over)
         p11 = load_words(at + (line_words + pixel_words), has11, lanes, left_over)
         for half in tl.static_range(UNIT):
             g = grads[c * UNIT + half]
-            q00 += channels_of(p00, half, PAIRED) * g
-            q01 += channels_of(p01, half, PAIRED) * g
-            q10 += channels_of(p10, half, PAIRED) * g
-            q11 += channels_of(p11, half, PAIRED) * g
+            q00 += channels_of(p00, half, PAIRED, BFLOAT) * g
+            q01 += channels_of(p01, half, PAIRED, BFLOAT) * g
+            q10 += channels_of(p10, half, PAIRED, BFLOAT) * g
+            q11 += channels_of(p11, half, PAIRED, BFLOAT) * g
         if SCATTER:
             scatter(
                 grad_value + (at_corner + step), grads[c], share, lx, ly,
@@ -204,6 +207,7 @@ def dcnv4_backward(
     CENTER: tl.constexpr = KERNEL_W // 2 * KERNEL_H + KERNEL_H // 2
     POINTS: tl.constexpr = KERNEL_H * KERNEL_W - REMOVE_CENTER
     UNIT: tl.constexpr = 2 if PAIRED else 1
+    BFLOAT: tl.constexpr = value.dtype.element_ty == tl.bfloat16
     TOGETHER: tl.constexpr = POINTS <= 10
 
     image, line, column, group, valid = rows_of(
@@ -229,15 +233,16 @@ def dcnv4_backward(
     corner = words_of(value, PAIRED) + home
     if SCATTER:
         grad_value += home
+    scale = tl.cast(scale, tl.float32)  # a compiler may pass a Python float as float64
     lanes = tl.arange(0, BLOCK_D // UNIT)
 
     mine = words_of(grad_output, PAIRED) + (query * pixel_words + group * group_words)
     grads = ()
     for c in tl.static_range(CHUNKS):
-        step = c * (BLOCK_D // UNIT)
-        g = load_words(mine + step, valid, lanes, group_words - step)
+        step = piece_of(c, ROWS, BLOCK_D // UNIT, CHUNKS, D % BLOCK_D == 0)
+        g = load_words(mine + step, valid, lanes, group_words - c * (BLOCK_D // UNIT))
         for half in tl.static_range(UNIT):
-            grads = grads + (channels_of(g, half, PAIRED),)
+            grads = grads + (channels_of(g, half, PAIRED, BFLOAT),)
     top = low_x
     total = low_x
     if SOFTMAX:
@@ -256,7 +261,7 @@ def dcnv4_backward(
                         i, j, valid, offset, weight, corner, grad_value, grads, low_x, low_y, valid,
                         top, total, width, height, scale, pixel_words, line_words, lanes,
                         KERNEL_H, KERNEL_W, DILATION_H, DILATION_W,
-                        SOFTMAX, SCATTER, D, BLOCK_D, PAIRED,
+                        SOFTMAX, SCATTER, D, BLOCK_D, PAIRED, ROWS, BFLOAT,
                     )  # fmt: skip
                     xy = xy + (gx, gy)
                     raw = raw + (gw,)
@@ -293,7 +298,7 @@ def dcnv4_backward(
                     k, i, j, kept, offset, weight, corner, grad_value, grads, low_x, low_y, valid,
                     top, total, width, height, scale, pixel_words, line_words, lanes,
                     KERNEL_H, KERNEL_W, DILATION_H, DILATION_W,
-                    SOFTMAX, SCATTER, D, BLOCK_D, PAIRED,
+                    SOFTMAX, SCATTER, D, BLOCK_D, PAIRED, ROWS, BFLOAT,
                 )  # fmt: skip
                 tl.store(grad_offset + 2 * k, gx.to(to), mask=kept)
                 tl.store(grad_offset + (2 * k + 1), gy.to(to), mask=kept)

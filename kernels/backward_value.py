@@ -106,6 +106,7 @@ def dcnv4_backward_value(
     into_y = (pixel_y - window_y).to(tl.float32)
     into_x = (pixel_x - window_x).to(tl.float32)
 
+    scale = tl.cast(scale, tl.float32)  # a compiler may pass a Python float as float64
     k = tl.arange(0, BLOCK_K)
     cell = k
     if REMOVE_CENTER:

@@ -7,6 +7,7 @@ import triton.language as tl
 from dcnify.kernels.points import (
     channels_of,
     load_words,
+    piece_of,
     rows_of,
     sample,
     softmax_terms,
@@ -70,6 +71,7 @@ def dcnv4_forward(
     CENTER: tl.constexpr = KERNEL_W // 2 * KERNEL_H + KERNEL_H // 2
     POINTS: tl.constexpr = KERNEL_H * KERNEL_W - REMOVE_CENTER
     UNIT: tl.constexpr = 2 if PAIRED else 1
+    BFLOAT: tl.constexpr = value.dtype.element_ty == tl.bfloat16
 
     image, line, column, group, valid = rows_of(
         tl.program_id(0), total_rows, height_out, width_out, groups,
@@ -86,6 +88,7 @@ def dcnv4_forward(
     pixel_words = groups * (D // UNIT)
     line_words = width * pixel_words
     home = ((image * height + pixel_y) * width + pixel_x) * pixel_words + group * (D // UNIT)
+    scale = tl.cast(scale, tl.float32)  # a compiler may pass a Python float as float64
     lanes = tl.arange(0, BLOCK_D // UNIT)
 
     zero = tl.zeros((ROWS, BLOCK_D // UNIT), tl.float32)
@@ -117,7 +120,7 @@ def dcnv4_forward(
             corner = words + (home + upper * line_words + left * pixel_words)
             new = ()
             for c in tl.static_range(CHUNKS):
-                at = corner + c * (BLOCK_D // UNIT)
+                at = corner + piece_of(c, ROWS, BLOCK_D // UNIT, CHUNKS, D % BLOCK_D == 0)
                 left_over = D // UNIT - c * (BLOCK_D // UNIT)
                 p00 = load_words(at, has00, lanes, left_over)
                 p01 = load_words(at + pixel_words, has01, lanes, left_over)
@@ -125,14 +128,14 @@ def dcnv4_forward(
                 p11 = load_words(at + (line_words + pixel_words), has11, lanes, left_over)
                 for half in tl.static_range(UNIT):
                     s = sums[c * UNIT + half]
-                    s += channels_of(p00, half, PAIRED) * (above * (1.0 - lx))[:, None]
-                    s += channels_of(p01, half, PAIRED) * (above * lx)[:, None]
-                    s += channels_of(p10, half, PAIRED) * (below * (1.0 - lx))[:, None]
-                    s += channels_of(p11, half, PAIRED) * (below * lx)[:, None]
+                    s += channels_of(p00, half, PAIRED, BFLOAT) * (above * (1.0 - lx))[:, None]
+                    s += channels_of(p01, half, PAIRED, BFLOAT) * (above * lx)[:, None]
+                    s += channels_of(p10, half, PAIRED, BFLOAT) * (below * (1.0 - lx))[:, None]
+                    s += channels_of(p11, half, PAIRED, BFLOAT) * (below * lx)[:, None]
                     new = new + (s,)
             sums = new
     d = tl.arange(0, BLOCK_D)
-    at = output + (query * (groups * D) + group * D)[:, None] + d[None, :]
+    own = output + (query * (groups * D) + group * D)
     for c in tl.static_range(CHUNKS):
         if PAIRED:
             s = tl.interleave(sums[2 * c], sums[2 * c + 1])
@@ -141,4 +144,5 @@ def dcnv4_forward(
         if SOFTMAX:
             s = s / total[:, None]
         kept = valid[:, None] & (d[None, :] < (D - c * BLOCK_D))
-        tl.store(at + c * BLOCK_D, s.to(output.dtype.element_ty), mask=kept)
+        at = own + piece_of(c, ROWS, BLOCK_D, CHUNKS, D % BLOCK_D == 0)
+        tl.store(at[:, None] + d[None, :], s.to(output.dtype.element_ty), mask=kept)

@@ -152,7 +152,7 @@ def _call(
         channels // groups,
         _DTYPES[value.dtype],
         len(points) == 1,
-        value.dtype == torch.bfloat16 and all(_starts_even(t) for t in in_words),
+        value.element_size() == 2 and all(_starts_even(t) for t in in_words),
         most >= 2**31,
         target_of(value.device),
     )
@@ -206,7 +206,7 @@ def _strides(points: Sequence[Tensor], geometry: Geometry) -> tuple[int, int, in
 
 
 def _starts_even(tensor: Tensor) -> bool:
-    """Whether two bfloat16 at the start of ``tensor`` lie in one aligned word."""
+    """Whether two 16-bit numbers at the start of ``tensor`` lie in one aligned word."""
     if _is_traced(tensor):
         return tensor.storage_offset() % 2 == 0
     return tensor.data_ptr() % 4 == 0

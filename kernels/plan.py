@@ -50,7 +50,7 @@ class Call(NamedTuple):
     packed: bool
     """Whether offsets and weights of a group are one run of memory, as in DCNv4."""
     paired: bool
-    """Whether the tensors' addresses let bfloat16 channels be read two at a time."""
+    """Whether the tensors' addresses let 16-bit channels be read two at a time."""
     wide: bool
     """Whether an index may not fit in 32 bits."""
     target: str
@@ -133,7 +133,7 @@ def _by_rows(call: Call, geometry: Geometry, block, extra: dict[str, Any], paire
             "PACKED": call.packed,
             "D": width,
             "BLOCK_D": block.block_d,
-            "PAIRED": paired and even and call.dtype == "bfloat16",
+            "PAIRED": paired and even and size == 2,
             "ROWS": block.rows,
             "TILE_H": tile.height,
             "TILE_W": tile.width,

@@ -102,34 +102,51 @@ def softmax_terms(weight, points, valid):
 
 
 @triton.jit
-def words_of(value, PAIRED: tl.constexpr):
-    """``value`` as what `load_words` reads: two bfloat16 to a word where PAIRED."""
+def words_of(tensor, PAIRED: tl.constexpr):
+    """``tensor`` as what `load_words` reads: two 16-bit channels to a word where PAIRED."""
     if PAIRED:
-        return value.to(tl.pointer_type(tl.int32))
+        return tensor.to(tl.pointer_type(tl.int32))
     else:
-        return value
+        return tensor
+
+
+@triton.jit
+def piece_of(c, ROWS: tl.constexpr, BLOCK: tl.constexpr, COUNT: tl.constexpr, WHOLE: tl.constexpr):
+    """Where a row's ``c``-th piece of BLOCK words starts: rows take their pieces in turn.
+
+    A cache line has 32 banks, and rows begin at multiples of 64 or 128 bytes. Were all rows to read
+    their first piece together, they would queue for a quarter of the banks; so neighbouring rows
+    begin with different pieces, and between them cover the line.
+    """
+    if WHOLE and (COUNT == 2 or COUNT == 4):
+        return (tl.arange(0, ROWS) // (4 // COUNT) + c) % COUNT * BLOCK
+    else:
+        return tl.full((ROWS,), c * BLOCK, tl.int32)
 
 
 @triton.jit
 def load_words(at, kept, lanes, left_over):
-    """The words of one pixel per row, zero where not ``kept``."""
+    """The words of one pixel per row, zero where not ``kept`` or past the ``left_over`` ones."""
     kept = kept[:, None] & (lanes[None, :] < left_over)
     return tl.load(at[:, None] + lanes[None, :], mask=kept, other=0)
 
 
 @triton.jit
-def channels_of(words, HALF: tl.constexpr, PAIRED: tl.constexpr):
+def channels_of(words, HALF: tl.constexpr, PAIRED: tl.constexpr, BFLOAT: tl.constexpr):
     """Words as float32 channels: all of them, or the even (HALF 0) or odd (HALF 1) where PAIRED.
 
-    A bfloat16 is the upper half of a float32. Two in a word are masked and shifted apart with one
-    instruction each; converted one by one, every other takes two.
+    Kept as words, 16-bit channels take half the registers until they are needed. A bfloat16 is the
+    upper half of a float32: two in a word are masked and shifted apart, one instruction each.
     """
     if not PAIRED:
         return words.to(tl.float32)
-    elif HALF == 0:
-        return (words << 16).to(tl.float32, bitcast=True)
+    elif BFLOAT:
+        if HALF == 0:
+            return (words << 16).to(tl.float32, bitcast=True)
+        else:
+            return (words & -65536).to(tl.float32, bitcast=True)
     else:
-        return (words & -65536).to(tl.float32, bitcast=True)
+        return (words >> (16 * HALF)).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
 
 
 @triton.jit
