@@ -1,0 +1,60 @@
+"""torch.vmap over the operators: whatever dimension is mapped, as if called in a loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dcnv4_calls import tensors
+
+from dcnify.ops import dcnv3, dcnv4
+from dcnify.ops.sampling import Sampling, views_of
+
+HOW = {"groups": 2, "kernel_size": (3, 1), "padding": (1, 0)}
+
+
+def _op(value, offset_mask):
+    return dcnv4(value, offset_mask, **HOW)
+
+
+@pytest.fixture
+def three():
+    """Three calls' tensors, stacked."""
+    calls = [tensors(size=(4, 5), seed=seed, **HOW)[:2] for seed in range(3)]
+    return tuple(torch.stack(one) for one in zip(*calls, strict=True))
+
+
+def test_both_tensors_mapped(three):
+    expected = torch.stack([_op(*one) for one in zip(*three, strict=True)])
+    assert torch.equal(torch.vmap(_op)(*three), expected)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_one_tensor_shared(three, shared):
+    given = [t[0] if index == shared else t for index, t in enumerate(three)]
+    dims = tuple(None if index == shared else 0 for index in range(2))
+    calls = [[t if d is None else t[n] for t, d in zip(given, dims, strict=True)] for n in range(3)]
+    expected = torch.stack([_op(*call) for call in calls])
+    assert torch.equal(torch.vmap(_op, in_dims=dims)(*given), expected)
+
+
+def test_a_dimension_in_the_middle_and_another_for_the_answer(three):
+    value, offset_mask = three
+    found = torch.vmap(_op, in_dims=(2, 0), out_dims=1)(value.movedim(0, 2), offset_mask)
+    assert torch.equal(found, torch.vmap(_op)(*three).movedim(0, 1))
+
+
+def test_gradients_through_a_vmap(three):
+    mapped = [t.clone().requires_grad_() for t in three]
+    looped = [t.clone().requires_grad_() for t in three]
+    torch.vmap(_op)(*mapped).square().sum().backward()
+    sum(_op(*one).square().sum() for one in zip(*looped, strict=True)).backward()
+    for one, other in zip(mapped, looped, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_offsets_and_mask_of_dcnv3(three):
+    value, offset_mask = three
+    offset, mask = views_of([offset_mask[0]], Sampling(**HOW))
+    offset, mask = offset.flatten(-2), mask.flatten(-2)
+    found = torch.vmap(lambda v: dcnv3(v, offset, mask, softmax=False, **HOW))(value)
+    assert torch.equal(found, torch.stack([_op(v, offset_mask[0]) for v in value]))
