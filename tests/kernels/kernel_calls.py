@@ -18,7 +18,7 @@ numbers = tensors
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 """Half precision loses the final rounding, which Triton's interpreter does by cutting bfloat16."""
 
-__all__ = ["check", "interpreted", "numbers", "relative_error", "separate"]
+__all__ = ["check", "interpreted", "numbers", "relative_error", "separate", "with_gradients"]
 
 
 @pytest.fixture
