@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,24 @@ def _original(inputs: Inputs) -> Prepared:
 
 
 def _nusu(inputs: Inputs) -> Prepared:
-    """nusu-github/DCNv4, a custom operator; DCNV4_USE_TRITON=1 chooses its Triton kernels."""
-    return _prepared(inputs, _named("dcnv4", "dcnv4_forward"))
+    """nusu-github/DCNv4, a custom operator over a CUDA extension."""
+    return _with_backend(inputs, "0")
+
+
+def _nusu_triton(inputs: Inputs) -> Prepared:
+    """The same with its Triton kernels, which it has for 3x3 kernels."""
+    return _with_backend(inputs, "1")
+
+
+def _with_backend(inputs: Inputs, triton: str) -> Prepared:
+    """It reads at every call, forward and backward, from the environment which one to use."""
+    call = _named("dcnv4", "dcnv4_forward")
+
+    def chosen(*arguments: Any) -> Tensor:
+        os.environ["DCNV4_USE_TRITON"] = triton
+        return call(*arguments)
+
+    return _prepared(inputs, chosen)
 
 
 def _prepared(inputs: Inputs, call: Callable[..., Tensor]) -> Prepared:
@@ -57,5 +74,6 @@ def _named(module: str, name: str) -> Any:
 
 PEERS = (
     Rival("dcnv4_cuda", "the original CUDA extension (OpenGVLab)", _original, package="DCNv4"),
-    Rival("nusu", "the fork nusu-github/DCNv4", _nusu, package="dcnv4"),
+    Rival("nusu", "the fork nusu-github/DCNv4, its CUDA extension", _nusu, package="dcnv4"),
+    Rival("nusu_triton", "the same fork, its Triton kernels", _nusu_triton, package="dcnv4"),
 )

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dcnify import ops
 from dcnify.bench.case import Inputs
+from dcnify.ops import torch_path
 
 _LARGEST_SCORES = 4 << 30
 """Bytes of attention scores (tokens by tokens, every head) that are still worth holding."""
@@ -68,6 +69,26 @@ def _ours(inputs: Inputs) -> Prepared:
         (inputs.value, inputs.offset_mask),
         lambda value, offset_mask: ops.dcnv4(value, offset_mask, groups=groups),
     )
+
+
+def _torch_path(inputs: Inputs) -> Prepared:
+    """What runs where neither Triton nor Numba does."""
+    sampling = inputs.case.sampling
+
+    class TorchPath(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value: Tensor, offset_mask: Tensor) -> Tensor:
+            ctx.save_for_backward(value, offset_mask)
+            return torch_path.forward(value, [offset_mask], sampling)
+
+        @staticmethod
+        def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+            value, offset_mask = ctx.saved_tensors
+            grad = torch.zeros_like(offset_mask)
+            points, grads = [offset_mask], [grad]
+            return torch_path.backward(grad_output, value, points, sampling, grads), grad
+
+    return Prepared((inputs.value, inputs.offset_mask), TorchPath.apply)
 
 
 def _grid_sample(inputs: Inputs) -> Prepared:
@@ -163,6 +184,12 @@ def _has_fused_attention(leaves: tuple[Tensor, ...], backward: bool) -> bool:
 OURS = Rival("dcnify", "dcnify.ops.dcnv4", _ours)
 
 BUILT_IN = (
+    Rival(
+        "dcnv4_torch",
+        "our own plain PyTorch path",
+        _torch_path,
+        must_agree=_EXACT | {torch.float16, torch.bfloat16},
+    ),
     Rival(
         "grid_sample",
         "the operator written with F.grid_sample",

@@ -80,8 +80,9 @@ Rivals = Annotated[
     typer.Option(
         "--rivals",
         metavar="NAME,...",
-        help="grid_sample, deform_conv2d, depthwise7x7, sdpa, dcnv4_cuda, nusu, all or none. "
-        "Default: all. The last two packages are compared with where they are installed.",
+        help="dcnv4_torch, grid_sample, deform_conv2d, depthwise7x7, sdpa, dcnv4_cuda, nusu, "
+        "nusu_triton, all or none. Default: all. The last three are other packages and are "
+        "compared with where they are installed.",
         show_default=False,
     ),
 ]

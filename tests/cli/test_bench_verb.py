@@ -68,7 +68,7 @@ def test_a_table_shows_times_bytes_and_ratios(dcnify):
         assert column in header
     row = next(line for line in out.splitlines() if line.startswith("5x6x32g2"))
     assert row.count("x") == 2 + 4
-    assert "not installed: dcnv4_cuda, nusu" in out
+    assert "not installed: dcnv4_cuda, nusu, nusu_triton" in out
     assert "measuring on cpu: 2 interleaved runs" in err
 
 
@@ -90,13 +90,14 @@ def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
     ]
     assert data["offset_spread"] == 0.5
     assert data["machine"]["torch"] == torch.__version__
-    assert [one["name"] for one in data["not_installed"]] == ["dcnv4_cuda", "nusu"]
+    assert [one["name"] for one in data["not_installed"]] == ["dcnv4_cuda", "nusu", "nusu_triton"]
     first = data["cases"][0]
     assert (first["shape"], first["batch"], first["groups"]) == ("5x6x32g2", 1, 2)
     by_name = {m["contender"]: m for m in first["measurements"]}
     assert set(by_name) == {
         "dcnify",
         "copy",
+        "dcnv4_torch",
         "grid_sample",
         "deform_conv2d",
         "depthwise7x7",
@@ -112,6 +113,9 @@ def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
     assert by_name["sdpa"]["gb_per_s"] is None
 
 
+SAME = ("dcnv4_torch", "grid_sample", "deform_conv2d")
+
+
 def test_csv_has_a_row_for_each_measurement(dcnify):
     code, out, _ = dcnify(*TINY, "--csv", "a.csv", "--threads", "1")
     assert code == 0
@@ -119,13 +123,13 @@ def test_csv_has_a_row_for_each_measurement(dcnify):
     with open("a.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == csv_file.COLUMNS
-    assert len(rows) == 12
+    assert len(rows) == 14
     assert {row["pass"] for row in rows} == {"forward", "forward+backward"}
     for row in rows:
         known = ("date", "device", "device_name", "torch", "dcnify", "python", "p50_us", "rounds")
         assert all(row[name] for name in known)
         assert row["threads"] == "1"
-        assert bool(row["max_rel_error"]) == (row["contender"] in ("grid_sample", "deform_conv2d"))
+        assert bool(row["max_rel_error"]) == (row["contender"] in SAME)
     assert next(row for row in rows if row["contender"] == "dcnify")["ratio_to_ours"] == "1"
 
 
