@@ -67,7 +67,7 @@ def test_a_table_shows_times_bytes_and_ratios(dcnify):
     for column in ("batch", "µs", "p20-p80", "GB/s", "of copy", "grid_sample", "deform_conv2d"):
         assert column in header
     row = next(line for line in out.splitlines() if line.startswith("5x6x32g2"))
-    assert row.count("x") == 2 + 4
+    assert row.count("x") == 2 + 5
     assert "not installed: dcnv4_cuda, nusu, nusu_triton" in out
     assert "measuring on cpu: 2 interleaved runs" in err
 
