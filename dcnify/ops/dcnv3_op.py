@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dcnify.ops.registration import register, require_one_dtype
+from dcnify.ops.registration import call, register, require_one_dtype
 from dcnify.ops.sampling import Sampling, pair
 
 
@@ -49,10 +49,10 @@ def dcnv3(
     """
     if not (value.dtype == offset.dtype == mask.dtype):
         require_one_dtype(value, offset=offset, mask=mask)
-    return torch.ops.dcnify.dcnv3(
-        value,
-        offset,
-        mask,
+    return call(
+        torch.ops.dcnify.dcnv3,
+        torch.ops.dcnify.dcnv3_backward,
+        (value, offset, mask),
         kernel_size=pair(kernel_size, "kernel_size"),
         stride=pair(stride, "stride"),
         padding=pair(padding, "padding"),

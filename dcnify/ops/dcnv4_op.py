@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dcnify.ops.registration import register, require_one_dtype
+from dcnify.ops.registration import call, register, require_one_dtype
 from dcnify.ops.sampling import Sampling, pair
 
 
@@ -53,9 +53,10 @@ def dcnv4(
     """
     if value.dtype != offset_mask.dtype:
         require_one_dtype(value, offset_mask=offset_mask)
-    return torch.ops.dcnify.dcnv4(
-        value,
-        offset_mask,
+    return call(
+        torch.ops.dcnify.dcnv4,
+        torch.ops.dcnify.dcnv4_backward,
+        (value, offset_mask),
         kernel_size=pair(kernel_size, "kernel_size"),
         stride=pair(stride, "stride"),
         padding=pair(padding, "padding"),

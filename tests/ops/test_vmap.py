@@ -58,3 +58,40 @@ def test_offsets_and_mask_of_dcnv3(three):
     offset, mask = offset.flatten(-2), mask.flatten(-2)
     found = torch.vmap(lambda v: dcnv3(v, offset, mask, softmax=False, **HOW))(value)
     assert torch.equal(found, torch.stack([_op(v, offset_mask[0]) for v in value]))
+
+
+def _loss(value, offset_mask):
+    return _op(value, offset_mask).square().sum()
+
+
+def test_torch_func_grad_is_what_backward_gives(three):
+    value, offset_mask = (t[0].clone().requires_grad_() for t in three)
+    expected = torch.autograd.grad(_loss(value, offset_mask), (value, offset_mask))
+    found = torch.func.grad(_loss, argnums=(0, 1))(value.detach(), offset_mask.detach())
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_per_call_by_vmap_over_grad(three):
+    found = torch.vmap(torch.func.grad(_loss))(*three)
+    expected = [torch.func.grad(_loss)(*one) for one in zip(*three, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_a_second_derivative_under_torch_func_is_refused_in_words(three):
+    def twice(value):
+        return torch.func.grad(_loss)(value, three[1][0]).square().sum()
+
+    with pytest.raises(NotImplementedError, match="no second derivative; dcnify.ops.reference"):
+        torch.func.grad(twice)(three[0][0])
+
+
+def test_a_forward_mode_derivative_is_refused_in_words(three):
+    value, offset_mask = (t[0] for t in three)
+    with pytest.raises(Exception, match="forward.mode"):
+        torch.func.jvp(lambda v: _op(v, offset_mask), (value,), (value,))
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(NotImplementedError, match="no forward-mode derivative; dcnify.ops.refer"),
+    ):
+        _op(torch.autograd.forward_ad.make_dual(value, value), offset_mask)
