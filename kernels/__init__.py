@@ -1,5 +1,5 @@
 """Triton kernels and their launch tuning: tensors in, tensors out, no autograd, no modules.
 
-There are none yet. Until there are, `dcnify.ops` runs plain PyTorch on every device; its
-``backends.py`` is where a kernel is plugged in.
+`launch` takes tensors, `plan` turns their shapes into launches, `config` has the tile shapes; the
+kernels are `forward`, `backward` (offsets and weights) and `backward_value`.
 """

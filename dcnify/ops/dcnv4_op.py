@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dcnify.ops.registration import call, register, require_one_dtype
+from dcnify.ops.registration import register, require_one_dtype
 from dcnify.ops.sampling import Sampling, pair
+from dcnify.ops.transforms import call
 
 
 def dcnv4(

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.functional_tensor import FunctionalTensorMode
-from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from dcnify.errors import InputError
 from dcnify.ops import backends
 from dcnify.ops.sampling import FLOAT_DTYPES, Sampling
+from dcnify.ops.transforms import ONCE_ONLY, refuse_forward_mode
 
 _HOW = (
     "int[2] kernel_size=[3, 3], int[2] stride=[1, 1], int[2] padding=[1, 1], "
@@ -29,7 +29,6 @@ _HOW = (
 _library = torch.library.Library("dcnify", "FRAGMENT")
 _sampling = lru_cache(maxsize=1024)(Sampling)
 _KINDS_KEPT = 4096
-_ONCE = "no second derivative; dcnify.ops.reference.dcnv4 has"
 
 Check = Callable[[Tensor, Sequence[Tensor], Sampling], tuple[int, int]]
 
@@ -102,7 +101,7 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
         return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *given))
 
     def differentiate_twice(ctx, *_: Tensor):
-        raise NotImplementedError(f"dcnify.ops.{name} has {_ONCE}")
+        raise NotImplementedError(f"dcnify.ops.{name} has {ONCE_ONLY}")
 
     def forward_vmap(info, in_dims, *given: Tensor, **how: Any):
         return _unfold(op(*_fold(info.batch_size, in_dims, given), **how), info.batch_size), 0
@@ -164,65 +163,13 @@ def _register_autograd(name: str, op: Any, op_backward: Any) -> None:
             return None, *op_backward(grad_output, *ctx.saved_tensors, **ctx.how)
 
     def differentiable(*tensors: Tensor, **how: Any) -> Tensor:
-        if forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
-            raise NotImplementedError(
-                f"dcnify.ops.{name} has no forward-mode derivative; dcnify.ops.reference.dcnv4 has"
-            )
+        refuse_forward_mode(name, tensors)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return Differentiable.apply(how, *tensors)
         with torch._C._AutoDispatchBelowAutograd():
             return op(*tensors, **how)
 
     _library.impl(name, differentiable, "Autograd")
-
-
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None
-
-
-class _UnderTransforms(torch.autograd.Function):
-    """Gradients under ``torch.func``, whose transforms do not see into an operator's own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(op: Any, op_backward: Any, how: dict[str, Any], *tensors: Tensor) -> Tensor:
-        return op(*tensors, **how)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        _, ctx.op_backward, ctx.how, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx, grad_output: Tensor) -> tuple:
-        tensors = grad_output, *ctx.saved_tensors
-        return None, None, None, *_Gradients.apply(ctx.op_backward, ctx.how, *tensors)
-
-
-class _Gradients(torch.autograd.Function):
-    """The gradients above, which have none of their own."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(op_backward: Any, how: dict[str, Any], *tensors: Tensor) -> tuple:
-        return op_backward(*tensors, **how)
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
-        ctx.name = str(inputs[0]).removesuffix("_backward")
-
-    @staticmethod
-    def backward(ctx, *_: Tensor) -> tuple:
-        raise NotImplementedError(f"{ctx.name} has {_ONCE}")
-
-
-def call(op: Any, op_backward: Any, tensors: Sequence[Tensor], **how: Any) -> Tensor:
-    """The operator on tensors, also inside ``torch.func``: grad, vjp, jacrev, vmap of those."""
-    if torch._C._are_functorch_transforms_active():
-        return _UnderTransforms.apply(op, op_backward, how, *tensors)
-    return op(*tensors, **how)
 
 
 def _see_through(run: Callable[..., Any]) -> Callable[..., Any]:
