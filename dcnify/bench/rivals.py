@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dcnify import ops
 from dcnify.bench.case import Inputs
-from dcnify.ops import torch_path
+from dcnify.ops import backends
 
 _LARGEST_SCORES = 4 << 30
 """Bytes of attention scores (tokens by tokens, every head) that are still worth holding."""
@@ -79,14 +79,14 @@ def _torch_path(inputs: Inputs) -> Prepared:
         @staticmethod
         def forward(ctx, value: Tensor, offset_mask: Tensor) -> Tensor:
             ctx.save_for_backward(value, offset_mask)
-            return torch_path.forward(value, [offset_mask], sampling)
+            return backends.TORCH.forward(value, [offset_mask], sampling)
 
         @staticmethod
         def backward(ctx, grad_output: Tensor) -> tuple[Tensor, Tensor]:
             value, offset_mask = ctx.saved_tensors
             grad = torch.zeros_like(offset_mask)
             points, grads = [offset_mask], [grad]
-            return torch_path.backward(grad_output, value, points, sampling, grads), grad
+            return backends.TORCH.backward(grad_output, value, points, sampling, grads), grad
 
     return Prepared((inputs.value, inputs.offset_mask), TorchPath.apply)
 

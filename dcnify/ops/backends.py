@@ -10,55 +10,56 @@ An implementation is two functions on plain tensors, already checked, with no au
 `dcnify.ops.sampling.views_of` sees them as (B, Ho, Wo, G, 2K) and (B, Ho, Wo, G, K). `grads` are
 contiguous tensors shaped like `points`, not initialised; what the views show of them is written in
 full. Inputs may have any strides and differ in dtype; what is returned is contiguous and has the
-dtype of ``value``.
-``tests/ops`` holds every implementation to `dcnify.ops.reference`.
+dtype of ``value``. ``tests/ops`` holds every implementation to `dcnify.ops.reference`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dcnify.ops import torch_path, triton_path
-from dcnify.ops.sampling import views_of
+from dcnify.ops import numba_path, torch_path, triton_path
+from dcnify.ops.sampling import Sampling, views_of
 
-try:
-    from dcnify.ops import numba_path
-except ImportError:
-    numba_path = None
-
-Forward = Callable[..., Tensor]
-Backward = Callable[..., Tensor]
+Points = Sequence[Tensor]
 
 
-def is_triton(device_type: str, *dtypes: torch.dtype) -> bool:
-    """Whether the Triton kernels compute on such tensors."""
-    return (
-        device_type in triton_path.DEVICES
-        and torch.float64 not in dtypes
-        and triton_path.available()
-    )
+class Implementation(NamedTuple):
+    """One way to compute the operators and their gradients."""
+
+    forward: Callable[[Tensor, Points, Sampling], Tensor]
+    backward: Callable[[Tensor, Tensor, Points, Sampling, Points], Tensor]
 
 
-def implementation_for(device_type: str, *dtypes: torch.dtype) -> ModuleType:
-    """The module whose ``forward`` and ``backward`` serve such tensors."""
-    if is_triton(device_type, *dtypes):
-        return triton_path
-    if device_type == "cpu" and numba_path and numba_path.available():
-        return _Numba
-    return torch_path
+def _on_views(path: ModuleType) -> Implementation:
+    """From a module whose functions take offsets and weights apart, as views."""
+
+    def forward(value: Tensor, points: Points, sampling: Sampling) -> Tensor:
+        return path.forward(value, *views_of(points, sampling), sampling)
+
+    def backward(
+        grad_output: Tensor, value: Tensor, points: Points, sampling: Sampling, grads: Points
+    ) -> Tensor:
+        views, grad_views = views_of(points, sampling), views_of(grads, sampling)
+        return path.backward(grad_output, value, *views, sampling, *grad_views)
+
+    return Implementation(forward, backward)
 
 
-class _Numba:
-    @staticmethod
-    def forward(value, points, sampling):
-        return numba_path.forward(value, *views_of(points, sampling), sampling)
+TRITON = Implementation(triton_path.forward, triton_path.backward)
+NUMBA = _on_views(numba_path)
+TORCH = _on_views(torch_path)
 
-    @staticmethod
-    def backward(grad_output, value, points, sampling, grads):
-        return numba_path.backward(
-            grad_output, value, *views_of(points, sampling), sampling, *views_of(grads, sampling)
-        )
+
+def implementation_for(device_type: str, *dtypes: torch.dtype) -> Implementation:
+    """What serves tensors on such a device, ``value`` and points of such dtypes."""
+    if device_type in triton_path.DEVICES and torch.float64 not in dtypes:
+        if triton_path.available():
+            return TRITON
+    elif device_type == "cpu" and numba_path.available():
+        return NUMBA
+    return TORCH

@@ -183,9 +183,11 @@ def _see_through(run: Callable[..., Any]) -> Callable[..., Any]:
         from torch.export._trace import custom_triton_ops_decomposition_disabled
 
         tensors = [tensor for tensor in args if isinstance(tensor, Tensor)]
-        dtypes = tensors[-1].dtype, tensors[-2].dtype
-        if custom_triton_ops_decomposition_disabled() or not backends.is_triton(
-            tensors[0].device.type, *dtypes
+        device_type, dtypes = tensors[0].device.type, [tensor.dtype for tensor in tensors]
+        if (
+            custom_triton_ops_decomposition_disabled()
+            or device_type == "cpu"
+            or backends.implementation_for(device_type, *dtypes) is not backends.TRITON
         ):
             return mode.__torch_dispatch__(op, types, args, kwargs)
         with mode:

@@ -11,14 +11,14 @@ next row. A rejected point moves to row -2, where all its corners are border.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dcnify.ops.sampling import Sampling, compute_dtype, views_of
+from dcnify.ops.sampling import Sampling, compute_dtype
 
 _BORDER = 2
 _POINTS_AT_ONCE = 1 << 17
@@ -26,9 +26,8 @@ _POINTS_AT_ONCE = 1 << 17
 _POINTS_AT_ONCE_ON_CUDA = 1 << 20
 
 
-def forward(value: Tensor, points: Sequence[Tensor], how: Sampling) -> Tensor:
+def forward(value: Tensor, offset: Tensor, weight: Tensor, how: Sampling) -> Tensor:
     """The output, (B, Ho, Wo, C), in the dtype of ``value``."""
-    offset, weight = views_of(points, how)
     batch, out_h, out_w = offset.shape[:3]
     channels = value.shape[3]
     out = value.new_empty(batch * out_h, out_w, channels)
@@ -45,14 +44,14 @@ def forward(value: Tensor, points: Sequence[Tensor], how: Sampling) -> Tensor:
 def backward(
     grad_output: Tensor,
     value: Tensor,
-    points: Sequence[Tensor],
+    offset: Tensor,
+    weight: Tensor,
     how: Sampling,
-    grads: Sequence[Tensor],
+    grad_offset: Tensor,
+    grad_weight: Tensor,
 ) -> Tensor:
-    """Gradient of ``value``, in its dtype; those of the points are written to ``grads``."""
-    offset, weight = views_of(points, how)
+    """Gradient of ``value``, in its dtype; those of offsets and weights go where they are told."""
     dtype = compute_dtype(value, offset)
-    grad_offset, grad_weight = views_of(grads, how)
     table = _table(value, how, dtype)
     grad_table = torch.zeros_like(table)
     grad_rows, k = grad_output.flatten(0, 1), how.num_points
@@ -67,13 +66,12 @@ def backward(
 
 
 def grad_value_in_order(
-    grad_output: Tensor, value: Tensor, points: Sequence[Tensor], how: Sampling
+    grad_output: Tensor, value: Tensor, offset: Tensor, weight: Tensor, how: Sampling
 ) -> Tensor:
     """Gradient of ``value`` alone by ``index_add_``, which PyTorch can make deterministic on CUDA.
 
     Slow, and only for ``torch.use_deterministic_algorithms(True)``.
     """
-    offset, weight = views_of(points, how)
     dtype = compute_dtype(value, offset)
     table_shape = _table(value, how, dtype).shape
     grad_table = value.new_zeros(table_shape, dtype=dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dcnify.ops import torch_path
-from dcnify.ops.sampling import Sampling
+from dcnify.ops.sampling import Sampling, views_of
 
 DEVICES = ("cuda",)
 """Device types that the kernels serve; ROCm devices are of type cuda, too."""
@@ -55,7 +55,7 @@ def backward(
         want_value=not in_order,
     )
     if in_order:
-        return torch_path.grad_value_in_order(grad_output, value, points, how)
+        return torch_path.grad_value_in_order(grad_output, value, *views_of(points, how), how)
     return grad_value
 
 
