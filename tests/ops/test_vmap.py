@@ -82,16 +82,16 @@ def test_a_second_derivative_under_torch_func_is_refused_in_words(three):
     def twice(value):
         return torch.func.grad(_loss)(value, three[1][0]).square().sum()
 
-    with pytest.raises(NotImplementedError, match="no second derivative; dcnify.ops.reference"):
+    with pytest.raises(NotImplementedError, match=r"no second derivative; dcnify\.ops\.reference"):
         torch.func.grad(twice)(three[0][0])
 
 
 def test_a_forward_mode_derivative_is_refused_in_words(three):
     value, offset_mask = (t[0] for t in three)
-    with pytest.raises(Exception, match="forward.mode"):
+    with pytest.raises(Exception, match=r"forward.mode"):
         torch.func.jvp(lambda v: _op(v, offset_mask), (value,), (value,))
     with (
         torch.autograd.forward_ad.dual_level(),
-        pytest.raises(NotImplementedError, match="no forward-mode derivative; dcnify.ops.refer"),
+        pytest.raises(NotImplementedError, match=r"no forward-mode derivative; dcnify\.ops\.r"),
     ):
         _op(torch.autograd.forward_ad.make_dual(value, value), offset_mask)
