@@ -147,7 +147,7 @@ def dcnv4_backward_value(
     p = tl.arange(0, PIXELS)
     at_y = window_y + p // WINDOW_W
     at_x = window_x + p % WINDOW_W
-    touched = tl.max(tl.abs(shares), 1) > 0
+    touched = tl.sum(tl.abs(shares), 1) != 0  # also where it is NaN, which must not be lost
     touched = touched & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
     channels = groups * D
     to = grad_value + ((image * height + at_y) * width + at_x) * channels + group * D

@@ -12,7 +12,14 @@ if torch.cuda.is_available():
     pytest.skip("with a GPU the kernels run there: -m gpu", allow_module_level=True)
 
 from dcnify.kernels import launch, plan
-from kernel_calls import check, interpreted, numbers, relative_error, separate
+from kernel_calls import (
+    check,
+    interpreted,
+    numbers,
+    relative_error,
+    separate,
+    with_gradients,
+)
 
 from dcnify.ops import dcnv3, dcnv4, reference
 from dcnify.ops.sampling import Sampling
@@ -162,6 +169,13 @@ def test_pixels_that_no_point_reads_may_be_nan():
     value[:, :, 0] = float("nan")
     offset_mask[:, :, :, 0:18:2] = 50.0  # every x
     assert (dcnv4(value, offset_mask, groups=1) == 0).all()
+
+
+def test_a_weight_that_is_nan_shows_in_the_gradient_of_what_it_weighs():
+    value, offset_mask, grad = numbers(batch=1, size=(5, 6), group_channels=8, groups=1, spread=0.2)
+    offset_mask[0, 2, 3, 18:] = float("nan")
+    _, grad_value, _ = with_gradients(dcnv4, value, offset_mask, grad, groups=1)
+    assert grad_value[0, 2, 3].isnan().all()
 
 
 def test_inputs_need_not_be_contiguous():
