@@ -6,12 +6,13 @@ import triton
 import triton.language as tl
 from dcnify.kernels.points import (
     channels_of,
+    largest,
     load_words,
     piece_of,
     rows_of,
     sample,
     scatter,
-    softmax_terms,
+    sum_of_exponentials,
     words_of,
 )
 
@@ -103,10 +104,10 @@ def _one_point(
         p11 = load_words(at + (line_words + pixel_words), has11, lanes, left_over)
         for half in tl.static_range(UNIT):
             g = grads[c * UNIT + half]
-            q00 += channels_of(p00, half, PAIRED, BFLOAT) * g
-            q01 += channels_of(p01, half, PAIRED, BFLOAT) * g
-            q10 += channels_of(p10, half, PAIRED, BFLOAT) * g
-            q11 += channels_of(p11, half, PAIRED, BFLOAT) * g
+            q00 = tl.fma(channels_of(p00, half, PAIRED, BFLOAT), g, q00)
+            q01 = tl.fma(channels_of(p01, half, PAIRED, BFLOAT), g, q01)
+            q10 = tl.fma(channels_of(p10, half, PAIRED, BFLOAT), g, q10)
+            q11 = tl.fma(channels_of(p11, half, PAIRED, BFLOAT), g, q11)
         if SCATTER:
             scatter(
                 grad_value + (at_corner + step), grads[c], share, lx, ly,
@@ -246,32 +247,64 @@ def dcnv4_backward(
     top = low_x
     total = low_x
     if SOFTMAX:
-        top, total = softmax_terms(weight, POINTS, valid)
+        top = largest(weight, POINTS, valid)
+        total = sum_of_exponentials(weight, top, POINTS, valid)
 
     if TOGETHER or SOFTMAX:
-        xy = ()
-        ws = ()
-        raw = ()
+        CELLS: tl.constexpr = KERNEL_H * KERNEL_W
         weighted = tl.zeros((ROWS,), tl.float32)
-        for i in tl.static_range(KERNEL_W):
+        xs = ()
+        ys = ()
+        gs = ()
+        ws = ()
+        for _ in tl.static_range(CELLS):
+            xs = xs + (weighted,)
+            ys = ys + (weighted,)
+            gs = gs + (weighted,)
+            ws = ws + (weighted,)
+        # Each turn moves what is there down by a column: what is kept in registers has no index.
+        for i in range(KERNEL_W):
+            nx = ()
+            ny = ()
+            ng = ()
+            nw = ()
+            for c in tl.static_range(KERNEL_H, CELLS):
+                nx = nx + (xs[c],)
+                ny = ny + (ys[c],)
+                ng = ng + (gs[c],)
+                nw = nw + (ws[c],)
             for j in tl.static_range(KERNEL_H):
-                if not (REMOVE_CENTER and i * KERNEL_H + j == CENTER):
-                    gx, gy, gw, w = _one_point(
-                        i * KERNEL_H + j - (REMOVE_CENTER and i * KERNEL_H + j > CENTER),
-                        i, j, valid, offset, weight, corner, grad_value, grads, low_x, low_y, valid,
-                        top, total, width, height, scale, pixel_words, line_words, lanes,
-                        KERNEL_H, KERNEL_W, DILATION_H, DILATION_W,
-                        SOFTMAX, SCATTER, D, BLOCK_D, PAIRED, ROWS, BFLOAT,
-                    )  # fmt: skip
-                    xy = xy + (gx, gy)
-                    raw = raw + (gw,)
-                    ws = ws + (w,)
-                    weighted += gw * w
-        if SOFTMAX:
-            logits = ()
-            for k in tl.static_range(POINTS):
-                logits = logits + (ws[k] * (raw[k] - weighted),)
-            raw = logits
+                k = i * KERNEL_H + j
+                kept = valid
+                if REMOVE_CENTER:
+                    kept = kept & (tl.full((ROWS,), k, tl.int32) != CENTER)
+                    k = k - tl.where(k > CENTER, 1, 0)
+                gx, gy, gw, w = _one_point(
+                    k, i, j, kept, offset, weight, corner, grad_value, grads, low_x, low_y, valid,
+                    top, total, width, height, scale, pixel_words, line_words, lanes,
+                    KERNEL_H, KERNEL_W, DILATION_H, DILATION_W,
+                    SOFTMAX, SCATTER, D, BLOCK_D, PAIRED, ROWS, BFLOAT,
+                )  # fmt: skip
+                nx = nx + (gx,)
+                ny = ny + (gy,)
+                ng = ng + (gw,)
+                nw = nw + (w,)
+                if SOFTMAX:
+                    weighted += gw * tl.where(kept, w, 0.0)
+            xs = nx
+            ys = ny
+            gs = ng
+            if SOFTMAX:
+                ws = nw
+        xy = ()
+        raw = ()
+        for c in tl.static_range(CELLS):
+            if not (REMOVE_CENTER and c == CENTER):
+                xy = xy + (xs[c], ys[c])
+                if SOFTMAX:
+                    raw = raw + (ws[c] * (gs[c] - weighted),)
+                else:
+                    raw = raw + (gs[c],)
         if TOGETHER:
             zero = tl.zeros((ROWS,), tl.float32)
             if PACKED:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 SIXTEEN_BYTES = 16
+FOUR_CHANNELS = 4
 THREADS = 128
 
 
@@ -52,16 +53,49 @@ def threads_per_row(block_d: int, itemsize: int) -> int:
     return max(1, block_d * itemsize // SIXTEEN_BYTES)
 
 
-def forward_block(width: int, itemsize: int) -> Block:
-    """One row to a thread, or to the threads that share it, in programs of four warps."""
+def forward_block(width: int, itemsize: int, target: str = "sm_90") -> Block:
+    """One row to a thread, or to the threads that share it, in programs of four warps.
+
+    A pair of threads reads one 32-byte sector of a row. More threads to a row repeat the arithmetic
+    of its points (D=32, float16, sm_90: 143 instructions of a warp per row with two threads, 184
+    with four); fewer read sectors by halves.
+    """
+    if is_amd(target):
+        return _amd_block(width, itemsize)
     block_d = channel_block(width, itemsize)
     return Block(block_d, max(16, THREADS // threads_per_row(block_d, itemsize)), THREADS // 32)
 
 
-def scatter_block(width: int, itemsize: int) -> Block:
-    """Half the rows of `forward_block`: every corner's additions have their addresses, too."""
-    block = forward_block(width, itemsize)
-    return block._replace(rows=max(16, block.rows // 2))
+def points_block(width: int, itemsize: int, target: str = "sm_90") -> Block:
+    """For the gradients of offsets and weights: as forward, whose reads they repeat."""
+    return forward_block(width, itemsize, target)
+
+
+def scatter_block(width: int, itemsize: int, target: str = "sm_90") -> Block:
+    """With the value's gradient as well: four channels to a thread at a time.
+
+    They are float32 when they are added, and 16 bytes of those is what one instruction adds
+    (sm_90 and later; before, one instruction adds one). With eight, addresses and corners of twice
+    as many additions are in flight, and registers spill.
+    """
+    block = forward_block(width, itemsize, target)
+    threads = THREADS if not is_amd(target) else 64 * block.warps
+    return block._replace(rows=max(4, threads * FOUR_CHANNELS // max(4, block.block_d)))
+
+
+def is_amd(target: str) -> bool:
+    """Whether ``target`` has warps of 64 threads."""
+    return target.startswith("gfx9")
+
+
+def _amd_block(width: int, itemsize: int) -> Block:
+    """All of a row's channels at once, in two warps of 64.
+
+    LLVM unrolls the loop over points and keeps all of their loads at hand: with more than one piece
+    to a row that takes more than 256 registers, which leaves each scheduler a single warp.
+    """
+    block_d = 1 << (width - 1).bit_length()
+    return Block(block_d, max(4, THREADS // threads_per_row(block_d, itemsize)), 2)
 
 
 def tile_for(rows: int, groups: int, width: int, itemsize: int, out_h: int, out_w: int) -> Tile:
@@ -100,6 +134,8 @@ def window_for(
     points: int,
     extent: tuple[float, float],
     stride: tuple[int, int],
+    itemsize: int = 2,
+    target: str = "sm_90",
 ) -> Window | None:
     """The window that gathers a tile's contributions, or None where it would not pay.
 
@@ -108,13 +144,55 @@ def window_for(
         points: K.
         extent: distance from the first to the last point of a query, in pixels (h, w).
         stride: of the queries (h, w).
+        itemsize: bytes of a channel.
+        target: such as ``sm_90`` or ``gfx942``.
 
     It does not pay where a group has few channels to share a window's cost, where K makes the
     shares' operands too large for registers, or where the tile's own points outreach the window.
+
+    The shares are QUERIES x 256 in float32 and pass through shared memory: 64 KB at most, so that
+    three programs fit on a multiprocessor (sm_86, sm_89 and sm_120: one). Registers decide the
+    warps: float32 is multiplied in three parts, twice as many registers as for 16-bit numbers.
     """
-    tile_h, tile_w, window = 4, 8, 16
+    many = points > 16
+    tile_h, tile_w, window = 4, 4 if many else 8, 16
     reach_h = (tile_h - 1) * stride[0] + extent[0] + 2
     reach_w = (tile_w - 1) * stride[1] + extent[1] + 2
     if width < 8 or points > 32 or max(reach_h, reach_w) > window:
         return None
-    return Window(tile_h, tile_w, window, 16, 16 if points <= 16 else 32, 4 if points <= 16 else 8)
+    in_parts = itemsize == 4 and not is_amd(target)
+    block_d = 32 if in_parts and width % 32 == 0 else 16
+    return Window(tile_h, tile_w, window, block_d, 32 if many else 16, 8 if in_parts else 4)
+
+
+def blocks_around(block: Block, width: int) -> tuple[Block, ...]:
+    """What `dcnify.kernels.tune` tries instead of ``block``, which comes first."""
+    d, rows, warps = block
+    tried = [
+        block,
+        Block(d, 2 * rows, 2 * warps),
+        Block(d, rows // 2, warps // 2),
+        Block(d, rows // 2, warps),
+        Block(d, rows, warps // 2),
+        Block(2 * d, rows // 2, warps),
+        Block(d // 2, 2 * rows, warps),
+        Block(d // 2, rows, warps // 2),
+    ]
+    return tuple(
+        one
+        for one in tried
+        if one.rows >= 4 and 1 <= one.warps <= 8 and 1 <= one.block_d < 2 * width
+    )
+
+
+def windows_around(window: Window) -> tuple[Window, ...]:
+    """What `dcnify.kernels.tune` tries instead of ``window``, which comes first."""
+    tried = [
+        window,
+        window._replace(warps=12 - window.warps),
+        window._replace(block_d=48 - window.block_d),
+        window._replace(block_d=48 - window.block_d, warps=12 - window.warps),
+        window._replace(tile_w=4),
+        window._replace(tile_w=4, warps=12 - window.warps),
+    ]
+    return tuple(dict.fromkeys(tried))

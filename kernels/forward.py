@@ -6,11 +6,11 @@ import triton
 import triton.language as tl
 from dcnify.kernels.points import (
     channels_of,
+    largest,
     load_words,
     piece_of,
     rows_of,
     sample,
-    softmax_terms,
     words_of,
 )
 
@@ -96,7 +96,8 @@ def dcnv4_forward(
     for _ in tl.static_range(1, CHUNKS * UNIT):
         sums = sums + (zero,)
     if SOFTMAX:
-        top, total = softmax_terms(weight, POINTS, valid)
+        top = largest(weight, POINTS, valid)
+        total = tl.zeros(top.shape, tl.float32)
     for i in range(KERNEL_W):
         for j in tl.static_range(KERNEL_H):
             k = i * KERNEL_H + j
@@ -109,14 +110,19 @@ def dcnv4_forward(
             w = tl.load(weight + k, mask=valid, other=0.0).to(tl.float32)
             if SOFTMAX:
                 w = tl.exp(w - top)
+                total += tl.where(kept | (valid == 0), w, 0.0)
             x = x * scale + (i * DILATION_W - HALF_W) * scale
             y = y * scale + (j * DILATION_H - HALF_H) * scale
             left, upper, lx, ly, inside, has00, has01, has10, has11 = sample(
                 x, y, low_x, low_y, width, height, kept
             )
             w = tl.where(inside, w, 0.0)
-            above = w * (1.0 - ly)
             below = w * ly
+            above = w - below
+            w11 = below * lx
+            w10 = below - w11
+            w01 = above * lx
+            w00 = above - w01
             corner = words + (home + upper * line_words + left * pixel_words)
             new = ()
             for c in tl.static_range(CHUNKS):
@@ -128,10 +134,10 @@ def dcnv4_forward(
                 p11 = load_words(at + (line_words + pixel_words), has11, lanes, left_over)
                 for half in tl.static_range(UNIT):
                     s = sums[c * UNIT + half]
-                    s += channels_of(p00, half, PAIRED, BFLOAT) * (above * (1.0 - lx))[:, None]
-                    s += channels_of(p01, half, PAIRED, BFLOAT) * (above * lx)[:, None]
-                    s += channels_of(p10, half, PAIRED, BFLOAT) * (below * (1.0 - lx))[:, None]
-                    s += channels_of(p11, half, PAIRED, BFLOAT) * (below * lx)[:, None]
+                    s = tl.fma(channels_of(p00, half, PAIRED, BFLOAT), w00[:, None], s)
+                    s = tl.fma(channels_of(p01, half, PAIRED, BFLOAT), w01[:, None], s)
+                    s = tl.fma(channels_of(p10, half, PAIRED, BFLOAT), w10[:, None], s)
+                    s = tl.fma(channels_of(p11, half, PAIRED, BFLOAT), w11[:, None], s)
                     new = new + (s,)
             sums = new
     d = tl.arange(0, BLOCK_D)

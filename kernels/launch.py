@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from dcnify.kernels import tune
 from dcnify.kernels.backward import dcnv4_backward
 from dcnify.kernels.backward_value import dcnv4_backward_value
 from dcnify.kernels.forward import dcnv4_forward
@@ -43,20 +44,15 @@ def forward(
     call = _call(value, points, groups, (value,), (value, output))
     launch = _plan(plan_forward, value)(call, geometry)
     offset, weight = points[0], points[-1]
-    _run(
-        dcnv4_forward,
-        launch,
-        value,
-        output,
-        offset,
-        weight,
-        *call.size,
-        *call.out_size,
-        groups,
-        call.rows,
-        *_strides(points, geometry),
-        scale,
-    )
+    tensors = value, output, offset, weight
+    sizes = *call.size, *call.out_size, groups, call.rows, *_strides(points, geometry)
+    if tune.ON and not _is_traced(value):
+        launch = tune.tuned_forward(
+            call,
+            geometry,
+            *_measured(value, lambda one: _run(dcnv4_forward, one, *tensors, *sizes, scale)),
+        )
+    _run(dcnv4_forward, launch, *tensors, *sizes, scale)
     return output
 
 
@@ -89,34 +85,25 @@ def backward(
     # A compiler takes each tensor that is written for one of its own: the second is a stand-in.
     to_offset, to_weight = grads[0], grads[1] if len(grads) > 1 else weight
     sizes = (*call.size, *call.out_size, groups)
-    _run(
-        dcnv4_backward,
-        plan.points,
-        value,
-        grad_output,
-        offset,
-        weight,
-        sums if plan.scatter else value,
-        to_offset,
-        to_weight,
-        *sizes,
-        call.rows,
-        *_strides(points, geometry),
-        *_strides(grads, geometry),
-        scale,
-    )
+    strides = _strides(points, geometry)
+
+    def run_points(launch: Launch, to_value: Tensor) -> None:
+        tensors = value, grad_output, offset, weight, to_value, to_offset, to_weight
+        numbers = *sizes, call.rows, *strides, *_strides(grads, geometry), scale
+        _run(dcnv4_backward, launch, *tensors, *numbers)
+
+    def run_value(launch: Launch, to_value: Tensor) -> None:
+        tensors = grad_output, offset, weight, to_value
+        _run(dcnv4_backward_value, launch, *tensors, *sizes, *strides, scale)
+
+    if tune.ON and not _is_traced(value):
+        aside = value if sums is None else torch.empty_like(sums)
+        gpu, first = _measured(value, lambda one: run_points(one, aside))
+        _, second = _measured(value, lambda one: run_value(one, aside))
+        plan = tune.tuned_backward(call, geometry, scale, want_value, gpu, first, second)
+    run_points(plan.points, sums if plan.scatter else value)
     if plan.value is not None:
-        _run(
-            dcnv4_backward_value,
-            plan.value,
-            grad_output,
-            offset,
-            weight,
-            sums,
-            *sizes,
-            *_strides(points, geometry),
-            scale,
-        )
+        run_value(plan.value, sums)
     return sums.to(value.dtype) if want_value else None
 
 
@@ -127,6 +114,19 @@ def _run(kernel: Any, launch: Launch, first: Tensor, *arguments: Any) -> None:
         return
     with _on_device_of(first):
         kernel[grid](first, *arguments, **how)
+
+
+def _measured(tensor: Tensor, run: Any) -> tuple[str, Any]:
+    """The GPU's name, and ``run`` if launches on it can be timed now, else None."""
+    if tensor.device.type != "cuda":
+        return "interpreter", None
+    capturing = torch.cuda.is_current_stream_capturing()
+    return _name_of(tensor.device), None if capturing else run
+
+
+@lru_cache(maxsize=64)
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 def _plan(plan: Any, tensor: Tensor) -> Any:

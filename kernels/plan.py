@@ -9,7 +9,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dcnify.kernels.config import Tile, forward_block, scatter_block, tile_for, window_for
+from dcnify.kernels.config import (
+    Block,
+    Tile,
+    Window,
+    forward_block,
+    points_block,
+    scatter_block,
+    tile_for,
+    window_for,
+)
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -32,6 +41,13 @@ class Geometry(NamedTuple):
     def points(self) -> int:
         """K, points of one group of one query."""
         return self.kernel_h * self.kernel_w - self.remove_center
+
+    def extent(self, scale: float) -> tuple[float, float]:
+        """Distance from the first to the last point of a query, in pixels (h, w)."""
+        return (
+            self.dilation_h * (self.kernel_h - 1) * scale,
+            self.dilation_w * (self.kernel_w - 1) * scale,
+        )
 
     def constants(self) -> dict[str, Any]:
         return {name.upper(): value for name, value in self._asdict().items()}
@@ -79,26 +95,33 @@ class BackwardPlan(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def plan_forward(call: Call, geometry: Geometry) -> Launch:
-    """The launch of `dcnify.kernels.forward.dcnv4_forward`."""
-    block = forward_block(call.group_channels, ITEMSIZE[call.dtype])
+def plan_forward(call: Call, geometry: Geometry, block: Block | None = None) -> Launch:
+    """The launch of `dcnify.kernels.forward.dcnv4_forward`, with ``block`` where one is given."""
+    block = block or forward_block(call.group_channels, ITEMSIZE[call.dtype], call.target)
     return _by_rows(call, geometry, block, {}, paired=call.paired)
 
 
 @lru_cache(maxsize=4096)
 def plan_backward(
-    call: Call, geometry: Geometry, scale: float, want_value: bool = True
+    call: Call,
+    geometry: Geometry,
+    scale: float,
+    want_value: bool = True,
+    block: Block | None = None,
+    window: Window | None = None,
 ) -> BackwardPlan:
-    """The launches of `dcnify.kernels.backward` and, where it pays, of `backward_value`."""
-    extent = (
-        geometry.dilation_h * (geometry.kernel_h - 1) * scale,
-        geometry.dilation_w * (geometry.kernel_w - 1) * scale,
-    )
+    """The launches of `dcnify.kernels.backward` and, where it pays, of `backward_value`.
+
+    With ``block`` and ``window`` where they are given; whether a window pays is not theirs to say.
+    """
+    extent = geometry.extent(scale)
     stride = geometry.stride_h, geometry.stride_w
-    window = window_for(call.group_channels, geometry.points, extent, stride)
+    size = ITEMSIZE[call.dtype]
+    usual = window_for(call.group_channels, geometry.points, extent, stride, size, call.target)
+    window = usual and (window or usual)
     scatter = want_value and window is None
-    pick = scatter_block if scatter else forward_block
-    block = pick(call.group_channels, ITEMSIZE[call.dtype])
+    pick = scatter_block if scatter else points_block
+    block = block or pick(call.group_channels, size, call.target)
     extra = {"SCATTER": scatter}
     points = _by_rows(call, geometry, block, extra, paired=call.paired and not scatter)
     if not want_value or window is None:
@@ -121,7 +144,9 @@ def plan_backward(
     return BackwardPlan(points, value, scatter)
 
 
-def _by_rows(call: Call, geometry: Geometry, block, extra: dict[str, Any], paired: bool) -> Launch:
+def _by_rows(
+    call: Call, geometry: Geometry, block: Block, extra: dict[str, Any], paired: bool
+) -> Launch:
     size = ITEMSIZE[call.dtype]
     width = call.group_channels
     tile = tile_for(block.rows, call.groups, width, size, *call.out_size)
@@ -154,6 +179,6 @@ def _programs(call: Call, rows: int, tile: Tile) -> int:
 
 def _precision(call: Call) -> str:
     """How the value's gradient multiplies: 16-bit numbers are exact in tf32, float32 is split."""
-    if call.target.startswith("gfx"):
+    if call.target.startswith("gfx") or call.target in ("sm_70", "sm_75"):  # they have no tf32
         return "ieee"
     return "tf32x3" if call.dtype == "float32" else "tf32"

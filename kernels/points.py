@@ -65,10 +65,12 @@ def sample(relative_x, relative_y, low_x, low_y, width, height, kept):
     whole numbers, which are exact. ``low`` is -1 relative to the query's pixel. A comparison with
     NaN fails, so NaN and infinite offsets are rejected before they become an index.
     """
-    inside = kept & (relative_x > low_x) & (relative_x < low_x + (width + 1))
-    inside = inside & (relative_y > low_y) & (relative_y < low_y + (height + 1))
-    relative_x = tl.where(inside, relative_x, 0.0)
-    relative_y = tl.where(inside, relative_y, 0.0)
+    in_x = (relative_x > low_x) & (relative_x < low_x + (width + 1))
+    in_y = (relative_y > low_y) & (relative_y < low_y + (height + 1))
+    # Each on its own: of four comparisons joined, LLVM makes a vector, and takes it apart again.
+    relative_x = tl.where(in_x, relative_x, 0.0)
+    relative_y = tl.where(in_y, relative_y, 0.0)
+    inside = kept & in_x & in_y
     left = tl.floor(relative_x)
     top = tl.floor(relative_y)
     has_left = inside & (relative_x >= low_x + 1)
@@ -89,16 +91,21 @@ def sample(relative_x, relative_y, low_x, low_y, width, height, kept):
 
 
 @triton.jit
-def softmax_terms(weight, points, valid):
-    """Maximum of a row's K weights and sum of their exponentials less that maximum."""
+def largest(weight, points, valid):
+    """The largest of a row's K weights."""
     top = tl.load(weight, mask=valid, other=0.0).to(tl.float32)
-    total = tl.full(top.shape, 1.0, tl.float32)
     for k in range(1, points):
-        w = tl.load(weight + k, mask=valid, other=0.0).to(tl.float32)
-        higher = tl.maximum(top, w)
-        total = total * tl.exp(top - higher) + tl.exp(w - higher)
-        top = higher
-    return top, total
+        top = tl.maximum(top, tl.load(weight + k, mask=valid, other=0.0).to(tl.float32))
+    return top
+
+
+@triton.jit
+def sum_of_exponentials(weight, top, points, valid):
+    """Of a row's K weights less ``top``."""
+    total = tl.zeros(top.shape, tl.float32)
+    for k in range(points):
+        total += tl.exp(tl.load(weight + k, mask=valid, other=0.0).to(tl.float32) - top)
+    return total
 
 
 @triton.jit
