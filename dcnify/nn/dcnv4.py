@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.ops import dcnv4
-from dcnify.ops.sampling import Sampling, pair
+from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
 
 class DCNv4(nn.Module):
@@ -164,6 +164,7 @@ class DCNv4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, Ho, Wo, C)."""
+        check_is_tensor("input", x)
         if x.dim() != 4 or x.shape[3] != self.channels:
             raise InputError(
                 f"input has shape {tuple(x.shape)}; expected (B, H, W, {self.channels}), "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dcnify.ops.registration import register, require_one_dtype
-from dcnify.ops.sampling import Sampling, pair
+from dcnify.ops.sampling import Sampling, arguments
 from dcnify.ops.transforms import call
 
 
@@ -48,21 +48,11 @@ def dcnv3(
     Raises:
         InputError: shapes, dtypes, devices or arguments that do not fit together.
     """
-    if not (value.dtype == offset.dtype == mask.dtype):
-        require_one_dtype(value, offset=offset, mask=mask)
-    return call(
-        torch.ops.dcnify.dcnv3,
-        torch.ops.dcnify.dcnv3_backward,
-        (value, offset, mask),
-        kernel_size=pair(kernel_size, "kernel_size"),
-        stride=pair(stride, "stride"),
-        padding=pair(padding, "padding"),
-        dilation=pair(dilation, "dilation"),
-        groups=groups,
-        offset_scale=offset_scale,
-        remove_center=remove_center,
-        softmax=softmax,
+    require_one_dtype(value, offset=offset, mask=mask)
+    how = arguments(
+        kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
     )
+    return call(torch.ops.dcnify.dcnv3, torch.ops.dcnify.dcnv3_backward, (value, offset, mask), how)
 
 
 def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:

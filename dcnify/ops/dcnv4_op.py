@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dcnify.ops.registration import register, require_one_dtype
-from dcnify.ops.sampling import Sampling, pair
+from dcnify.ops.sampling import Sampling, arguments
 from dcnify.ops.transforms import call
 
 
@@ -52,21 +52,11 @@ def dcnv4(
     Raises:
         InputError: shapes, dtypes, devices or arguments that do not fit together.
     """
-    if value.dtype != offset_mask.dtype:
-        require_one_dtype(value, offset_mask=offset_mask)
-    return call(
-        torch.ops.dcnify.dcnv4,
-        torch.ops.dcnify.dcnv4_backward,
-        (value, offset_mask),
-        kernel_size=pair(kernel_size, "kernel_size"),
-        stride=pair(stride, "stride"),
-        padding=pair(padding, "padding"),
-        dilation=pair(dilation, "dilation"),
-        groups=groups,
-        offset_scale=offset_scale,
-        remove_center=remove_center,
-        softmax=softmax,
+    require_one_dtype(value, offset_mask=offset_mask)
+    how = arguments(
+        kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
     )
+    return call(torch.ops.dcnify.dcnv4, torch.ops.dcnify.dcnv4_backward, (value, offset_mask), how)
 
 
 def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:

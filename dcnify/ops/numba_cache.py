@@ -20,7 +20,7 @@ _SOURCES = hashlib.sha256(
 ).hexdigest()
 
 # Zero divisors give infinities, and the global interpreter lock is released while a kernel runs.
-exact = njit(nogil=True, error_model="numpy")
+exact = njit(nogil=True, error_model="numpy", fastmath=False)
 """Compile a function, called by kernels, that rounds after every operation."""
 fused = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 """Compile a function, called by kernels, that may fuse and reorder sums, yet keeps NaN and inf."""

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from dcnify.errors import InputError
 from dcnify.ops import backends
-from dcnify.ops.sampling import FLOAT_DTYPES, Sampling
+from dcnify.ops.sampling import FLOAT_DTYPES, Sampling, check_is_tensor
 from dcnify.ops.transforms import ONCE_ONLY, refuse_forward_mode
 
 _HOW = (
@@ -67,19 +67,33 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
         pairs = tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation)
         return _sampling(*pairs, groups, offset_scale, remove_center, softmax)
 
-    fits: set[tuple] = set()
+    fits: dict[tuple, tuple[int, int]] = {}
+
+    def check_once(sampling: Sampling, value: Tensor, *given: Tensor) -> tuple[int, int]:
+        """(Ho, Wo). Small layers are host-bound, so each kind of call is checked once."""
+        if type(value) is not Tensor:
+            return check(value, given, sampling)
+        kind = (sampling, *((t.shape, t.dtype, t.device, t.layout) for t in (value, *given)))
+        if kind not in fits:
+            if len(fits) >= _KINDS_KEPT:
+                fits.clear()
+            fits[kind] = check(value, given, sampling)
+        return fits[kind]
+
+    def check_backward(
+        grad_output: Tensor, value: Tensor, given: Sequence[Tensor], sampling: Sampling
+    ) -> None:
+        out_size = check_once(sampling, value, *given)
+        expected = (value.shape[0], *out_size, value.shape[3])
+        if tuple(grad_output.shape) != expected or grad_output.device != value.device:
+            raise InputError(
+                f"grad_output is {tuple(grad_output.shape)} on {grad_output.device}; "
+                f"expected {expected} on {value.device}"
+            )
 
     def forward(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
         sampling = sampling_of(**how)
-        if type(value) is not Tensor:
-            check(value, given, sampling)
-        else:  # small layers are host-bound: check each kind of call once
-            kind = (sampling, *((t.shape, t.dtype, t.device) for t in (value, *given)))
-            if kind not in fits:
-                check(value, given, sampling)
-                if len(fits) >= _KINDS_KEPT:
-                    fits.clear()
-                fits.add(kind)
+        check_once(sampling, value, *given)
         run = backends.implementation_for(value.device.type, value.dtype, given[0].dtype)
         return run.forward(value, given, sampling)
 
@@ -89,6 +103,7 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
 
     def backward(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
         sampling = sampling_of(**how)
+        check_backward(grad_output, value, given, sampling)
         run = backends.implementation_for(value.device.type, value.dtype, given[0].dtype)
         grads = [point.new_empty(point.shape) for point in given]
         used = sampling.offset_mask_channels
@@ -98,17 +113,20 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
         return grad_value, *grads
 
     def backward_fake(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
+        check(value, given, sampling_of(**how))
         return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *given))
 
     def differentiate_twice(ctx, *_: Tensor):
         raise NotImplementedError(f"dcnify.ops.{name} has {ONCE_ONLY}")
 
     def forward_vmap(info, in_dims, *given: Tensor, **how: Any):
-        return _unfold(op(*_fold(info.batch_size, in_dims, given), **how), info.batch_size), 0
+        folded = _fold(info.batch_size, in_dims, given)
+        return op(*folded, **how).unflatten(0, _batches(info.batch_size, in_dims, given)), 0
 
     def backward_vmap(info, in_dims, *given: Tensor, **how: Any):
         results = op_backward(*_fold(info.batch_size, in_dims, given), **how)
-        return tuple(_unfold(one, info.batch_size) for one in results), (0,) * len(results)
+        batches = _batches(info.batch_size, in_dims, given)
+        return tuple(one.unflatten(0, batches) for one in results), (0,) * len(results)
 
     for which, run, fake, rule in (
         (name, forward, forward_fake, forward_vmap),
@@ -129,15 +147,16 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
 
 
 def require_one_dtype(value: Tensor, **points: Tensor) -> None:
-    """Raise `InputError` if a tensor differs from ``value`` in dtype, outside autocast.
+    """Raise `InputError` if a tensor is none, or differs from ``value`` in dtype outside autocast.
 
     Under autocast ``value`` is about to be cast, and the points keep what precision they have.
     """
-    if torch.is_autocast_enabled(value.device.type):
-        return
+    check_is_tensor("value", value)
     for name, tensor in points.items():
-        floats = value.dtype in FLOAT_DTYPES and tensor.dtype in FLOAT_DTYPES
-        if floats and tensor.dtype != value.dtype:
+        check_is_tensor(name, tensor)
+        if tensor.dtype == value.dtype or {tensor.dtype, value.dtype} - set(FLOAT_DTYPES):
+            continue
+        if not torch.is_autocast_enabled(value.device.type):
             raise InputError(
                 f"value is {value.dtype} and {name} is {tensor.dtype}; expected one dtype "
                 f"(outside autocast): {name}.to({value.dtype}) for example"
@@ -206,8 +225,12 @@ def _fold(batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor
     return folded
 
 
-def _unfold(tensor: Tensor, batch_size: int) -> Tensor:
-    return tensor.unflatten(0, (batch_size, tensor.shape[0] // batch_size))
+def _batches(
+    batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor]
+) -> tuple[int, int]:
+    """What a folded batch is made of; not to be had by division where one of them is zero."""
+    tensor, dim = given[0], in_dims[0]
+    return batch_size, tensor.shape[0] if dim is None else tensor.movedim(dim, 0).shape[1]
 
 
 def _register_autocast(name: str, op: Any, device_type: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -18,13 +21,22 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     Raises:
         InputError: anything else, naming the argument.
     """
-    if isinstance(value, int):
-        return (value, value)
+    if is_whole(value):
+        return (int(value), int(value))
     if isinstance(value, tuple | list) and len(value) == 2:
         height, width = value
-        if isinstance(height, int) and isinstance(width, int):
-            return (height, width)
+        if is_whole(height) and is_whole(width):
+            return (int(height), int(width))
     raise InputError(f"{name} is an int or an (h, w) pair of ints, not {value!r}")
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is an int, Python's or NumPy's; a bool is not."""
+    return not isinstance(value, bool) and (isinstance(value, int) or _is_numpy_int(value))
+
+
+def _is_numpy_int(value: object) -> bool:
+    return type(value).__module__ == "numpy" and hasattr(value, "__index__")
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,14 @@ class Sampling:
             if min(given) < least:
                 raise InputError(f"{name} must be at least {least}, not {given}")
             object.__setattr__(self, name, given)
+        for name in ("remove_center", "softmax"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is a bool, not {getattr(self, name)!r}")
+        if not isinstance(self.offset_scale, int | float) or not math.isfinite(self.offset_scale):
+            raise InputError(f"offset_scale is a finite number, not {self.offset_scale!r}")
+        if not is_whole(self.groups):
+            raise InputError(f"groups is an int, not {self.groups!r}")
+        object.__setattr__(self, "groups", int(self.groups))
         if self.groups < 1:
             raise InputError(f"groups must be at least 1, not {self.groups}")
         kh, kw = self.kernel_size
@@ -104,6 +124,8 @@ class Sampling:
 
     def check_channels(self, channels: int) -> None:
         """Raise `InputError` unless the groups divide ``channels``."""
+        if isinstance(channels, float | str) or channels is None:
+            raise InputError(f"channels is an int, not {channels!r}")
         if channels < 1 or channels % self.groups:
             divisors = [g for g in range(1, channels + 1) if channels % g == 0]
             nearest = min(divisors, key=lambda g: abs(g - self.groups), default=1)
@@ -181,7 +203,15 @@ class Sampling:
         return out_h, out_w
 
 
+def check_is_tensor(name: str, given: object) -> None:
+    """Raise `InputError` unless ``given`` is a tensor."""
+    if not isinstance(given, torch.Tensor):
+        raise InputError(f"{name} is of type {type(given).__name__}; expected a torch.Tensor")
+
+
 def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
+    if tensor.layout != torch.strided:
+        raise InputError(f"{name} has layout {tensor.layout}; expected a dense tensor")
     if tensor.dim() != 4:
         raise InputError(
             f"{name} has shape {tuple(tensor.shape)}; expected 4 dimensions, channels last"
@@ -192,6 +222,29 @@ def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
         )
     if tensor.device != value.device:
         raise InputError(f"value is on {value.device}, {name} on {tensor.device}; expected one")
+
+
+def arguments(*given: Any) -> dict[str, Any]:
+    """`Sampling`'s fields, in order, as an operator's keyword arguments, checked.
+
+    Raises:
+        InputError: as `Sampling`.
+    """
+    if torch.compiler.is_compiling():  # what is traced is checked when it was traced
+        names = ("kernel_size", "stride", "padding", "dilation")
+        pairs = {name: pair(one, name) for name, one in zip(names, given, strict=False)}
+        rest = ("groups", "offset_scale", "remove_center", "softmax")
+        return {**pairs, **dict(zip(rest, given[4:], strict=True))}
+    try:
+        return _arguments(*given)
+    except TypeError:  # a list has no hash
+        return _arguments.__wrapped__(*given)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _arguments(*given: Any) -> dict[str, Any]:
+    how = Sampling(*given)
+    return {field.name: getattr(how, field.name) for field in fields(how)}
 
 
 def views_of(

@@ -11,15 +11,15 @@ from torch.autograd import forward_ad
 
 ONCE_ONLY = "no second derivative; dcnify.ops.reference.dcnv4 has"
 
+_NO_FORWARD = "no forward-mode derivative; dcnify.ops.reference.dcnv4 has"
+
 
 def refuse_forward_mode(name: str, tensors: Sequence[Tensor]) -> None:
     """Raise if a tensor carries a tangent, which the operator would silently drop."""
     if forward_ad._current_level < 0:
         return
     if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
-        raise NotImplementedError(
-            f"dcnify.ops.{name} has no forward-mode derivative; dcnify.ops.reference.dcnv4 has"
-        )
+        raise NotImplementedError(f"dcnify.ops.{name} has {_NO_FORWARD}")
 
 
 class _UnderTransforms(torch.autograd.Function):
@@ -33,13 +33,18 @@ class _UnderTransforms(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        _, ctx.op_backward, ctx.how, *tensors = inputs
+        op, ctx.op_backward, ctx.how, *tensors = inputs
+        ctx.name = _public_name(op)
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, grad_output: Tensor) -> tuple:
         tensors = grad_output, *ctx.saved_tensors
         return None, None, None, *_Gradients.apply(ctx.op_backward, ctx.how, *tensors)
+
+    @staticmethod
+    def jvp(ctx, *_: Any) -> Tensor:
+        raise NotImplementedError(f"{ctx.name} has {_NO_FORWARD}")
 
 
 class _Gradients(torch.autograd.Function):
@@ -53,14 +58,23 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: tuple) -> None:
-        ctx.name = str(inputs[0]).removesuffix("_backward")
+        ctx.name = _public_name(inputs[0]).removesuffix("_backward")
 
     @staticmethod
     def backward(ctx, *_: Tensor) -> tuple:
         raise NotImplementedError(f"{ctx.name} has {ONCE_ONLY}")
 
+    @staticmethod
+    def jvp(ctx, *_: Any) -> tuple:
+        raise NotImplementedError(f"{ctx.name} has {ONCE_ONLY}")
 
-def call(op: Any, op_backward: Any, tensors: Sequence[Tensor], **how: Any) -> Tensor:
+
+def _public_name(op: Any) -> str:
+    """Such as ``dcnify.ops.dcnv4``."""
+    return "dcnify.ops." + str(op).rpartition(".")[2]
+
+
+def call(op: Any, op_backward: Any, tensors: Sequence[Tensor], how: dict[str, Any]) -> Tensor:
     """The operator on tensors, also inside ``torch.func``: grad, vjp, jacrev, vmap of those."""
     if torch._C._are_functorch_transforms_active():
         return _UnderTransforms.apply(op, op_backward, how, *tensors)

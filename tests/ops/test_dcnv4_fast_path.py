@@ -163,3 +163,15 @@ def test_inputs_are_left_as_they_were():
     with_gradients(dcnv4, value, offset_mask, grad)
     for now, then in zip((value, offset_mask, grad), before, strict=True):
         torch.testing.assert_close(now, then, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [0.1, 0.37, 1.0, -1.3])
+def test_points_on_a_pixel_are_on_the_side_where_the_reference_has_them(scale, dtype):
+    how = {"offset_scale": scale, "dilation": 3, "padding": 3}
+    value, offset_mask, grad = tensors(size=(9, 10), dtype=dtype, **how)
+    offset_mask.unflatten(-1, (4, 27))[..., :18] = 0
+    found = with_gradients(dcnv4, value, offset_mask, grad, **how)
+    exact = with_gradients(reference.dcnv4, value, offset_mask, grad, **how)
+    for one, other in zip(found, exact, strict=True):
+        assert relative_error(one, other) < 1e-5

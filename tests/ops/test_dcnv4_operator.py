@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from dcnv4_calls import relative_error, tensors, with_gradients
@@ -174,3 +175,47 @@ def test_tensors_on_two_devices_are_refused():
     value, offset_mask, _ = tensors()
     with pytest.raises(InputError, match=r"value is on meta, offset_mask on cpu; expected one"):
         dcnv4(value.to("meta"), offset_mask)
+
+
+@pytest.mark.parametrize(
+    ("argument", "given", "message"),
+    [
+        ("groups", "4", r"groups is an int, not '4'"),
+        ("groups", 4.0, r"groups is an int, not 4\.0"),
+        ("groups", True, r"groups is an int, not True"),
+        ("offset_scale", None, r"offset_scale is a finite number, not None"),
+        ("offset_scale", float("nan"), r"offset_scale is a finite number, not nan"),
+        ("softmax", "no", r"softmax is a bool, not 'no'"),
+        ("remove_center", 1, r"remove_center is a bool, not 1"),
+        ("kernel_size", True, r"kernel_size is an int or an \(h, w\) pair of ints, not True"),
+        ("stride", 1.5, r"stride is an int or an \(h, w\) pair of ints, not 1\.5"),
+        ("value", None, r"value is of type NoneType; expected a torch\.Tensor"),
+        ("offset_mask", [1.0], r"offset_mask is of type list; expected a torch\.Tensor"),
+    ],
+)
+def test_an_argument_of_the_wrong_type_is_named(argument, given, message):
+    value, offset_mask, _ = tensors()
+    call = {"value": value, "offset_mask": offset_mask, argument: given}
+    with pytest.raises(InputError, match=message) as raised:
+        dcnv4(**call)
+    assert "\n" not in str(raised.value)
+
+
+def test_lists_and_numpy_integers_are_integers():
+    value, offset_mask, _ = tensors()
+    given = {"kernel_size": [3, np.int64(3)], "groups": np.int64(4), "offset_scale": 1}
+    assert torch.equal(dcnv4(value, offset_mask, **given), dcnv4(value, offset_mask))
+
+
+@pytest.mark.parametrize(
+    ("grad", "how", "message"),
+    [
+        ((1, 1, 1, 16), {}, r"grad_output is \(1, 1, 1, 16\) on cpu; expected \(2, 7, 9, 16\)"),
+        ((2, 7, 9, 16), {"stride": [2, 2]}, r"offset_mask is \(B, Ho, Wo\)"),
+        ((2, 7, 9, 16), {"groups": 3}, r"16 channels do not divide into 3 groups"),
+    ],
+)
+def test_the_gradients_operator_checks_what_it_is_given(grad, how, message):
+    value, offset_mask, _ = tensors()
+    with pytest.raises(InputError, match=message):
+        torch.ops.dcnify.dcnv4_backward(torch.ones(grad), value, offset_mask, **how)

@@ -88,10 +88,15 @@ def test_a_second_derivative_under_torch_func_is_refused_in_words(three):
 
 def test_a_forward_mode_derivative_is_refused_in_words(three):
     value, offset_mask = (t[0] for t in three)
-    with pytest.raises(Exception, match=r"forward.mode"):
+    with pytest.raises(NotImplementedError, match=r"dcnify\.ops\.dcnv4 has no forward-mode"):
         torch.func.jvp(lambda v: _op(v, offset_mask), (value,), (value,))
     with (
         torch.autograd.forward_ad.dual_level(),
         pytest.raises(NotImplementedError, match=r"no forward-mode derivative; dcnify\.ops\.r"),
     ):
         _op(torch.autograd.forward_ad.make_dual(value, value), offset_mask)
+
+
+def test_mapping_over_nothing_gives_nothing(three):
+    value, offset_mask = (t[:0] for t in three)
+    assert torch.vmap(_op)(value, offset_mask).shape == (0, *_op(*(t[0] for t in three)).shape)
