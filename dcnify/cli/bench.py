@@ -158,7 +158,7 @@ def op(
     \b
     $ dcnify bench op --shapes 56x56x128g4 --pass forward --rivals grid_sample,sdpa
     shape         batch       µs         p20-p80   GB/s   of copy   grid_sample    sdpa
-    56x56x128g4       4   13,909   12,951-16,110   1.33        7%          8.9x   23.2x
+    56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
     $ dcnify bench op --csv op.csv --plot op.png
     """
     from dcnify.bench import check_file, check_plot, run, settle, write_csv, write_file, write_plot
