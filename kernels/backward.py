@@ -199,8 +199,8 @@ def dcnv4_backward(
     """Gradients of offsets and weights, and with SCATTER of the value, one row at a time.
 
     A row's gradients are collected in registers and stored side by side (``PACKED``: offsets and
-    weights are one run of memory), as single numbers would each cost a whole 32-byte sector. That
-    takes a loop that is unrolled; kernels of many points store their numbers one by one instead.
+    weights are one run of memory), as single numbers would each cost a whole 32-byte sector. More
+    than ten points are too many for the registers, and are stored one by one.
     """
     CHUNKS: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     HALF_H: tl.constexpr = DILATION_H * (KERNEL_H - 1) // 2

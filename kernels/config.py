@@ -7,6 +7,7 @@ around them on a GPU, where asked.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 SIXTEEN_BYTES = 16
@@ -57,8 +58,7 @@ def forward_block(width: int, itemsize: int, target: str = "sm_90") -> Block:
     """One row to a thread, or to the threads that share it, in programs of four warps.
 
     A pair of threads reads one 32-byte sector of a row. More threads to a row repeat the arithmetic
-    of its points (D=32, float16, sm_90: 143 instructions of a warp per row with two threads, 184
-    with four); fewer read sectors by halves.
+    of its points; fewer read sectors by halves.
     """
     if is_amd(target):
         return _amd_block(width, itemsize)
@@ -92,18 +92,20 @@ def _amd_block(width: int, itemsize: int) -> Block:
     """All of a row's channels at once, in two warps of 64.
 
     LLVM unrolls the loop over points and keeps all of their loads at hand: with more than one piece
-    to a row that takes more than 256 registers, which leaves each scheduler a single warp.
+    to a row that takes more than 256 registers, which leaves each scheduler a single warp. So do
+    two loads to a thread, so rows that allow 8 bytes at once (D=12) have twice the threads.
     """
     block_d = 1 << (width - 1).bit_length()
-    return Block(block_d, max(4, THREADS // threads_per_row(block_d, itemsize)), 2)
+    at_once = math.gcd(width * itemsize, SIXTEEN_BYTES)
+    return Block(block_d, max(4, THREADS // max(1, block_d * itemsize // at_once)), 2)
 
 
 def tile_for(rows: int, groups: int, width: int, itemsize: int, out_h: int, out_w: int) -> Tile:
     """The shape of a program's ``rows`` queries and groups on an ``out_h`` x ``out_w`` map.
 
     Groups of one query lie side by side in memory, so a program takes some 256 bytes of them;
-    queries then form as square a tile as there can be. Where that would leave more than a sixth of
-    the lanes idle at the edges, rows follow each other in memory instead.
+    queries then form as square a tile as there can be. Where that would leave more than a seventh
+    of the lanes idle at the edges, rows follow each other in memory instead.
     """
     side = 1
     while side < 8 and groups % (2 * side) == 0 and 2 * side * width * itemsize <= 256:

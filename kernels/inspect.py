@@ -2,6 +2,7 @@
 
 python -m dcnify.kernels.inspect
 python -m dcnify.kernels.inspect --target sm_90 --dtype float16 --kernel forward --width 32
+python -m dcnify.kernels.inspect --record docs/results/compiled.csv
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from dcnify.kernels.plan import ITEMSIZE, Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.recorded import Entry, read_record, source_of, write_record
 
 if TYPE_CHECKING:  # Triton is imported by the processes that compile, and only by them.
     from dcnify.kernels.machine_code import MachineCode
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+KNOWN_TARGETS = ("sm_75", "sm_86", "sm_89", "sm_120", "gfx90a", "gfx950", *TARGETS)
 DTYPES = ("float16", "bfloat16", "float32")
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 128)
 SIZE = 56
@@ -140,7 +145,13 @@ def inspect(case: Case) -> Finding:
         )
     except machine_code.NotHere as why:
         return Finding(case, launch, None, 0, 0.0, (), str(why))
-    code = machine_code.read(compiled, trips=KINDS[case.kind].kernel_w)
+    return judged(case, launch, machine_code.read(compiled, trips=KINDS[case.kind].kernel_w))
+
+
+def judged(case: Case, launch: Launch, code: MachineCode) -> Finding:
+    """What is to be said about a launch that became ``code``."""
+    from dcnify.kernels import machine_code
+
     warps = machine_code.resident_warps(case.target, code, launch.warps)
     threads = machine_code.gpu_target(case.target).warp_size
     per_row = code.instructions * launch.warps * (threads / 32) / _rows(launch)
@@ -200,6 +211,28 @@ def inspect_all(wanted: Sequence[Case], jobs: int = 2) -> Iterator[Finding]:
             os.environ["TRITON_INTERPRET"] = interpreted
 
 
+def record(file: Path, wanted: Sequence[Case], jobs: int = 2) -> Iterator[Finding]:
+    """Findings for ``wanted``, compiled only where ``file`` does not have them; then in ``file``.
+
+    A case that has no launch, or is of a target that this Triton does not know, gets no row, and
+    what is no longer shipped loses its own.
+    """
+    known, version = read_record(file), metadata.version("triton")
+    source = {case: source_of(case.kind, launch) for case in wanted if (launch := launch_of(case))}
+    stale = [
+        case for case in source if case not in known or known[case][1:3] != (version, source[case])
+    ]
+    try:
+        for found in inspect_all(stale, jobs):
+            if found.code is not None:
+                known[found.case] = Entry(
+                    tuple(found.case), version, source[found.case], tuple(found.code)
+                )
+            yield found
+    finally:  # also when stopped half way: what was compiled need not be compiled again
+        write_record(file, (known[case] for case in cases() if case in known))
+
+
 HEAD = (
     f"{'kernel':<21}{'D':>4} {'dtype':<9}{'target':<8}{'block x rows, warps, tile':<29}"
     f"{'regs':>5}{'spill':>6}{'shared':>7}{'warps':>6}{'per row':>8}  accesses"
@@ -241,26 +274,45 @@ def as_data(found: Finding) -> dict[str, Any]:
     }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if anything is wrong."""
-    parser = argparse.ArgumentParser("python -m dcnify.kernels.inspect", description=__doc__)
+    parser = _Parser("python -m dcnify.kernels.inspect", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--target", nargs="+", default=TARGETS, help="such as sm_90 or gfx942")
+    add("--target", nargs="+", default=TARGETS, choices=KNOWN_TARGETS, metavar="TARGET")
     add("--kernel", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="KERNEL")
-    add("--width", nargs="+", default=WIDTHS, type=int, help="channels of a group")
+    add("--width", nargs="+", default=WIDTHS, type=_at_least_one, help="channels of a group")
     add("--dtype", nargs="+", default=DTYPES, choices=DTYPES)
-    add("--jobs", default=2, type=int, help="processes that compile at the same time")
+    add("--jobs", default=2, type=_at_least_one, help="processes that compile at the same time")
     add("--json", action="store_true", help="print one JSON object per line")
+    add("--record", type=Path, metavar="CSV", help="compile what it lacks, and write it there")
     given = parser.parse_args(arguments)
     wanted = list(cases(given.kernel, given.width, given.dtype, given.target))
     if not given.json:
         print(HEAD)
-    bad = 0
-    for found in inspect_all(wanted, given.jobs):
+    count = bad = 0
+    if given.record:
+        findings = record(given.record, wanted, given.jobs)
+    else:
+        findings = inspect_all(wanted, given.jobs)
+    for found in findings:
         print(json.dumps(as_data(found)) if given.json else line_of(found), flush=True)
+        count += 1
         bad += bool(found.faults)
-    print(f"{len(wanted)} inspected, {bad} with faults", file=sys.stderr)
+    print(f"{count} inspected, {bad} with faults", file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -79,7 +79,7 @@ def settle(
         for dtype, with_gradients, shape in product(
             dict.fromkeys(names or _DEFAULT_DTYPES[found.type]),
             dict.fromkeys(one for some in backward for one in some),
-            parse_shapes(_split(shapes) or ["all"]),
+            parse_shapes(_split(shapes) or list(shapes) or ["all"]),
         )
     )
     for case in cases:

@@ -143,7 +143,7 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
     torch.library.register_autograd(f"dcnify::{name}_backward", differentiate_twice, lib=_library)
     for device_type in ("cpu", "cuda", "xpu", "mps"):
         _register_autocast(name, op, device_type)
-    _register_flops(name, len(points))
+    _register_flops(name)
 
 
 def require_one_dtype(value: Tensor, **points: Tensor) -> None:
@@ -247,7 +247,7 @@ def _register_autocast(name: str, op: Any, device_type: str) -> None:
     _library.impl(name, cast, key, with_keyset=True)
 
 
-def _register_flops(name: str, num_points: int) -> None:
+def _register_flops(name: str) -> None:
     def flops(
         value_shape, *points, kernel_size=(3, 3), remove_center=False, out_shape=None, **_
     ) -> int:

@@ -164,6 +164,7 @@ def test_a_plot_without_matplotlib_names_the_extra_before_measuring(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (("--shapes", ""), "unknown shape ''; write HEIGHTxWIDTHxCHANNELSgGROUPS"),
         (("--shapes", "56x56"), "unknown shape '56x56'; write HEIGHTxWIDTHxCHANNELSgGROUPS"),
         (("--shapes", "8x8x128g5"), "5 groups do not divide 128 channels, try 8x8x128g4"),
         (("--shapes", "8x8x128g0"), "0 groups do not divide 128 channels, try 8x8x128g1"),

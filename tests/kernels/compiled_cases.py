@@ -1,6 +1,7 @@
 """Which of the shipped launches the tests compile: about a minute's worth on two cores.
 
-``python -m dcnify.kernels.inspect`` compiles all of them.
+``python -m dcnify.kernels.inspect`` compiles all of them; ``docs/results/compiled.csv`` has what
+they became, and the tests compare.
 """
 
 from __future__ import annotations

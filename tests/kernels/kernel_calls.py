@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
 from dcnv4_calls import relative_error, tensors, with_gradients
 
 from dcnify.ops import dcnv4, reference, triton_path

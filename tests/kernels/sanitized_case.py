@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+
 from kernel_calls import numbers, with_gradients
 
 from dcnify.ops import dcnv4

@@ -13,6 +13,7 @@ import threading
 import pytest
 import torch
 from dcnv4_calls import relative_error, tensors, with_gradients
+from dcnv4_strategies import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,8 +29,6 @@ TOLERANCE = {
     torch.bfloat16: 1e-2,
     torch.float16: 2e-3,
 }
-sides = st.tuples(st.integers(1, 5), st.integers(1, 5))
-small = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
 def split(packed: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,37 +80,11 @@ def assert_right(value, packed, grad, tolerance, *, layout="packed", **how):
     assert found[2][..., used:].isnan().all()
 
 
-@st.composite
-def calls(draw):
-    """Keyword arguments of a call, and of the tensors it is given."""
-    kernel, dilation = draw(sides), draw(small)
-    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    odd = kernel[0] % 2 == kernel[1] % 2 == 1 and kernel != (1, 1)
-    how = {
-        "kernel_size": kernel,
-        "stride": draw(small),
-        "padding": padding,
-        "dilation": dilation,
-        "groups": draw(st.integers(1, 3)),
-        "offset_scale": draw(st.sampled_from((0.5, 1.0, 2.0))),
-        "remove_center": odd and draw(st.booleans()),
-        "softmax": draw(st.booleans()),
-    }
-    least = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-    given_tensors = {
-        "batch": draw(st.integers(1, 3)),
-        "size": tuple(max(1, size) + draw(st.integers(0, 20)) for size in least),
-        "group_channels": draw(st.sampled_from((1, 3, 8, 12, 16, 24, 47, 64))),
-        "seed": draw(st.integers(0, 2**31)),
-        "spread": draw(st.sampled_from((0.3, 2.0, 20.0))),
-        "wild": draw(st.booleans()),
-        "tail": draw(st.integers(0, 5)),
-    }
-    return how, given_tensors
+LARGE = {"extra": 20, "widths": (1, 3, 8, 12, 16, 24, 47, 64)}
 
 
 @settings(max_examples=100)
-@given(calls(), st.sampled_from(LAYOUTS))
+@given(calls(**LARGE), st.sampled_from(LAYOUTS))
 def test_any_call_gives_the_answers_of_the_reference(call, layout):
     how, given_tensors = call
     inputs = tensors(dtype=torch.float64, **given_tensors, **how)
@@ -120,7 +93,7 @@ def test_any_call_gives_the_answers_of_the_reference(call, layout):
 
 @settings(max_examples=40)
 @given(
-    calls(),
+    calls(**LARGE),
     st.sampled_from(LAYOUTS),
     st.sampled_from(tuple(TOLERANCE)),
     st.sampled_from(tuple(TOLERANCE)),

@@ -5,42 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from dcnv4_calls import relative_error, tensors, with_gradients
+from dcnv4_strategies import calls
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dcnify.ops import dcnv4, reference, torch_path
-
-sides = st.tuples(st.integers(1, 5), st.integers(1, 5))
-small = st.tuples(st.integers(1, 3), st.integers(1, 3))
-
-
-@st.composite
-def calls(draw):
-    """Keyword arguments of a call, and of the tensors it is given."""
-    kernel, dilation = draw(sides), draw(small)
-    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    odd = kernel[0] % 2 == kernel[1] % 2 == 1 and kernel != (1, 1)
-    how = {
-        "kernel_size": kernel,
-        "stride": draw(small),
-        "padding": padding,
-        "dilation": dilation,
-        "groups": draw(st.integers(1, 3)),
-        "offset_scale": draw(st.sampled_from((0.5, 1.0, 2.0))),
-        "remove_center": odd and draw(st.booleans()),
-        "softmax": draw(st.booleans()),
-    }
-    least = [d * (k - 1) + 1 - 2 * p for d, k, p in zip(dilation, kernel, padding, strict=True)]
-    given_tensors = {
-        "batch": draw(st.integers(1, 3)),
-        "size": tuple(max(1, size) + draw(st.integers(0, 5)) for size in least),
-        "group_channels": draw(st.sampled_from((1, 3, 8, 12, 16, 24))),
-        "seed": draw(st.integers(0, 2**31)),
-        "spread": draw(st.sampled_from((0.3, 2.0, 20.0))),
-        "wild": draw(st.booleans()),
-        "tail": draw(st.integers(0, 5)),
-    }
-    return how, given_tensors
 
 
 def _assert_agrees(value, offset_mask, grad, tolerance, **how):
