@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from dcnify._register import register_with_timm
 from dcnify._version import __version__
 
 _EXPORTS = {
@@ -24,7 +25,18 @@ _EXPORTS = {
     "InputError": "dcnify.errors",
     "CheckError": "dcnify.errors",
 }
-_ROOMS = ("ops", "nn", "graph", "recipe", "surgery", "artifact", "data", "kernels", "recipes")
+_ROOMS = (
+    "ops",
+    "nn",
+    "models",
+    "graph",
+    "recipe",
+    "surgery",
+    "artifact",
+    "data",
+    "kernels",
+    "recipes",
+)
 
 __all__ = ["__version__", *sorted(_EXPORTS), *_ROOMS]
 
@@ -42,3 +54,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register_with_timm()

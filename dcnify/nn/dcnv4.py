@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
+from dcnify.nn.centers import at_centers, convolved_at_centers
 from dcnify.ops import dcnv4
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
@@ -174,7 +175,7 @@ class DCNv4(nn.Module):
         value = x if self.without_pointwise else self.value_proj(x)
         y = dcnv4(
             value,
-            self.offset_mask(self._predictor_input(x)),
+            self.offset_mask(self.predictor_input(x)),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.padding,
@@ -189,48 +190,14 @@ class DCNv4(nn.Module):
                 y, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
             ).sigmoid()
             gate = gate.repeat_interleave(self.group_channels, dim=-1)
-            y = y * (1 - gate) + self._at_centers(value) * gate
+            y = y * (1 - gate) + at_centers(value, self.sampling) * gate
         return y if self.without_pointwise else self.output_proj(y)
 
-    def _predictor_input(self, x: Tensor) -> Tensor:
+    def predictor_input(self, x: Tensor) -> Tensor:
         """(B, Ho, Wo, C) what each query predicts its offsets and weights from."""
         if self.dw_kernel_size is None:
-            return self._at_centers(x)
-        (before_h, after_h), (before_w, after_w) = self._margins(self.dw_kernel_size)
-        conv = self.offset_mask_dw
-        padding = (0, 0)
-        if before_h == after_h >= 0 and before_w == after_w >= 0:
-            padding = (before_h, before_w)
-        else:
-            x = F.pad(x, (0, 0, before_w, after_w, before_h, after_h))
-        x = x.permute(0, 3, 1, 2)
-        x = F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
-        return x.permute(0, 2, 3, 1)
-
-    def _at_centers(self, x: Tensor) -> Tensor:
-        """(B, Ho, Wo, C) the pixels under the kernel's centre, zero outside ``x``."""
-        (before_h, after_h), (before_w, after_w) = self._margins((1, 1))
-        if (before_h, after_h, before_w, after_w) != (0, 0, 0, 0):
-            x = F.pad(x, (0, 0, before_w, after_w, before_h, after_h))
-        if self.stride != (1, 1):
-            x = x[:, :: self.stride[0], :: self.stride[1]]
-            # What follows would copy it anyhow, after asking export questions about its strides.
-            x = x.clone(memory_format=torch.contiguous_format)
-        return x
-
-    def _margins(self, window: tuple[int, int]) -> list[tuple[int, int]]:
-        """Rows, then columns, to add before and after the input (to remove, where negative).
-
-        A window of that size, slid from there without padding at the layer's stride, is centred on
-        each query's kernel in turn and ends with the last.
-        """
-        margins = []
-        for axis in (0, 1):
-            first = self.sampling.first_center[axis]
-            extent, reach = self.sampling.extent[axis], window[axis] - 1
-            after = 2 * self.padding[axis] - extent + first
-            margins.append((reach // 2 - first, after + reach - reach // 2))
-        return margins
+            return at_centers(x, self.sampling)
+        return convolved_at_centers(x, self.offset_mask_dw, self.sampling)
 
     def extra_repr(self) -> str:
         parts = [
