@@ -11,8 +11,8 @@ import copy
 import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -65,6 +65,8 @@ class Capture:
     parameter_count: dict[str, int]
     tensors: dict[fx.Node, torch.Tensor] = field(repr=False)
     """The live tensor behind each placeholder or attribute that is not an input."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """What ``prepare`` left alone, by path, and why."""
 
     @cached_property
     def image_dependent(self) -> frozenset[fx.Node]:
@@ -113,13 +115,20 @@ def stack_of(node: fx.Node) -> dict[str, str]:
     return {key: path for key, (path, _type) in stack.items() if path}
 
 
-def capture(model: nn.Module, example: torch.Tensor) -> Capture:
+Prepare = Callable[[nn.Module], dict[str, str]]
+"""Makes layers of a model traceable, in place; returns what it left alone, and why."""
+
+
+def capture(model: nn.Module, example: torch.Tensor, prepare: Prepare | None = None) -> Capture:
     """Capture ``model`` on ``example`` (B, C, H, W) in eval mode. The model is left as it was.
+
+    ``prepare`` is called with the twin that is traced.
 
     Raises:
         InputError: the model refuses the example, or cannot be exported.
     """
     twin = _twin(model).eval()
+    refused = prepare(twin) if prepare is not None else {}
     calls: dict[str, list[Call]] = defaultdict(list)
     for path, module in twin.named_modules():
         module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
@@ -135,7 +144,7 @@ def capture(model: nn.Module, example: torch.Tensor) -> Capture:
         raise InputError(f"the model does not run on a {shape} input: {reason}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return _assemble(model, program, example, calls)
+    return replace(_assemble(model, program, example, calls), refused=refused)
 
 
 def _assemble(

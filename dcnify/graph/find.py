@@ -12,13 +12,15 @@ from torch import fx, nn
 from dcnify.graph.attention import find_attention
 from dcnify.graph.axis_rules import trace_axes
 from dcnify.graph.capture import Capture, capture
+from dcnify.graph.dcnv3 import find_dcnv3, on_our_operator
 from dcnify.graph.depthwise import find_depthwise
 from dcnify.graph.site import NearMiss, Site, Sites
 
 _STAGE_IN_PATH = re.compile(r"(?:^|\.)(?:stages?|levels?)[._]?(\d+)(?:\.|$)")
 
 
-_FINDERS = (find_depthwise, find_attention)
+_DCNV3 = "dcnify.nn.dcnv3.DCNv3"
+_FINDERS = (find_depthwise, find_attention, find_dcnv3)
 """One per role: (capture, axes) to sites and near misses."""
 
 
@@ -30,6 +32,8 @@ class Found:
     nodes: dict[str, fx.Node]
     """By site path: the convolution, or the node at which an attention mixes its values."""
     capture: Capture
+    model: nn.Module
+    """The live model, for whoever reads layers."""
     projections: dict[str, Any] = field(default_factory=dict)
     """What `dcnify.graph.weights` has read so far, by site path."""
 
@@ -49,7 +53,7 @@ def find_sites(model: nn.Module, example: torch.Tensor) -> Sites:
 
 def find(model: nn.Module, example: torch.Tensor) -> Found:
     """As `find_sites`, keeping the capture."""
-    captured = capture(model, example)
+    captured = capture(model, example, on_our_operator)
     axes = trace_axes(captured)
     seen = [item for finder in _FINDERS for item in finder(captured, axes)]
     order = {node: index for index, node in enumerate(captured.graph.nodes)}
@@ -65,17 +69,21 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
         else:
             mine.append(item)
             nodes.setdefault(item.path, node)
+    whole = {site.path for site in mine if site.role == "dcnv3"}
+    inside = [(site, path) for site in mine for path in whole if site.path.startswith(f"{path}.")]
+    near = [miss for miss in near if miss.path not in whole]
+    near += [NearMiss(site.path, site.role, f"part of {path}") for site, path in inside]
     spoiled = {(miss.path, miss.role) for miss in near}
     mine = [site for site in mine if (site.path, site.role) not in spoiled]
     paths = tuple(path for path, _ in model.named_modules(remove_duplicate=False) if path)
     sites = _number_stages(_one_per_module(mine, model))
-    return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured)
+    return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured, model)
 
 
 def _is_ours(node: fx.Node) -> bool:
     """Whether the node runs inside a module that an earlier conversion put there."""
     owners = (node.meta.get("nn_module_stack") or {}).values()
-    return any(owner.startswith("dcnify.nn.") for _path, owner in owners)
+    return any(owner.startswith("dcnify.nn.") and owner != _DCNV3 for _path, owner in owners)
 
 
 def _one_per_module(found: list[Site], model: nn.Module) -> list[Site]:

@@ -8,7 +8,7 @@ from typing import Any
 
 Pair = tuple[int, int]
 
-ROLES = ("depthwise_conv", "attention")
+ROLES = ("depthwise_conv", "attention", "dcnv3")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Site:
     """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
     bias: bool = False
     heads: int | None = None
+    groups: int | None = None
+    """Groups of channels that share their sampling points."""
     prefix_tokens: int = 0
     returns: str = "tensor"
     """What the caller expects back: ``tensor``, or ``tuple`` whose first item is the tensor."""

@@ -40,6 +40,23 @@ def convolved_at_centers(x: Tensor, conv: nn.Conv2d, sampling: Sampling) -> Tens
     return x.permute(0, 2, 3, 1)
 
 
+def blended(
+    y: Tensor, value: Tensor, source: Tensor, gate: tuple[Tensor, Tensor], sampling: Sampling
+) -> Tensor:
+    """The centre feature scale: ``y`` blended with the value under the centres, gated per group.
+
+    Args:
+        y: (B, Ho, Wo, C) of the operator.
+        value: (B, H, W, C).
+        source: (B, Ho, Wo, C) what the gate is computed from.
+        gate: weight (G, C) and bias (G) of its linear.
+        sampling: the layer's.
+    """
+    share = F.linear(source, *gate).sigmoid()
+    share = share.repeat_interleave(y.shape[-1] // sampling.groups, dim=-1)
+    return y * (1 - share) + at_centers(value, sampling) * share
+
+
 def _margins(sampling: Sampling, window: tuple[int, int]) -> list[tuple[int, int]]:
     """Rows, then columns, to add before and after the input (to remove, where negative).
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import at_centers, convolved_at_centers
+from dcnify.nn.centers import blended, convolved_at_centers
 from dcnify.ops import dcnv3
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
@@ -53,7 +52,9 @@ class DCNv3(nn.Module):
             kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, True
         )
         sampling.check_channels(channels)
-        window = pair(dw_kernel_size or kernel_size, "dw_kernel_size")
+        window = sampling.kernel_size
+        if dw_kernel_size is not None:
+            window = pair(dw_kernel_size, "dw_kernel_size")
         if min(window) < 1:
             raise InputError(f"dw_kernel_size must be at least 1, not {window}")
         self.sampling = sampling
@@ -106,29 +107,15 @@ class DCNv3(nn.Module):
                 f"input has shape {tuple(x.shape)}; expected (B, H, W, {self.channels}), "
                 "channels last"
             )
-        sampling = self.sampling
-        sampling.check_size(x.shape[1], x.shape[2])
+        self.sampling.check_size(x.shape[1], x.shape[2])
         value = self.input_proj(x)
-        queries = convolved_at_centers(x, self.dw_conv[0], sampling)
-        queries = self.dw_conv[2](self.dw_conv[1](queries))
-        y = dcnv3(
-            value,
-            self.offset(queries),
-            self.mask(queries),
-            kernel_size=sampling.kernel_size,
-            stride=sampling.stride,
-            padding=sampling.padding,
-            dilation=sampling.dilation,
-            groups=sampling.groups,
-            offset_scale=sampling.offset_scale,
-            remove_center=sampling.remove_center,
+        queries = self.dw_conv[2](
+            self.dw_conv[1](convolved_at_centers(x, self.dw_conv[0], self.sampling))
         )
+        y = dcnv3(value, self.offset(queries), self.mask(queries), **self.sampling.geometry)
         if self.center_feature_scale:
-            gate = F.linear(
-                queries, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
-            ).sigmoid()
-            gate = gate.repeat_interleave(self.group_channels, dim=-1)
-            y = y * (1 - gate) + at_centers(value, sampling) * gate
+            gate = (self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
+            y = blended(y, value, queries, gate, self.sampling)
         return self.output_proj(y)
 
     def extra_repr(self) -> str:

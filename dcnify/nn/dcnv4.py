@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import at_centers, convolved_at_centers
+from dcnify.nn.centers import at_centers, blended, convolved_at_centers
 from dcnify.ops import dcnv4
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
@@ -173,24 +172,11 @@ class DCNv4(nn.Module):
             )
         self.sampling.check_size(x.shape[1], x.shape[2])
         value = x if self.without_pointwise else self.value_proj(x)
-        y = dcnv4(
-            value,
-            self.offset_mask(self.predictor_input(x)),
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            offset_scale=self.offset_scale,
-            remove_center=self.remove_center,
-            softmax=self.softmax,
-        )
+        offset_mask = self.offset_mask(self.predictor_input(x))
+        y = dcnv4(value, offset_mask, softmax=self.softmax, **self.sampling.geometry)
         if self.center_feature_scale:
-            gate = F.linear(
-                y, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
-            ).sigmoid()
-            gate = gate.repeat_interleave(self.group_channels, dim=-1)
-            y = y * (1 - gate) + at_centers(value, self.sampling) * gate
+            gate = (self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
+            y = blended(y, value, y, gate, self.sampling)
         return y if self.without_pointwise else self.output_proj(y)
 
     def predictor_input(self, x: Tensor) -> Tensor:

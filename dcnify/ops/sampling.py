@@ -113,6 +113,19 @@ class Sampling:
         """Input row and column under the kernel centre of query (0, 0); negative is outside."""
         return tuple(half - p for half, p in zip(self.half, self.padding, strict=True))
 
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Keyword arguments of an operator's call, all but ``softmax``."""
+        return {
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "offset_scale": self.offset_scale,
+            "remove_center": self.remove_center,
+        }
+
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
         return tuple(

@@ -40,7 +40,8 @@ from dcnify.recipe.shorthand import (
 from dcnify.recipe.where import Part, Range, Where
 
 Role = Literal[ROLES]
-METHODS = ("paper", "transfer")
+METHODS = ("paper", "transfer", "calibrate")
+FLASH = ("flash_intern_image", *(f"flash_intern_image_{size}" for size in "tsbl"))
 
 
 class Select(Part):
@@ -61,8 +62,12 @@ class Select(Part):
 class Replace(Part):
     """The module that takes the place of a selected layer."""
 
-    with_: Literal["dcnv4"] = Field(alias="with")
-    """The operator."""
+    with_: Literal["dcnv4", "fused_dcnv3"] = Field(alias="with")
+    """``dcnv4``; or, for role dcnv3, ``fused_dcnv3``: the same layer on the fused kernel, with the
+    same outputs, to which no other key here applies."""
+    like: Literal[FLASH] | None = None
+    """Role dcnv3 only: make the layers those of the published FlashInternImage of the model's
+    size, or of the size that is named. It decides every other key here, and which biases go."""
     kernel_size: Kernel = (3, 3)
     """Sampling points per query: 3 samples 3x3 of them. An integer or [h, w]."""
     group_channels: Size = 16
@@ -102,7 +107,22 @@ class Init(Part):
 
     method: Literal[METHODS]
     """``transfer`` carries over what can be carried of the old layer's weights. ``paper``
-    starts as published: zero output, so only for training from scratch."""
+    starts as published: zero output, so only for training from scratch. ``calibrate``, after
+    one of them, fits the new layer to the old one on images, without labels."""
+    batches: Size | None = None
+    """``calibrate`` only: batches of images to look at, at most; 8 by default."""
+
+    @model_validator(mode="after")
+    def _batches_fit_method(self) -> Init:
+        if self.method == "calibrate":
+            if self.batches is None:
+                object.__setattr__(self, "batches", _BATCHES)
+        elif self.batches is not None:
+            raise refuse(f"only for method calibrate, not for {self.method}", at=("batches",))
+        return self
+
+
+_BATCHES = 8
 
 
 def _step(value: object) -> object:
@@ -110,7 +130,8 @@ def _step(value: object) -> object:
         return {"method": value}
     if isinstance(value, dict | Init):
         return value
-    raise refuse(f"expected {' or '.join(map(repr, METHODS))}, got {shown(value)}")
+    *most, last = map(repr, METHODS)
+    raise refuse(f"expected {', '.join(most)} or {last}, got {shown(value)}")
 
 
 InitStep = Annotated[Init, BeforeValidator(_step), AlsoWord(METHODS)]
@@ -124,6 +145,14 @@ class Require(Part):
     on_violation: Literal["revert", "warn", "fail"] = "fail"
     """``revert`` puts the original layer back, ``warn`` says so, ``fail`` stops with
     exit code 3."""
+
+
+class Certify(Part):
+    """What the whole converted model must reach, or the conversion fails with exit code 3."""
+
+    relative_error: Annotated[Number, Field(gt=0)]
+    """Largest norm of the outputs' difference over the norm of the original's outputs. For a
+    model in float16 or bfloat16 at least 8 of its rounding steps are allowed."""
 
 
 class Expect(Range):
@@ -152,6 +181,34 @@ class Swap(Part):
     """How the new module starts: a method, or a list of steps that run in order."""
     require: Require | None = None
     """What each swapped layer must reach."""
+
+    @model_validator(mode="after")
+    def _replacement_fits_role(self) -> Swap:
+        for key, given in (("with", self.replace.with_ != "dcnv4"), ("like", self.replace.like)):
+            if given and self.select.role != "dcnv3":
+                words = f"only for role dcnv3; this swap selects {self.select.role}"
+                raise refuse(words, at=("replace", key))
+        decided = "with" if self.replace.with_ != "dcnv4" else "like" if self.replace.like else ""
+        if decided:
+            for key in type(self.replace).model_fields:
+                plain = Replace.model_fields[key].default
+                if key not in ("with_", "like") and getattr(self.replace, key) != plain:
+                    words = f"{decided}: {getattr(self.replace, decided.replace('with', 'with_'))}"
+                    raise refuse(f"{words} decides this by itself", at=("replace", key))
+        return self
+
+    @model_validator(mode="after")
+    def _init_can_run(self) -> Swap:
+        methods = [step.method for step in self.init]
+        if "calibrate" not in methods:
+            return self
+        if methods[0] == "calibrate":
+            words = "needs a start before it: transfer or paper"
+            raise refuse(words, at=("init", 0))
+        if self.select.role != "dcnv3" or self.replace.with_ != "dcnv4":
+            words = "calibrate is only for role dcnv3, with: dcnv4"
+            raise refuse(words, at=("init", methods.index("calibrate")))
+        return self
 
     @model_validator(mode="after")
     def _prefix_fits_role(self) -> Swap:
@@ -184,6 +241,8 @@ class Recipe(Part):
     """Input to capture the model with, [channels, height, width]. Without it, the model's own."""
     swaps: Annotated[tuple[Swap, ...], Field(min_length=1)]
     """What to swap, in order."""
+    certify: Certify | None = None
+    """What the output must reach, for conversions that shall change nothing."""
 
     _origins: Origins = PrivateAttr(default_factory=Origins)
 

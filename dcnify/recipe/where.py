@@ -59,6 +59,8 @@ class Where(Part):
     """Dilation of the convolution."""
     heads: IntFact | None = None
     """Heads of the attention."""
+    groups: IntFact | None = None
+    """Groups of channels of a DCNv3 layer."""
     channels: IntFact | None = None
     """Channels that enter the layer."""
     prefix_tokens: IntFact | None = None

@@ -10,6 +10,7 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
 from dcnify.surgery.roles import ADAPTERS
+from dcnify.surgery.trims import take_away
 
 _MAX_SIZE = 1 << 20
 
@@ -92,4 +93,5 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     for swap in plan.swaps:
         old = get(model, swap.site.path)
         put(model, swap, build(swap.module, original=old))
+    take_away(model, plan.trims)
     return model

@@ -12,15 +12,18 @@ from torch import nn
 
 from dcnify._version import __version__
 from dcnify.errors import CheckError, InputError
+from dcnify.graph.dcnv3 import running_here
 from dcnify.graph.find import Found, find
 from dcnify.graph.flops import node_flops
 from dcnify.surgery.build import build, get, put
+from dcnify.surgery.calibrate import batches_wanted, calibrate
 from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
-from dcnify.surgery.images import Calibration, fidelity_images
+from dcnify.surgery.images import BATCH, Calibration, fidelity_images, held_out
 from dcnify.surgery.init import initialise
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.result import ConvertResult, OutputFidelity, Report, SiteFidelity
+from dcnify.surgery.trims import Taken, give_back, take_away
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -46,13 +49,14 @@ def convert(
         example: (B, C, H, W) input that sets the shapes.
         calibration: normalised images (N, C, H, W), batches of them or an
             `dcnify.data.ImageBatch`, on which fidelity is measured; by default photographs that
-            ship with scikit-learn and scikit-image.
+            ship with scikit-learn and scikit-image. Where the recipe calibrates, it does so on
+            three quarters of them, and the others are measured.
         seed: of everything random; the same seed gives the same weights.
         progress: called with a description, steps done and steps in all.
 
     Raises:
         InputError: as `plan`.
-        CheckError: an ``expect`` or ``require`` of the recipe is not met.
+        CheckError: an ``expect``, ``require`` or ``certify`` of the recipe is not met.
     """
     clock = _Clock()
     training = {module: module.training for module in model.modules()}
@@ -64,18 +68,37 @@ def convert(
         before = _count(model)
         fresh, warnings = _new_modules(model, plan, found, seed, progress)
         clock.lap("init")
-        batches, origin = fidelity_images(model, example, calibration, _flops(found))
-        measured, outputs = measure_sites(model, fresh, batches, progress)
+        wanted = BATCH * batches_wanted(plan)
+        wanted = BATCH * batches_wanted(plan)
+        flops = _flops(found)
+        batches, origin = fidelity_images(model, example, calibration, flops, wanted + wanted // 3)
+        weights: dict[str, torch.Tensor] = {}
+        with running_here(model, example) as stand_ins:
+            if stand_ins:
+                words = f"{stand_ins} layers do not run here; our operator ran in their place"
+                warnings = (*warnings, words)
+            if wanted:
+                batches, others = held_out(batches)
+                weights, more = calibrate(model, plan, fresh, others, progress)
+                warnings = (*warnings, *more)
+                origin |= {"count": _images(batches), "calibrated_on": _images(others)}
+                clock.lap("calibrate")
+            measured, outputs = measure_sites(model, fresh, batches, progress)
         plan, measured, more = _judge(plan, measured)
         old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
         kept = {path: fresh[path] for path in old}
+        taken: dict[str, Taken] = {}
         try:
             for swap in plan.swaps:
                 put(model, swap, fresh[swap.site.path])
-            output = _measured(model, outputs, batches, kept, progress)
+            taken = _trim(model, plan, weights)
+            with running_here(model, example):
+                output = _measured(model, outputs, batches, kept, progress)
+            _certify(recipe, model, output)
         except BaseException:
             for swap in plan.swaps:
                 put(model, swap, old[swap.site.path])
+            give_back(model, taken)
             raise
         clock.lap("fidelity")
     finally:
@@ -96,6 +119,33 @@ def convert(
         seconds=clock.laps,
     )
     return ConvertResult(model, plan, report, recipe)
+
+
+def _trim(model: nn.Module, plan: Plan, weights: dict[str, torch.Tensor]) -> dict[str, Taken]:
+    """Take the plan's biases away, with the weights that make up for them where there are some."""
+    taken = take_away(model, plan.trims)
+    with torch.no_grad():
+        for path in taken:
+            if path in weights:
+                get(model, path).weight.copy_(weights[path])
+    return taken
+
+
+def _certify(recipe: Recipe, model: nn.Module, output: OutputFidelity) -> None:
+    """Fail unless the output is what the recipe promises."""
+    if recipe.certify is None:
+        return
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    coarsest = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
+    bound = recipe.certify.relative_error
+    if coarsest > torch.finfo(torch.float32).eps:
+        bound = max(bound, 8 * coarsest)
+    if not output.relative_error <= bound:
+        where = recipe.origins.prefix(("certify", "relative_error"))
+        raise CheckError(
+            f"{where}not certified: the output's relative error is {output.relative_error:.2e}, "
+            f"at most {bound:.2g} is allowed; the model is unchanged"
+        )
 
 
 def _measured(
@@ -175,12 +225,19 @@ def _judge(
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise CheckError(f"require not met: {failed[0]}{more}; the model is unchanged")
     kept = dataclasses.replace(plan, swaps=tuple(swaps), skipped=tuple(skipped))
+    reverted = [site.path.rpartition(".")[0] + "." for site in sites if site.reverted]
+    trims = (path for path in plan.trims if not path.startswith(tuple(reverted)))
+    kept = dataclasses.replace(kept, trims=tuple(trims))
     return kept, sites, tuple(warnings)
 
 
 def _flops(found: Found) -> int:
     """Of one image's forward pass through the original model."""
     return node_flops(found.capture.operations()) // max(found.capture.example_shape[0], 1)
+
+
+def _images(batches: list[torch.Tensor]) -> int:
+    return sum(len(batch) for batch in batches)
 
 
 class _Clock:

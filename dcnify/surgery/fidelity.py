@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from dcnify.errors import DcnifyError
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
@@ -40,6 +41,13 @@ class Agreement:
         if self.error == 0:
             return math.inf
         return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+
+    @property
+    def relative_error(self) -> float:
+        """Norm of the difference over norm of the signal."""
+        if self.error == 0:
+            return 0.0
+        return math.sqrt(self.error / self.signal) if self.signal else math.inf
 
     @property
     def cosine(self) -> float:
@@ -124,10 +132,16 @@ def measure_output(
     sums, agree, images = Agreement(), 0, 0
     for a, b in zip(expected, outputs, strict=True):
         sums.add(a, b)
-        a, b = a.flatten(1), b.flatten(1)
-        agree += int((a.argmax(1) == b.argmax(1)).sum())
+        agree += int((a.argmax(-1) == b.argmax(-1)).sum()) if a.dim() == 2 else 0
         images += len(a)
-    return OutputFidelity(sums.sqnr_db, sums.cosine, agree / max(images, 1), images)
+    classes = all(a.dim() == 2 for a in expected)
+    return OutputFidelity(
+        sums.sqnr_db,
+        sums.cosine,
+        agree / max(images, 1) if classes else None,
+        images,
+        sums.relative_error,
+    )
 
 
 def _run(
@@ -135,10 +149,32 @@ def _run(
 ) -> list[torch.Tensor]:
     outputs = []
     for index, batch in enumerate(batches):
-        outputs.append(_first(model(batch)))
+        outputs.append(_comparable(model(batch)))
         if progress is not None:
             progress(f"running the {what} model", index + 1, len(batches))
     return outputs
+
+
+def _comparable(output: Any) -> torch.Tensor:
+    """What to compare of a model's output: its logits, or all that it returns side by side.
+
+    Logits are (B, classes); feature maps and the like become (B, 1, numbers).
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(getattr(output, "get", None), Callable):
+        logits = output.get("logits")
+        if isinstance(logits, torch.Tensor):
+            return logits
+    tensors = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
+    tensors = [one for one in tensors if one.is_floating_point() and one.dim() > 1]
+    if not tensors:
+        raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
+    if len(tensors) == 1:
+        return tensors[0]
+    if any(len(one) != len(tensors[0]) for one in tensors):
+        return tensors[0]
+    return torch.cat([one.flatten(1) for one in tensors], 1)[:, None]
 
 
 def _first(output: Any) -> torch.Tensor:

@@ -16,7 +16,7 @@ _BUDGET = 120e9
 """Floating-point operations that the photographs may cost one pass of the original model."""
 NOT_IMAGES = "the example input, for want of photographs: install 'dcnify[data]'"
 """Origin of a measurement that had nothing better than the example."""
-_BATCH = 4
+BATCH = 4
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,22 +28,24 @@ def fidelity_images(
     example: torch.Tensor,
     calibration: Calibration | None,
     flops: int,
+    least: int = 0,
 ) -> tuple[list[torch.Tensor], dict[str, Any]]:
     """Batches (B, C, H, W) like ``example`` in dtype and device, and where they came from.
 
-    ``flops`` of one forward pass decide how many photographs a default measurement takes.
+    ``flops`` of one forward pass decide how many photographs a default measurement takes; there
+    are ``least`` in any case.
 
     Raises:
         InputError: the given images are not of the example's channels.
     """
     if isinstance(calibration, ImageBatch):
-        batches, origin = list(calibration.tensor.split(_BATCH)), calibration.origin
+        batches, origin = list(calibration.tensor.split(BATCH)), calibration.origin
     elif calibration is not None:
         given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-        batches = [part for batch in given for part in _images_of(batch).split(_BATCH)]
+        batches = [part for batch in given for part in _images_of(batch).split(BATCH)]
         origin = "given"
     else:
-        batches, origin = _photographs(model, example, flops)
+        batches, origin = _photographs(model, example, flops, least)
     if not batches:
         raise InputError("no images to measure on: the calibration set is empty")
     for batch in batches:
@@ -53,6 +55,29 @@ def fidelity_images(
     size = "x".join(str(n) for n in batches[0].shape[1:])
     count = sum(len(batch) for batch in batches)
     return [b.to(example) for b in batches], {"origin": origin, "count": count, "size": size}
+
+
+def held_out(batches: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """A quarter of the images to measure on, and the others to calibrate on.
+
+    A single image has to do for both.
+    """
+    images = [image for batch in batches for image in batch.split(1)]
+    if len(images) == 1:
+        return batches, batches
+    cut = -(-len(images) // 4)
+    return _batched(images[:cut]), _batched(images[cut:])
+
+
+def _batched(images: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Images (1, C, H, W) of one size together, at most as many as a batch holds."""
+    batches: list[list[torch.Tensor]] = []
+    for image in images:
+        if batches and len(batches[-1]) < BATCH and batches[-1][0].shape == image.shape:
+            batches[-1].append(image)
+        else:
+            batches.append([image])
+    return [torch.cat(batch) for batch in batches]
 
 
 def _images_of(batch: object) -> torch.Tensor:
@@ -65,13 +90,13 @@ def _images_of(batch: object) -> torch.Tensor:
 
 
 def _photographs(
-    model: nn.Module, example: torch.Tensor, flops: int
+    model: nn.Module, example: torch.Tensor, flops: int, least: int
 ) -> tuple[list[torch.Tensor], str]:
-    count = min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST)
+    count = max(min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST), least)
     config = getattr(model, "pretrained_cfg", None) or {}
     mean, std = config.get("mean") or _MEAN, config.get("std") or _STD
     try:
         images = load_images(None, count=count, size=tuple(example.shape[1:]), mean=mean, std=std)
     except InputError:
-        return list(example.split(_BATCH)), NOT_IMAGES
-    return list(images.tensor.split(_BATCH)), images.origin
+        return list(example.split(BATCH)), NOT_IMAGES
+    return list(images.tensor.split(BATCH)), images.origin

@@ -10,9 +10,8 @@ from torch import nn
 
 from dcnify.errors import DcnifyError
 from dcnify.graph.find import Found
-from dcnify.nn import PrefixAttention
 from dcnify.surgery.plan import PlannedSwap
-from dcnify.surgery.roles import ROLES
+from dcnify.surgery.roles import ADAPTERS
 
 
 def initialise(
@@ -23,14 +22,17 @@ def initialise(
     Methods: ``paper`` (arXiv 2401.06197 as published: zero offsets and weights, so zero output)
     and ``transfer`` (as much of the old layer as can be copied without looking at data).
     """
-    own = list(_own_parameters(module))
+    old = found.model.get_submodule(planned.site.path)
+    own = list(_own_parameters(module, old))
     with torch.no_grad():
         for parameter in own:
             parameter.fill_(float("nan"))
     warnings: tuple[str, ...] = ()
     for step in planned.init:
+        if step["method"] == "calibrate":  # needs the whole model: `dcnify.surgery.calibrate`
+            continue
         warnings = (*warnings, *_METHODS[step["method"]](module, planned, found, generator))
-    always = ROLES[planned.site.role].always
+    always = ADAPTERS[planned.module.type].always
     if always is not None:
         always(module, planned, found)
     if not all(torch.isfinite(parameter).all() for parameter in own):
@@ -38,13 +40,10 @@ def initialise(
     return warnings
 
 
-def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters that the surgery made; a kept original layer is not among them."""
-    kept = getattr(module, "prefix_attn", None)
-    skip: set[int] = set()
-    if kept is not None and not isinstance(kept, PrefixAttention):
-        skip = {id(p) for p in kept.parameters()}
-    return (p for p in module.parameters() if id(p) not in skip)
+def _own_parameters(module: nn.Module, old: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters that the surgery made; those of the old layer that it kept are not among them."""
+    kept = {id(parameter) for parameter in old.parameters()}
+    return (parameter for parameter in module.parameters() if id(parameter) not in kept)
 
 
 def paper_init(
@@ -53,7 +52,7 @@ def paper_init(
     """As published: offsets and aggregation weights zero, Xavier-uniform projections."""
     del planned, found
     with _seeded(generator):
-        module.dcn.reset_parameters()
+        getattr(module, "dcn", module).reset_parameters()
     if getattr(module, "bias", None) is not None:
         nn.init.zeros_(module.bias)
     return ()
@@ -63,10 +62,11 @@ def transfer_init(
     module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Copy what the old layer holds: a kernel onto sampling points, or V and output projections."""
-    if module.dcn.dw_kernel_size is not None:
+    dcn = getattr(module, "dcn", module)
+    if getattr(dcn, "offset_mask_dw", None) is not None:
         with _seeded(generator):
-            module.dcn.offset_mask_dw.reset_parameters()
-    return ROLES[planned.site.role].transfer(module, planned, found, generator)
+            dcn.offset_mask_dw.reset_parameters()
+    return ADAPTERS[planned.module.type].transfer(module, planned, found, generator)
 
 
 _METHODS = {"paper": paper_init, "transfer": transfer_init}

@@ -20,7 +20,7 @@ class ModuleSpec:
     """All that is needed to build a replacement again: the adapter's name and its arguments."""
 
     type: str
-    """``depthwise`` or ``tokens``: which adapter of `dcnify.nn` stands at the site."""
+    """``depthwise``, ``tokens``, ...: what stands at the site; see `dcnify.surgery.roles`."""
     args: dict[str, Any]
 
 
@@ -62,6 +62,8 @@ class Plan:
     """Sites that each of the recipe's swaps took, by name."""
     notes: tuple[str, ...] = ()
     """Parts of the recipe that touched nothing."""
+    trims: tuple[str, ...] = ()
+    """Linear layers that lose their bias, which the target architecture does not have."""
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
@@ -88,6 +90,7 @@ class Plan:
                 skipped=tuple(Skipped(**item) for item in data["skipped"]),
                 hits=data["hits"],
                 notes=tuple(data["notes"]),
+                trims=tuple(map(str, data.get("trims", ()))),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a dcnify plan: {error!r}") from None

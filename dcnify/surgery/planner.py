@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from dcnify.graph.find import Found, find
 from dcnify.graph.site import Site
 from dcnify.nn import PrefixAttention
 from dcnify.surgery.build import build, get
+from dcnify.surgery.flash import Like, like, trims
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
 
@@ -43,14 +45,18 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
 
     selection = select(recipe, found.sites)
     chosen = {site.path for site, _ in selection.chosen}
+    likes = _likes(model, selection.chosen)
     swaps: list[PlannedSwap] = []
+    trimmed: list[str] = []
     skipped = [Skipped(*item) for item in selection.skipped]
     for site, swap in selection.chosen:
         outer = next((p for p in chosen if site.path.startswith(p + ".")), None)
         if outer is not None:
             skipped.append(Skipped(site.path, site.role, f"inside {outer}, which is swapped"))
         else:
-            swaps.append(_planned(model, found, site, swap))
+            swaps.append(_planned(model, found, site, swap, likes.get(swap.name)))
+            if swap.name in likes:
+                trimmed += trims(model, likes[swap.name], [site])
     return Plan(
         recipe=recipe.name,
         input_shape=found.capture.example_shape,
@@ -58,11 +64,25 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
         skipped=tuple(skipped),
         hits=dict(selection.hits),
         notes=selection.notes,
+        trims=tuple(trimmed),
     )
 
 
-def _planned(model: nn.Module, found: Found, site: Site, swap: Swap) -> PlannedSwap:
-    spec, notes = resolve(found, site, swap.replace)
+def _likes(model: nn.Module, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Like]:
+    """By swap that names an architecture: which it is, given all the sites that the swap takes."""
+    taken: dict[str, list[Site]] = {}
+    wanted: dict[str, str] = {}
+    for site, swap in chosen:
+        if swap.replace.like is not None:
+            taken.setdefault(swap.name, []).append(site)
+            wanted[swap.name] = swap.replace.like
+    return {name: like(wanted[name], model, sites) for name, sites in taken.items()}
+
+
+def _planned(
+    model: nn.Module, found: Found, site: Site, swap: Swap, alike: Like | None
+) -> PlannedSwap:
+    spec, notes = resolve(found, site, swap.replace, alike)
     original = get(model, site.path)
     try:
         module = build(spec, original=_meta_twin(original))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from dcnify.errors import InputError
 from dcnify.graph.find import Found
 from dcnify.graph.site import Site
+from dcnify.surgery.flash import Like
 from dcnify.surgery.plan import ModuleSpec
-from dcnify.surgery.roles import ROLES
+from dcnify.surgery.roles import REPLACEMENTS
 
 if TYPE_CHECKING:
     from dcnify.recipe import Replace
@@ -18,8 +19,20 @@ LARGEST_KERNEL = 63
 """Beyond any published kernel; the offset projection grows with its square."""
 
 
-def resolve(found: Found, site: Site, replace: Replace) -> tuple[ModuleSpec, tuple[str, ...]]:
-    """The module for ``site``, and notes on what was adapted to it."""
+def resolve(
+    found: Found, site: Site, replace: Replace, like: Like | None = None
+) -> tuple[ModuleSpec, tuple[str, ...]]:
+    """The module for ``site``, and notes on what was adapted to it.
+
+    ``like`` is the published architecture whose layer is wanted, where the recipe names one.
+    """
+    role = REPLACEMENTS[site.role, replace.with_]
+    if replace.with_ != "dcnv4":
+        args, notes = role.arguments(found, site, site.kernel, replace)
+        return ModuleSpec(role.adapter, args), notes
+    if like is not None:
+        own, notes = role.arguments(found, site, site.kernel, replace)
+        return ModuleSpec(role.adapter, {**like.arguments(found, site), **own}), notes
     width = group_width(site.channels, replace.group_channels)
     notes: list[str] = []
     if width != replace.group_channels:
@@ -38,7 +51,6 @@ def resolve(found: Found, site: Site, replace: Replace) -> tuple[ModuleSpec, tup
         "center_feature_scale": replace.center_feature_scale,
         "pointwise": replace.pointwise,
     }
-    role = ROLES[site.role]
     if max(kernel) > LARGEST_KERNEL:
         raise InputError(f"kernel_size {max(kernel)} at {site.path}: at most {LARGEST_KERNEL}")
     own, more = role.arguments(found, site, kernel, replace)

@@ -32,8 +32,11 @@ class OutputFidelity:
 
     sqnr_db: float
     cosine: float
-    top1_agreement: float
+    top1_agreement: float | None
+    """None where the output is no vector of classes."""
     images: int
+    relative_error: float = 0.0
+    """Norm of the difference over norm of the original's output."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The roles that can be swapped: what stands at a site of each, and how it inherits.
+"""What can stand at a site of each role, and how it inherits.
 
 A new role adds its finder to `dcnify.graph.find`, its adapter to `dcnify.nn`, a file like
 ``depthwise.py`` beside this one, and a line here.
@@ -6,7 +6,7 @@ A new role adds its finder to `dcnify.graph.find`, its adapter to `dcnify.nn`, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,38 +14,41 @@ import torch
 from torch import nn
 
 from dcnify.graph.find import Found
-from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
-from dcnify.surgery import attention, depthwise
+from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
+from dcnify.surgery import attention, dcnv3, depthwise
 from dcnify.surgery.plan import Arguments, PlannedSwap
 
 Transfer = Callable[[Any, PlannedSwap, Found, torch.Generator], tuple[str, ...]]
+Calibrate = Callable[[Any, nn.Module, Sequence[torch.Tensor]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Role:
-    """How the surgery treats one role."""
+class Replacement:
+    """How the surgery treats one kind of replacement at sites of one role."""
 
     adapter: str
     """Name of the adapter in plans."""
-    module: type[nn.Module]
+    module: Callable[..., nn.Module]
     arguments: Callable[..., Arguments]
     """(found, site, kernel, replace) to the adapter's arguments beyond `DCNv4`'s own."""
     transfer: Transfer
     """The init method ``transfer``; returns warnings."""
+    calibrate: Calibrate | None = None
+    """The init method ``calibrate``: (module, old layer, what the old layer is given)."""
     always: Callable[[Any, PlannedSwap, Found], None] | None = None
     """What is carried over whatever the init method."""
     takes_original: bool = False
-    """Whether the adapter may keep the replaced layer."""
+    """Whether the adapter may keep the replaced layer, or parts of it."""
 
 
-ROLES = {
-    "depthwise_conv": Role(
+REPLACEMENTS = {
+    ("depthwise_conv", "dcnv4"): Replacement(
         adapter="depthwise",
         module=DepthwiseDCNv4,
         arguments=depthwise.arguments,
         transfer=depthwise.transfer,
     ),
-    "attention": Role(
+    ("attention", "dcnv4"): Replacement(
         adapter="tokens",
         module=TokenDCNv4,
         arguments=attention.arguments,
@@ -53,5 +56,20 @@ ROLES = {
         always=attention.carry_prefix,
         takes_original=True,
     ),
+    ("dcnv3", "dcnv4"): Replacement(
+        adapter="dcnv4",
+        module=dcnv3.layer,
+        arguments=dcnv3.arguments,
+        transfer=dcnv3.transfer,
+        calibrate=dcnv3.calibrate,
+    ),
+    ("dcnv3", "fused_dcnv3"): Replacement(
+        adapter="fused_dcnv3",
+        module=FusedDCNv3,
+        arguments=dcnv3.fused_arguments,
+        transfer=dcnv3.fuse,
+        takes_original=True,
+    ),
 }
-ADAPTERS = {role.adapter: role for role in ROLES.values()}
+"""By role, and what the recipe puts in its place."""
+ADAPTERS = {one.adapter: one for one in REPLACEMENTS.values()}

@@ -71,11 +71,19 @@ def result_table(result: ConvertResult) -> list[Any]:
     parts: list[Any] = [table]
     output = result.report.output
     if output is not None:
+        agreed = ""
+        if output.top1_agreement is not None:
+            agreed = f", top-1 agreement {output.top1_agreement:.0%}"
         parts.append(
-            f"output: SQNR {output.sqnr_db:.2f} dB, cosine {output.cosine:.4f}, top-1 agreement "
-            f"{output.top1_agreement:.0%} on {output.images} images "
+            f"output: relative error {output.relative_error:.1e}, SQNR {output.sqnr_db:.2f} dB, "
+            f"cosine {output.cosine:.4f}{agreed} on {output.images} images "
             f"({result.report.images['origin']})"
         )
+    calibrated = result.report.images.get("calibrated_on")
+    if calibrated:
+        parts.append(f"calibrated on {calibrated} others of them")
+    if result.recipe.certify is not None and output is not None:
+        parts.append(f"certified: relative error at most {result.recipe.certify.relative_error:g}")
     before, after = result.report.parameters
     parts.append(f"parameters: {_count(before)} -> {_count(after)}")
     parts += [f"warning: {text}" for text in result.report.warnings]
@@ -103,6 +111,8 @@ def _totals(plan: Plan) -> str:
 
 def _role(swap: PlannedSwap) -> str:
     site = swap.site
+    if site.role == "dcnv3":
+        return f"dcnv3 {site.kernel[0]}x{site.kernel[1]} G{site.groups}"
     if site.kernel:
         stride = f" /{site.stride[0]}" if site.stride and site.stride != (1, 1) else ""
         return f"dw conv {site.kernel[0]}x{site.kernel[1]}{stride}"
@@ -112,6 +122,8 @@ def _role(swap: PlannedSwap) -> str:
 
 def _module(swap: PlannedSwap) -> str:
     args = swap.module.args
+    if swap.module.type == "fused_dcnv3":
+        return "the same, fused"
     kernel = "x".join(str(k) for k in args["kernel_size"])
     text = f"DCNv4 {kernel} G{args['groups']}"
     if args.get("dw_kernel_size"):

@@ -89,8 +89,16 @@ def test_ls_lists_every_builtin(dcnify):
     assert code == 0
     assert builtin("mobilenet").summary in out
     rows = json.loads(dcnify("recipe", "ls", "--json")[1])
-    assert [row["name"] for row in rows] == ["convnext", "convnext-late", "mobilenet", "vit"]
-    assert rows[3]["sha256"] == Recipe.load("vit").sha256
+    names = [
+        "convnext",
+        "convnext-late",
+        "internimage-exact",
+        "internimage-flash",
+        "mobilenet",
+        "vit",
+    ]
+    assert [row["name"] for row in rows] == names
+    assert rows[5]["sha256"] == Recipe.load("vit").sha256
 
 
 def test_show_prints_the_file_or_what_it_means(dcnify):

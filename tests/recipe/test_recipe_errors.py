@@ -64,7 +64,7 @@ def test_the_recipe_these_tests_break_is_good():
             "description: Late stages only.",
             "finetune: {epochs: 3}",
             "recipe.yaml:3:1: unknown key 'finetune'; the keys of a recipe are version, name, "
-            "description, input, swaps",
+            "description, input, swaps, certify",
         ),
         (
             "where: {kernel: 7, stride: 1}",
@@ -138,23 +138,24 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
         (
             "role: depthwise_conv",
             "role: atention",
-            "8:13: swaps.late.select.role: expected 'depthwise_conv' or 'attention', "
+            "8:13: swaps.late.select.role: expected 'depthwise_conv', 'attention' or 'dcnv3', "
             "got 'atention', did you mean 'attention'?",
         ),
         (
             "[{method: transfer}]",
             "fit",
-            "18:11: swaps.late.init: expected 'paper' or 'transfer', got 'fit'",
+            "18:11: swaps.late.init: expected 'paper', 'transfer' or 'calibrate', got 'fit'",
         ),
         (
             "[{method: transfer}]",
-            "[paper, {method: calibrate}]",
-            "18:28: swaps.late.init.1.method: expected 'paper' or 'transfer', got 'calibrate'",
+            "[paper, {method: calibrated}]",
+            "18:28: swaps.late.init.1.method: expected 'paper', 'transfer' or 'calibrate', "
+            "got 'calibrated', did you mean 'calibrate'?",
         ),
         (
             "[{method: transfer}]",
             "5",
-            "18:11: swaps.late.init: expected 'paper' or 'transfer', got 5",
+            "18:11: swaps.late.init: expected 'paper', 'transfer' or 'calibrate', got 5",
         ),
         (
             "{kernel: 7, stride: 1}",
@@ -222,7 +223,8 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
         (
             "with: dcnv4",
             "with: dcnv3",
-            "15:13: swaps.late.replace.with: expected 'dcnv4', got 'dcnv3', did you mean 'dcnv4'?",
+            "15:13: swaps.late.replace.with: expected 'dcnv4' or 'fused_dcnv3', got 'dcnv3', "
+            "did you mean 'dcnv4'?",
         ),
         (
             "pointwise: true",

@@ -18,7 +18,7 @@ def error_of(name: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["convnext", "convnext-late", "mobilenet", "vit"])
+@pytest.mark.parametrize("name", list(builtins()))
 def test_every_builtin_loads_under_its_own_name_and_begins_with_a_summary(name):
     found = builtins()[name]
     assert Recipe.load(name).name == name
@@ -39,7 +39,8 @@ def test_the_builtins_select_what_they_are_named_for():
 def test_an_unknown_name_lists_the_nearest_and_all_builtins():
     assert error_of("convnxt") == (
         "no recipe 'convnxt', did you mean 'convnext'? Built in: convnext, convnext-late, "
-        "mobilenet, vit; a file needs its path, such as ./convnxt.yaml"
+        "internimage-exact, internimage-flash, mobilenet, vit; a file needs its path, such as "
+        "./convnxt.yaml"
     )
     with pytest.raises(InputError, match=r"no built-in recipe 'zzz'\. Built in: convnext,"):
         builtin("zzz")

@@ -1,0 +1,133 @@
+"""Run a model on several batches that stop together wherever a layer is about to be replaced.
+
+Fitting layers one after another, each to what the converted layers before it produce, would take as
+many passes from the start as there are layers. Here every batch goes through the model once: its
+pass waits at a layer until the new one has been fitted to what all batches bring, and goes on
+through that. A pass is a thread, of which one runs at a time; nothing depends on their timing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Replace = Callable[[str, list[Tensor]], nn.Module]
+"""(path of a layer, what each batch gives it) to the layer that goes on in its place."""
+
+
+class _Stopped(Exception):
+    """Another pass has failed, or nobody wants this one to go on."""
+
+
+class _Pass(threading.Thread):
+    def __init__(self, model: nn.Module, batch: Tensor) -> None:
+        super().__init__(daemon=True)
+        self.waits_at: str | None = None
+        self.given: Tensor | None = None
+        self.error: BaseException | None = None
+        self._model, self._batch = model, batch
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._stopped = False
+
+    def run(self) -> None:
+        self._go.acquire()
+        try:
+            if not self._stopped:
+                with torch.no_grad():
+                    self._model(self._batch)
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.waits_at = None
+            self._back.release()
+
+    def advance(self) -> None:
+        """Let it run to the next layer that waits, or to its end."""
+        self.waits_at = self.given = None
+        self._go.release()
+        self._back.acquire()
+        if self.error is not None:
+            raise self.error
+
+    def pause(self, path: str, given: Tensor) -> None:
+        """Called from within: wait for the layer at ``path``."""
+        self.waits_at, self.given = path, given
+        self._back.release()
+        self._go.acquire()
+        if self._stopped:
+            raise _Stopped
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self.is_alive():
+            self._go.release()
+            self.join()
+
+
+class _Gate(nn.Module):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.module: nn.Module | None = None
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.module is None:
+            current = threading.current_thread()
+            assert isinstance(current, _Pass)
+            current.pause(self.path, x)
+        return self.module(x, *args, **kwargs)
+
+
+def in_lockstep(
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    layers: Mapping[str, Iterable[str]],
+    replace: Replace,
+) -> None:
+    """Run ``model`` on every batch, asking ``replace`` for each layer when all have come to it.
+
+    A layer that runs more than once in a pass is replaced at the first time. The model holds its
+    own layers again afterwards, also if something fails.
+
+    Args:
+        model: in eval mode.
+        batches: (B, C, H, W) each.
+        layers: paths of layers whose first argument is a tensor; with each, its other paths.
+        replace: is called in the order in which the layers run.
+
+    Raises:
+        Whatever the model or ``replace`` raises.
+    """
+    gates = {path: _Gate(path) for path in layers}
+    places = {alias: gate for path, gate in gates.items() for alias in (path, *layers[path])}
+    old = {place: model.get_submodule(place) for place in places}
+    passes = [_Pass(model, batch) for batch in batches]
+    try:
+        for place, gate in places.items():
+            _put(model, place, gate)
+        for one in passes:
+            one.start()
+            one.advance()
+        while waiting := [one for one in passes if one.waits_at is not None]:
+            path = waiting[0].waits_at
+            here = [one for one in waiting if one.waits_at == path]
+            gates[path].module = replace(path, [one.given for one in here])
+            for one in here:
+                one.advance()
+    finally:
+        for one in passes:
+            if one.ident is not None:
+                one.stop()
+        for place, module in old.items():
+            _put(model, place, module)
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent)._modules[name] = module

@@ -1,0 +1,73 @@
+"""Ridge regression from streamed rows, with the penalty chosen on images that were left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PENALTIES = tuple(10.0**power for power in range(-5, 1))
+"""Relative to the mean square of the features."""
+
+
+class Ridge:
+    """The linear map W that takes features to targets, W x ≈ t, drawn towards ``prior``.
+
+    Only sums of products are kept, one set for each of two halves of the images: the penalty is the
+    one under which each half, fitted alone, predicts the other best. Neighbouring rows of an image
+    are much alike, so rows of one image are never on both sides.
+
+    Args:
+        prior: (outputs, features) where W is drawn to, in float64 on the CPU.
+    """
+
+    def __init__(self, prior: Tensor) -> None:
+        outputs, features = prior.shape
+        self.prior = prior
+        self._gram = [prior.new_zeros(features, features) for _ in range(2)]
+        self._cross = [prior.new_zeros(outputs, features) for _ in range(2)]
+        self._square = [0.0, 0.0]
+        self._rows = [0, 0]
+        self._images = 0
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Take in the rows of one image: (N, features) and (N, outputs)."""
+        half = self._images % 2
+        x, t = features.double().cpu(), targets.double().cpu()
+        left = t - x @ self.prior.T
+        self._gram[half] += x.T @ x
+        self._cross[half] += left.T @ x
+        self._square[half] += float(left.square().sum())
+        self._rows[half] += len(x)
+        self._images += 1
+
+    def solve(self) -> tuple[Tensor, float]:
+        """(outputs, features) W, and the share of the targets' square that it leaves unexplained.
+
+        The share, of what the prior leaves, is measured on images that W was not fitted to. Where
+        nothing is gained there, or there is only one image, W is the prior.
+        """
+        scale = sum(float(gram.diagonal().sum()) for gram in self._gram) / len(self._gram[0])
+        total = sum(self._square)
+        if not (min(self._rows) and total > 0 and scale > 0):
+            return self.prior.clone(), 1.0
+        errors = {penalty: self._left_out(penalty * scale) for penalty in PENALTIES}
+        penalty = min(errors, key=errors.__getitem__)
+        if errors[penalty] >= total:  # nothing carries over from image to image
+            return self.prior.clone(), 1.0
+        gram, cross = sum(self._gram), sum(self._cross)
+        return self.prior + _solved(gram, cross, 2 * penalty * scale), errors[penalty] / total
+
+    def _left_out(self, penalty: float) -> float:
+        error = 0.0
+        for fitted, other in ((0, 1), (1, 0)):
+            change = _solved(self._gram[fitted], self._cross[fitted], penalty)
+            explained = 2 * (change * self._cross[other]).sum()
+            explained -= ((change @ self._gram[other]) * change).sum()
+            error += self._square[other] - float(explained)
+        return error
+
+
+def _solved(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
+    """The minimiser of |W X - T|² + penalty·|W|², from X Xᵀ and T Xᵀ."""
+    penalised = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.cholesky_solve(cross.T, torch.linalg.cholesky(penalised)).T

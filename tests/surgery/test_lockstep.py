@@ -1,0 +1,85 @@
+"""Passes that stop together where a layer is to be replaced."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from dcnify.surgery.lockstep import in_lockstep
+
+
+class Chain(nn.Module):
+    def __init__(self, length: int = 3):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(length))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        self.seen.append(x)
+        return x
+
+
+BATCHES = [torch.full((2, 4), float(value)) for value in range(3)]
+PATHS = {"layers.0": (), "layers.2": ()}
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_each_layer_is_asked_for_once_in_order_with_what_every_batch_brings():
+    model, asked = Chain(), []
+
+    def replace(path, inputs):
+        asked.append((path, [float(x.mean()) for x in inputs]))
+        return Doubled()
+
+    kept = list(model.layers)
+    in_lockstep(model, BATCHES, PATHS, replace)
+    assert [path for path, _ in asked] == ["layers.0", "layers.2"]
+    assert asked[0][1] == [0.0, 1.0, 2.0]
+    for batch, y, brought in zip(BATCHES, model.seen, asked[1][1], strict=True):
+        middle = kept[1](2 * batch)
+        assert torch.allclose(y, 2 * middle)
+        assert brought == pytest.approx(float(middle.mean()), abs=1e-6)
+    assert list(model.layers) == kept
+
+
+@pytest.mark.parametrize("where", ["replace", "model"])
+def test_an_error_reaches_the_caller_and_leaves_the_model_as_it_was(where):
+    model = Chain()
+    kept, before = list(model.layers), threading.active_count()
+
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise ValueError("the model fails")
+
+    def replace(path, inputs):
+        if where == "replace":
+            raise ValueError("the fit fails")
+        return Failing()
+
+    with pytest.raises(ValueError, match="fails"):
+        in_lockstep(model, BATCHES, PATHS, replace)
+    assert list(model.layers) == kept
+    assert threading.active_count() == before
+
+
+def test_a_layer_that_runs_twice_is_replaced_at_the_first_time():
+    model, asked = Chain(1), []
+    model.layers.append(model.layers[0])
+
+    def replace(path, inputs):
+        asked.append(path)
+        return Doubled()
+
+    in_lockstep(model, BATCHES, {"layers.0": ("layers.1",)}, replace)
+    assert asked == ["layers.0"]
+    assert torch.equal(model.seen[1], 4 * BATCHES[1])
+    assert model.layers[0] is model.layers[1]
