@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 
+from dcnify.artifact.features import whole_names
 from dcnify.artifact.fit import Mismatch, Shapes, compare, shapes_of
 from dcnify.artifact.skeleton import Watch, on_meta
 from dcnify.artifact.timm_names import create
@@ -42,6 +43,7 @@ def fit(
     *,
     watch: Callable[[], Watch] | None = None,
     resize: bool = True,
+    part: bool = False,
 ) -> Fit:
     """Compare ``shapes`` with the timm model ``name``, adapting what ``args`` leaves open.
 
@@ -51,6 +53,8 @@ def fit(
         args: what is known of the arguments; never overruled.
         watch: makes a watch for one build on the meta device; see `on_meta`.
         resize: also try other image sizes.
+        part: the shapes are of a backbone that more was built on: prefer the model that gives
+            feature maps. It is tried last for others that only lack something.
 
     Returns:
         The fit, whose ``mismatch`` is empty on success. Otherwise the mismatch is that of the
@@ -64,9 +68,22 @@ def fit(
         all_args = {**extra, **args}
         build = lambda: create(name, all_args)  # noqa: E731
         want = shapes_of(on_meta(build, watch() if watch else None))
+        if all_args.get("features_only"):
+            want = {whole: want[own] for own, whole in whole_names(want, shapes).items()}
         read = tuple(f"{k}={v}" for k, v in extra.items() if k not in args)
         return Fit(name, all_args, read, compare(shapes, want))
 
+    def features() -> Fit | None:
+        try:
+            with_maps = {**args, "features_only": True}
+            return fit(name, shapes, with_maps, watch=watch, resize=resize)
+        except InputError:  # not every architecture has them
+            return None
+
+    whole = "features_only" not in args
+    maps = features() if part and whole else None
+    if maps and not maps.mismatch:
+        return maps
     best = attempt({})
     if not best.mismatch:
         return best
@@ -84,7 +101,10 @@ def fit(
                 break
             if not resized.mismatch:
                 return resized
-    return best
+    headless = known.get("num_classes") == 0 and not best.mismatch.unexpected
+    if headless and best.mismatch and whole and not part:
+        maps = features()
+    return min(best, maps or best, key=lambda tried: len(tried.mismatch))
 
 
 def head_and_stem(name: str, shapes: Shapes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 Shapes = dict[str, tuple[int, ...]]
 
+_LONGEST = 100
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
@@ -36,10 +38,40 @@ class Mismatch:
         if self.unexpected:
             parts.append(f"{len(self.unexpected)} unexpected ({_few(self.unexpected)})")
         if self.reshaped:
-            shown = [f"{n}: file {list(a)}, model {list(b)}" for n, a, b in self.reshaped[:2]]
+            shown = [
+                f"{_shown(n)}: file {list(a)}, model {list(b)}" for n, a, b in self.reshaped[:2]
+            ]
             more = ", ..." if len(self.reshaped) > 2 else ""
             parts.append(f"{len(self.reshaped)} of another shape ({', '.join(shown)}{more})")
         return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a file's names."""
+
+    prefix: str
+    """What the names start with in the file and not here."""
+    shapes: Shapes
+    left_out: tuple[str, ...] = ()
+    """Names of the file that are not of its backbone."""
+
+    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The file's ``tensors`` under the names of this reading."""
+        return {self._short(k): v for k, v in tensors.items() if self._short(k) in self.shapes}
+
+    def notes(self) -> list[str]:
+        """What was taken off the names and which tensors were left out, in words."""
+        notes = [f"took the prefix {self.prefix!r} off the names"] if self.prefix else []
+        if self.left_out:
+            counts = Counter(name.partition(".")[0] for name in self.left_out).most_common()
+            shown = ", ".join(f"{count} of {_shown(head)}" for head, count in counts[:4])
+            more = ", ..." if len(counts) > 4 else ""
+            notes.append(f"left out {len(self.left_out)} tensors beside it: {shown}{more}")
+        return notes
+
+    def _short(self, name: str) -> str | None:
+        return name.removeprefix(self.prefix) if name.startswith(self.prefix) else None
 
 
 def compare(have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]) -> Mismatch:
@@ -72,23 +104,31 @@ def without_wrappers(names: Iterable[str]) -> dict[str, str]:
     return cleaned
 
 
-def unprefixed(shapes: Shapes) -> Iterator[tuple[str, Shapes]]:
-    """``shapes`` as they are, then without each prefix that all names share, one part at a time.
+def readings(shapes: Shapes) -> Iterator[Reading]:
+    """The ways to read ``shapes``: as they are, then without what hides the model.
 
-    Yields:
-        (the prefix that was taken off, the shapes without it).
+    Prefixes that all names share go one part at a time. Where none is left and part of the names
+    lies under ``backbone.`` (a detector's, a segmenter's), these are read without the others.
     """
-    prefix = ""
-    yield prefix, shapes
+    prefix, left_out = "", ()
+    yield Reading(prefix, shapes)
     while True:
         heads = {name.partition(".")[0] for name in shapes}
+        if len(heads) > 1 and not left_out:
+            heads = {head for head in heads if head.endswith("backbone")}
+            left_out = tuple(n for n in shapes if n.partition(".")[0] not in heads)
+        shapes = {n: s for n, s in shapes.items() if n.partition(".")[0] in heads}
         if len(heads) != 1 or any("." not in name for name in shapes):
             return
         head = f"{heads.pop()}."
         prefix += head
         shapes = {name.removeprefix(head): shape for name, shape in shapes.items()}
-        yield prefix, shapes
+        yield Reading(prefix, shapes, left_out)
 
 
 def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
+    return ", ".join(map(_shown, names[:2])) + (", ..." if len(names) > 2 else "")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,20 +12,23 @@ import torch
 from torch import nn
 
 from dcnify.artifact.adapt import POSITIONAL, Fit, fit
-from dcnify.artifact.fit import Shapes, shapes_of, unprefixed
+from dcnify.artifact.fit import Reading, Shapes, readings, shapes_of
 from dcnify.artifact.original import renamed
+from dcnify.artifact.own_sizes import nearest_size, size_of
 from dcnify.artifact.rank import rank_model_files
 from dcnify.artifact.skeleton import Watch, on_meta
 from dcnify.artifact.timm_names import create
 from dcnify.errors import InputError
+from dcnify.models.checkpoints import configuration_of
 
 Progress = Callable[[int, int, str], None]
-Search = Callable[[str, Shapes, dict[str, Any], Callable[[], Watch]], Fit | None]
 
 # A model file whose source explains fewer of the identifiers than the best by this much is out.
 _CLOSE = 0.08
 # Parameters that may differ: classifier, stem, and what one position embedding brings.
 _STRANGERS = 12
+# Where the file has no head: that of InternImage-H is of 22.
+_STRANGERS_OF_HEAD = 24
 _LISTED = 8
 _NEAREST_AMONG = 25
 
@@ -38,6 +42,15 @@ class Identified:
     """What all names in the file start with and the model's do not."""
     examined: int
     """How many architectures were compared."""
+    sizes: dict[str, Any] = field(default_factory=dict)
+    """Arguments that make it another size than the name alone does."""
+    assumed: dict[str, Any] = field(default_factory=dict)
+    """Arguments whose values the weights do not tell."""
+
+    def __str__(self) -> str:
+        """As options of the command line."""
+        given = "".join(f" --model-arg {k}={_json(v)}" for k, v in self.sizes.items())
+        return f"--arch {self.fit.name}{given}"
 
 
 class _NotThis(Exception):
@@ -62,36 +75,95 @@ def identify(
     Raises:
         InputError: several architectures fit (they are listed), or none does (the nearest is).
     """
-    attempts = [_Attempt(prefix, inner, args) for prefix, inner in unprefixed(shapes)]
-    attempts.reverse()  # what names share is mostly a wrapper
+    attempts = _attempts(shapes, args)
+    found = _search(attempts, on_progress)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(_several(what, [one.fit.name for one in found]))
+    raise InputError(_none(what, shapes, attempts))
+
+
+def alternatives(shapes: Shapes) -> list[Identified]:
+    """All architectures that fit a file as `identify` compares them; where it fails, several."""
+    return _search(_attempts(shapes, {}), None)
+
+
+def _attempts(shapes: Shapes, args: dict[str, Any]) -> list[_Attempt]:
+    found = list(readings(shapes))
+    parts = [reading for reading in found if reading.left_out]  # no model of timm's has a neck
+    # What names share is mostly a wrapper.
+    return [_Attempt(reading, args) for reading in reversed(parts or found)]
+
+
+def _search(attempts: list[_Attempt], on_progress: Progress | None) -> list[Identified]:
     for search in (_as_it_is, _resized, _renamed):
         for attempt in attempts:
             fits = attempt.run(search, on_progress)
-            if len(fits) == 1:
-                return Identified(fits[0], attempt.prefix, len(attempt.names))
             if fits:
-                raise InputError(_several(what, [found.name for found in fits]))
-    raise InputError(_none(what, shapes, attempts))
+                count = len(attempt.names)
+                return [Identified(found, attempt.reading.prefix, count) for found in fits]
+    own = (_of_own_size(attempt) for attempt in attempts)
+    return [found for found in own if found][:1]
+
+
+def _of_own_size(attempt: _Attempt) -> Identified | None:
+    """An InternImage whose sizes no registered one has."""
+    read = configuration_of(attempt.shapes)
+    if read is None:
+        return None
+    name, sizes = nearest_size(read.args)
+    try:
+        watch = partial(attempt.watch, _STRANGERS_OF_HEAD)
+        found = attempt.fit(name, {**sizes, **attempt.args}, watch=watch)
+    except (_NotThis, InputError, OverflowError):
+        return None
+    if found.mismatch:
+        return None
+    assumed = {**read.assumed, "offset_scale": size_of(name, "offset_scale")}
+    assumed = {key: value for key, value in assumed.items() if key not in attempt.args}
+    return Identified(found, attempt.reading.prefix, len(attempt.names), sizes, assumed)
 
 
 class _Attempt:
     """The search for one reading of the file's names; each run narrows it down."""
 
-    def __init__(self, prefix: str, shapes: Shapes, args: dict[str, Any]) -> None:
-        self.prefix, self.shapes, self.args = prefix, shapes, args
-        self.names = _candidates(shapes)
+    def __init__(self, reading: Reading, args: dict[str, Any]) -> None:
+        self.reading, self.shapes, self.args = reading, reading.shapes, args
+        self.names = _candidates(self.shapes)
         self.left = self.names
         self._known = {
-            (name.rpartition(".")[2], _squeezed(shape)) for name, shape in shapes.items()
+            (name.rpartition(".")[2], _squeezed(shape)) for name, shape in self.shapes.items()
         }
 
-    def run(self, search: Search, on_progress: Progress | None) -> list[Fit]:
+    def fit(
+        self,
+        name: str,
+        args: dict[str, Any] | None = None,
+        *,
+        watch: Callable[[], Watch] | None = None,
+        resize: bool = False,
+    ) -> Fit:
+        """Compare the names with a timm model, giving up early."""
+        part = bool(self.reading.left_out)
+        return fit(
+            name,
+            self.shapes,
+            self.args if args is None else args,
+            watch=watch or (partial(self.watch, _STRANGERS_OF_HEAD) if part else self.watch),
+            resize=resize,
+            part=part,
+        )
+
+    def run(
+        self, search: Callable[[_Attempt, str], Fit | None], on_progress: Progress | None
+    ) -> list[Fit]:
         fits, left = [], []
         for done, name in enumerate(self.left):
             if on_progress:
                 on_progress(done, len(self.left), name)
             try:
-                found = search(name, self.shapes, self.args, self.watch)
+                found = search(self, name)
             except (_NotThis, InputError):
                 continue
             left.append(name)
@@ -111,17 +183,18 @@ def _candidates(shapes: Shapes) -> list[str]:
     return [name for score, names in ranked if score >= ranked[0][0] - _CLOSE for name in names]
 
 
-def _as_it_is(name: str, shapes: Shapes, args: dict[str, Any], watch) -> Fit:
-    return fit(name, shapes, args, watch=watch, resize=False)
+def _as_it_is(attempt: _Attempt, name: str) -> Fit:
+    return attempt.fit(name)
 
 
-def _resized(name: str, shapes: Shapes, args: dict[str, Any], watch) -> Fit:
-    return fit(name, shapes, args, watch=watch, resize=True)
+def _resized(attempt: _Attempt, name: str) -> Fit:
+    return attempt.fit(name, resize=True)
 
 
-def _renamed(name: str, shapes: Shapes, args: dict[str, Any], watch) -> Fit | None:
-    model = on_meta(lambda: create(name, args), watch())
-    empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+def _renamed(attempt: _Attempt, name: str) -> Fit | None:
+    args = attempt.args
+    model = on_meta(lambda: create(name, args), attempt.watch())
+    empty = {key: torch.empty(shape, device="meta") for key, shape in attempt.shapes.items()}
     out = renamed(name, empty, args, model)
     return fit(name, shapes_of(out), args, resize=False) if out else None
 
@@ -144,6 +217,10 @@ def _only_known(known: set[tuple[str, tuple[int, ...]]], strangers: int, count: 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape without ones: a linear layer may have been written as a 1x1 convolution."""
     return tuple(size for size in shape if size != 1)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _several(what: str, names: list[str]) -> str:
@@ -173,7 +250,7 @@ def _nearest(attempts: list[_Attempt], size: int) -> Fit | None:
                 strangers = _STRANGERS if everywhere else 10 * size
                 watch = partial(attempt.watch, strangers, depth=10)
                 try:
-                    tried = fit(name, attempt.shapes, attempt.args, watch=watch, resize=False)
+                    tried = attempt.fit(name, watch=watch)
                 except (_NotThis, InputError):
                     continue
                 differ = tried.mismatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,13 +13,15 @@ from torch import Tensor
 from dcnify.artifact.adapt import POSITIONAL, Fit, fit
 from dcnify.artifact.base import Base
 from dcnify.artifact.contents import Contents
-from dcnify.artifact.fit import shapes_of, unprefixed
-from dcnify.artifact.identify import Progress, identify
+from dcnify.artifact.features import whole_names
+from dcnify.artifact.fit import readings, shapes_of
+from dcnify.artifact.identify import Identified, Progress, alternatives, identify
 from dcnify.artifact.materialise import mismatch_of
 from dcnify.artifact.original import renamed
 from dcnify.artifact.skeleton import at_most, on_meta
 from dcnify.artifact.timm_names import create
 from dcnify.errors import InputError
+from dcnify.models import checkpoints
 
 _RENAMED = "names of the original repository, put into timm's by timm"
 
@@ -57,7 +60,7 @@ def match(
     """
     if arch and arch.startswith("python:"):
         return _match_own(contents, what, Base("python", arch.removeprefix("python:"), args))
-    notes: list[str] = []
+    contents, notes = _in_published_names(contents)
     said = (contents.arch or "").removeprefix("timm:")
     if said and (":" in said or not timm.is_model(said)):
         notes.append(f"the file names {said}, which is no timm architecture")
@@ -68,23 +71,56 @@ def match(
         notes.append(f"the file says it is {name}")
     elif not name:
         found = identify(shapes_of(contents.tensors), args, what, on_progress)
-        name = found.fit.name
-        notes.append(
-            f"inferred {name}, the only one of {found.examined} architectures compared whose "
-            "weights have these names and shapes"
-        )
+        name, args = found.fit.name, {**found.sizes, **args}
+        notes += _inferred(found)
     elif arch:
         if said and said != name:
             notes.append(f"--arch {name} wins over {said}, which the file names")
     else:
         notes.append(f"the file says it is {name}")
-    best, tensors, more = _named(name, contents, what, args)
+    try:
+        best, tensors, more = _named(name, contents, what, args)
+    except _DoesNotFit as error:
+        raise InputError(f"{error}{_did_you_mean(contents)}") from None
     notes += more
     if best.read:
         notes.append(f"read from the shapes: {', '.join(best.read)}")
     base = Base("timm", name, best.args)
     fitted, cast = _cast(tensors, base)
     return Match(base, fitted, (*notes, *cast))
+
+
+class _DoesNotFit(InputError):
+    """The architecture that was named has other weights."""
+
+
+def _in_published_names(contents: Contents) -> tuple[Contents, list[str]]:
+    """InternImage's Hugging Face port has names of its own for the same tensors."""
+    names = {name: checkpoints.renamed(name) for name in contents.tensors}
+    if all(name == published for name, published in names.items()):
+        return contents, []
+    tensors = {names[name]: value for name, value in contents.tensors.items()}
+    note = "names of InternImage's Hugging Face port, put into those of the original"
+    return dataclasses.replace(contents, tensors=tensors), [note]
+
+
+def _inferred(found: Identified) -> list[str]:
+    name = found.fit.name
+    if not found.sizes:
+        return [
+            f"inferred {name}, the only one of {found.examined} architectures compared whose "
+            "weights have these names and shapes"
+        ]
+    notes = [f"inferred an InternImage of sizes of its own: {found}"]
+    if found.assumed:
+        assumed = ", ".join(f"{key}={value}" for key, value in found.assumed.items())
+        notes.append(f"assumed {assumed}, not told by the weights: set with --model-arg")
+    return notes
+
+
+def _did_you_mean(contents: Contents) -> str:
+    found = alternatives(shapes_of(contents.tensors))
+    return f"; did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
 def _fits_hint(contents: Contents, what: str, args: dict[str, Any]) -> bool:
@@ -110,34 +146,53 @@ def _named(
     closest: Fit | None = None
     failed: InputError | None = None
     for number, attempt in enumerate(attempts):
-        for prefix, inner in unprefixed(shapes_of(contents.tensors)):
-            limit = 4 * len(inner) + 1000
+        for reading in readings(shapes_of(contents.tensors)):
+            limit = 4 * len(reading.shapes) + 1000
+            watch, part = partial(at_most, limit), bool(reading.left_out)
             try:
-                tried = fit(name, inner, attempt, watch=partial(at_most, limit))
+                tried = fit(name, reading.shapes, attempt, watch=watch, part=part)
             except OverflowError:
-                raise InputError(
-                    f"{name} has over {limit} parameters, {what} {len(inner)}"
+                raise _DoesNotFit(
+                    f"{name} has over {limit} parameters, {what} {len(reading.shapes)}"
                 ) from None
             except InputError as error:
                 failed = failed or error
                 break
             if not tried.mismatch:
-                notes = [f"took the prefix {prefix!r} off the names"] if prefix else []
+                notes = reading.notes()
                 if number:
                     notes.append("left out options in the file that its weights contradict")
-                tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
-                return tried, tensors, notes
+                tensors, more = _under_its_names(tried, reading.take(contents.tensors), args)
+                return tried, tensors, [*notes, *more]
             if closest is None or len(tried.mismatch) < len(closest.mismatch):
                 closest = tried
     if closest is None:
         raise failed or InputError(f"{what} does not fit {name}")
     model = on_meta(lambda: create(name, args))
-    for prefix, _ in unprefixed(shapes_of(contents.tensors)):
-        tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
+    for reading in readings(shapes_of(contents.tensors)):
+        tensors = reading.take(contents.tensors)
         out = renamed(name, tensors, args, model)
         if out is not None:
-            return fit(name, shapes_of(out), args), out, [_RENAMED, *_resampled(tensors, out)]
-    raise InputError(f"{what} does not fit {name}: {closest.mismatch}")
+            notes = [_RENAMED, *_resampled(tensors, out), *_dropped(tensors, out)]
+            return fit(name, shapes_of(out), args), out, [*reading.notes(), *notes]
+    raise _DoesNotFit(f"{what} does not fit {name}: {closest.mismatch}")
+
+
+def _under_its_names(
+    found: Fit, tensors: dict[str, Tensor], args: dict[str, Any]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A model that gives feature maps has names of its own for the weights of the whole one."""
+    if not found.args.get("features_only"):
+        return tensors, []
+    names = whole_names(shapes_of(on_meta(lambda: create(found.name, found.args))), tensors)
+    held = {own: tensors[whole] for own, whole in names.items() if whole in tensors}
+    note = "no classifier is with the weights: the model gives feature maps (features_only)"
+    return held, [] if args.get("features_only") else [note]
+
+
+def _dropped(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
+    count = len(given) - len(out)
+    return [f"renaming left out {count} of {len(given)} tensors"] if count > 0 else []
 
 
 def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
@@ -154,11 +209,12 @@ def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
 
 def _match_own(contents: Contents, what: str, base: Base) -> Match:
     first = None
-    for prefix, inner in unprefixed(shapes_of(contents.tensors)):
-        problem = mismatch_of(base.build, inner, own_code=True)
+    for reading in readings(shapes_of(contents.tensors)):
+        problem = mismatch_of(base.build, reading.shapes, own_code=True)
         if not problem:
-            tensors = {k.removeprefix(prefix): v for k, v in contents.tensors.items()}
-            return Match(base, tensors, (f"the architecture is {base}",))
+            tensors = reading.take(contents.tensors)
+            left_out = reading.notes() if reading.left_out else ()
+            return Match(base, tensors, (f"the architecture is {base}", *left_out))
         first = first or problem
     raise InputError(f"{what} does not fit {base}: {first}")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from dcnify.artifact.base import architecture_args
 from dcnify.artifact.contents import Contents, contents_of, is_numbers
 from dcnify.artifact.layout import CONFIG
+from dcnify.artifact.own_sizes import nearest_size
 from dcnify.artifact.reading import read_weights
 from dcnify.artifact.timm_names import first_line
 from dcnify.errors import InputError
+from dcnify.models import checkpoints
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _LARGEST = 64 * 2**20
@@ -29,6 +32,8 @@ def read_timm_folder(folder: Path) -> tuple[Path, Contents] | None:
         config = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {first_line(error)}") from None
+    if isinstance(config, dict) and config.get("model_type") == "internimage":
+        config = {**config, **_as_timm(config, file)}
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise InputError(f"{folder} is neither an artifact nor a timm model: see its {CONFIG}")
     if "dcnify" in config:
@@ -45,3 +50,13 @@ def read_timm_folder(folder: Path) -> tuple[Path, Contents] | None:
     saved = saved if isinstance(saved, dict) else config
     data = {k: tuple(saved[k]) for k in ("mean", "std") if is_numbers(saved.get(k), (int, float))}
     return weights, Contents(contents.tensors, config["architecture"], args, data, contents.notes)
+
+
+def _as_timm(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What timm would have written of a model of InternImage's Hugging Face port."""
+    try:
+        args = architecture_args(checkpoints.configuration_in(config))
+        name, sizes = nearest_size(args)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return {"architecture": name, "model_args": sizes}

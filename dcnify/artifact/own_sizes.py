@@ -1,0 +1,50 @@
+"""InternImages of sizes that no registered name has: the nearest name, and what differs from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from dcnify.models import FLASH, INTERN_IMAGE, InternImage
+
+_SIZES = {
+    **{f"intern_image_{size}": args for size, args in INTERN_IMAGE.items()},
+    **{f"flash_intern_image_{size}": args for size, args in FLASH.items()},
+}
+_DEFAULTS = {
+    name: parameter.default for name, parameter in inspect.signature(InternImage).parameters.items()
+}
+_TELLING = ("channels", "depths", "groups")
+
+
+def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The registered name that a configuration comes from, and those of ``args`` it has not.
+
+    That is the published model of the same channels, depths and groups, otherwise the smallest of
+    the same operator.
+
+    Args:
+        args: of `InternImage`.
+    """
+    family = {
+        name: {**_DEFAULTS, **sizes}
+        for name, sizes in _SIZES.items()
+        if sizes.get("core_op", "dcnv3") == args["core_op"]
+    }
+    same = (
+        name
+        for name, sizes in family.items()
+        if all(_plain(sizes[key]) == _plain(args.get(key)) for key in _TELLING)
+    )
+    name = next(same, next(iter(family)))
+    return name, {k: v for k, v in args.items() if _plain(v) != _plain(family[name].get(k))}
+
+
+def size_of(name: str, argument: str) -> Any:
+    """The value that a registered size has of an argument of `InternImage`."""
+    return _SIZES[name].get(argument, _DEFAULTS[argument])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
