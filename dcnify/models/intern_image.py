@@ -91,8 +91,9 @@ default_cfgs = generate_default_cfgs(
         "flash_intern_image_t.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_t_1k_224"),
         "flash_intern_image_s.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_s_1k_224"),
         "flash_intern_image_b.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_b_1k_224"),
+        # The link in the original's README, with "internimage", leads nowhere (its issue 73).
         "flash_intern_image_l.ogvl_in22k_ft_in1k_384": _cfg(
-            "DCNv4", "flash_internimage_l_22kto1k_384", 384
+            "DCNv4", "flash_intern_image_l_22kto1k_384", 384
         ),
     }
 )
