@@ -37,6 +37,8 @@ def config_of(model: nn.Module, base: Base, data: Data) -> dict[str, Any]:
         if value is not None:
             pretrained[key] = value
     architecture = pretrained.pop("architecture", None) or base.name
+    if base.kind == "timm" and not base.name.startswith(architecture):
+        architecture = base.name  # it was converted into another architecture
     classes = getattr(model, "num_classes", base.args.get("num_classes"))
     config: dict[str, Any] = {"architecture": architecture}
     if isinstance(classes, int):

@@ -19,6 +19,7 @@ from dcnify.artifact.digest import sha256_file, sha256_tensors
 from dcnify.artifact.fit import Mismatch, shapes_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, PLAN, RECIPE, REPORT, WEIGHTS
 from dcnify.artifact.materialise import mismatch_of, tied
+from dcnify.artifact.rebased import rebased
 from dcnify.artifact.record import sha256_text
 from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
@@ -59,6 +60,7 @@ def save(
     target = check_output(path, overwrite)
     plan = _whole_plan(result.plan, source)
     base = _verified_base(result.model, plan, base or (source.base if source else None))
+    base = rebased(base, result.model)
     state = {k: v for k, v in result.model.state_dict().items() if isinstance(v, Tensor)}
     extra = _unreproducible_buffers(result.model, base, plan, state)
     kept, aliases = without_aliases({**state, **extra})

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import fx
+from torch.utils.flop_counter import flop_registry
 
 from dcnify.graph.axis_rules import operation
 
@@ -20,6 +21,9 @@ def _flops(node: fx.Node) -> int:
     name, value = operation(node), node.meta.get("val")
     if node.op != "call_function" or not isinstance(value, torch.Tensor):
         return 0
+    if getattr(node.target, "namespace", "") == "dcnify":
+        given = fx.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
+        return flop_registry[node.target.overloadpacket](*given[0], **given[1], out_val=value)
     shapes = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if _is_tensor(n)]
     if name == "einsum" and "->" in node.args[0]:
         terms = node.args[0].replace(" ", "").split("->")[0].split(",")

@@ -83,7 +83,6 @@ class InternImage(nn.Module):
         _check(core_op, depths, groups, layer_scale, res_post_norm)
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate = drop_rate
-        self.core_op = core_op
         layer = {"offset_scale": offset_scale, "dw_kernel_size": dw_kernel_size}
         layer |= {"center_feature_scale": center_feature_scale, "remove_center": remove_center}
         if core_op == "dcnv4":

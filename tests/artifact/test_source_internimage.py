@@ -360,3 +360,37 @@ def test_an_absurd_folder_of_the_port_does_no_harm(tmp_path, args):
 )
 def test_absurd_shapes_are_refused_before_memory_is_taken(tmp_path, change):
     said_of(saved(tmp_path, {**tiny().state_dict(), **change}))
+
+
+def flash_result(**options):
+    torch.manual_seed(0)
+    model = timm.create_model("intern_image_s", **{**TINY, **options}).eval()
+    image = torch.randn(4, 3, 64, 64)
+    return dcnify.convert(model, dcnify.Recipe.load("internimage-flash"), image[:1], image)
+
+
+def test_what_became_a_flash_model_is_saved_as_one(tmp_path):
+    result = flash_result()
+    dcnify.save(result, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architecture"] == "flash_intern_image_s"
+    assert config["dcnify"]["base"]["name"] == "flash_intern_image_s"
+    loaded = dcnify.load(tmp_path / "out")
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), result.model(image))
+    weights = str(tmp_path / "out" / "model.safetensors")
+    plain = timm.create_model("flash_intern_image_s", checkpoint_path=weights, **TINY).eval()
+    with torch.no_grad():
+        assert torch.equal(plain(image), result.model(image))
+
+
+def test_an_exact_conversion_keeps_its_base_and_loads_again(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("intern_image_h", **TINY, post_norm_block_ids=(1,)).eval()
+    image = torch.randn(2, 3, 64, 64)
+    result = dcnify.convert(model, dcnify.Recipe.load("internimage-exact"), image[:1], image)
+    dcnify.save(result, tmp_path / "out.pt")
+    loaded = dcnify.load(tmp_path / "out.pt")
+    with torch.no_grad():
+        assert torch.equal(loaded(image), result.model(image))

@@ -280,6 +280,14 @@ def test_plain_dcnv4_with_other_points_starts_as_an_average():
     assert torch.isfinite(outputs(model)).all()
 
 
+def test_both_kinds_of_layer_are_counted_alike():
+    model = model_of("intern_image_t")
+    plan = dcnify.plan(model, dcnify.Recipe.load(EXACT), IMAGES[:1])
+    for swap in plan.swaps:
+        grown = swap.flops / swap.site.flops  # rows of offsets are filled up to a multiple of 8
+        assert 1 <= grown < 1.1
+
+
 def test_a_plan_with_trims_survives_json():
     model = model_of("intern_image_t")
     plan = dcnify.plan(model, dcnify.Recipe.load(FLASH), IMAGES[:1])
