@@ -69,4 +69,5 @@ def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Modul
         data = apply_data(model, record.config)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
-    return model.eval(), data
+    model.eval()
+    return model, data

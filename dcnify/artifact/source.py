@@ -185,7 +185,8 @@ def _source(
         sha256 = sha256_tensors(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         )
-    return Source(model.eval(), base, spec, sha256, notes, size, mean, std)
+    model.eval()
+    return Source(model, base, spec, sha256, notes, size, mean, std)
 
 
 def _in_memory(path: Path, held: Any, use_ema: bool, trust_pickle: bool) -> Contents:

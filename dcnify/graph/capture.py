@@ -127,7 +127,8 @@ def capture(model: nn.Module, example: torch.Tensor, prepare: Prepare | None = N
     Raises:
         InputError: the model refuses the example, or cannot be exported.
     """
-    twin = _twin(model).eval()
+    twin = _twin(model)
+    twin.eval()  # not chained: some classes' own train() returns nothing
     refused = prepare(twin) if prepare is not None else {}
     calls: dict[str, list[Call]] = defaultdict(list)
     for path, module in twin.named_modules():

@@ -81,6 +81,7 @@ class InternImage(nn.Module):
     ) -> None:
         super().__init__()
         _check(core_op, depths, groups, layer_scale, res_post_norm)
+        _check_block_ids(post_norm_block_ids, depths)
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate = drop_rate
         layer = {"offset_scale": offset_scale, "dw_kernel_size": dw_kernel_size}
@@ -306,3 +307,13 @@ def _check(
         raise InputError(f"depths {tuple(depths)} and groups {tuple(groups)} differ in length")
     if layer_scale is not None and res_post_norm:
         raise InputError("layer_scale and res_post_norm do not go together")
+
+
+def _check_block_ids(block_ids: Sequence[int], depths: Sequence[int]) -> None:
+    deep = depths[2] if len(depths) > 2 else 0
+    wrong = [number for number in block_ids if not 0 <= number < deep]
+    if wrong or len(set(block_ids)) != len(block_ids):
+        raise InputError(
+            f"post_norm_block_ids {tuple(block_ids)} must be different blocks of the third level, "
+            f"which has {deep}"
+        )

@@ -111,7 +111,9 @@ def configuration_of(shapes: Mapping[str, tuple[int, ...]]) -> Configuration | N
     assumed: dict[str, Any] = {"post_norm": not after_too} if centred else {}
     args["post_norm"] = "levels.0.norm.0.weight" not in shapes
     if norms:
-        assumed["post_norm_block_ids"] = [6 * k + 5 for k in range(norms)]
+        # Every sixth block, as published; in a model too shallow for that, at even distances.
+        apart = 6 if 6 * norms <= depths[2] else depths[2] / norms
+        assumed["post_norm_block_ids"] = [round(apart * (k + 1)) - 1 for k in range(norms)]
     return Configuration({**args, **assumed}, assumed)
 
 

@@ -106,6 +106,10 @@ class TheirModel(nn.Module):
                 nn.init.normal_(module.mask.weight, std=0.5)
         self.eval()
 
+    def train(self, mode=True):
+        """As frameworks write it that freeze layers: without returning the model."""
+        super().train(mode)
+
     def forward(self, x):
         x = self.stem(x).permute(0, 2, 3, 1)
         maps = []
