@@ -8,6 +8,7 @@ import difflib
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ _ZIP = b"PK\x03\x04"
 def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False) -> Any:
     """What a ``.pt``, ``.pth`` or ``.safetensors`` file holds, on the CPU.
 
-    The format is told by the content, not by the name. Of Python's own objects only
-    `argparse.Namespace` is let in: it is plain data, and timm's training script stores one.
+    The format is told by the content, not by the name. Of Python's own objects only plain data is
+    let in: the `argparse.Namespace` that timm's training script stores, and the settings of
+    InternImage's (`yacs.config.CfgNode`), which become a dict and need no yacs.
 
     Args:
         path: the file.
@@ -84,10 +86,14 @@ def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
 
 
+_PLAIN = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+"""Classes that are let in, and what stands for those of a package that need not be here."""
+
+
 def _torch_load(path: Path, is_zip: bool, trust_pickle: bool, mapped: bool) -> Any:
     options = {"weights_only": not trust_pickle, "mmap": is_zip and mapped}
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other pickle protocols; those fail below
             return torch.load(path, map_location="cpu", **options)
     except pickle.UnpicklingError as error:

@@ -1,6 +1,8 @@
 """InternImage's weights as its repositories and their users hold them, opened without a hint."""
 
 import json
+import sys
+import types
 
 import pytest
 import timm
@@ -394,3 +396,32 @@ def test_an_exact_conversion_keeps_its_base_and_loads_again(tmp_path):
     loaded = dcnify.load(tmp_path / "out.pt")
     with torch.no_grad():
         assert torch.equal(loaded(image), result.model(image))
+
+
+class CfgNode(dict):
+    """As yacs has it: what the original's training writes beside the weights."""
+
+    def __init__(self, entries):
+        super().__init__(entries)
+        self.__dict__["__immutable__"] = True
+
+
+def test_a_training_checkpoint_with_its_settings_opens_without_trusting_it(tmp_path, monkeypatch):
+    yacs = types.ModuleType("yacs.config")
+    yacs.CfgNode = CfgNode
+    monkeypatch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+    monkeypatch.setitem(sys.modules, "yacs.config", yacs)
+    monkeypatch.setattr(CfgNode, "__module__", "yacs.config")
+    model = tiny()
+    settings = CfgNode({"MODEL": CfgNode({"TYPE": "intern_image", "DEPTHS": [1, 2, 3, 1]})})
+    path = saved(tmp_path, {"model": model.state_dict(), "config": settings, "epoch": 299})
+    monkeypatch.delitem(sys.modules, "yacs.config")
+    monkeypatch.delitem(sys.modules, "yacs")
+    assert torch.equal(outputs(open_source(path).model), outputs(model))
+
+
+def test_norms_between_blocks_are_taken_to_be_at_even_distances(tmp_path):
+    model = tiny("intern_image_h", depths=[1, 1, 4, 1], post_norm_block_ids=[1, 3])
+    source = open_source(saved(tmp_path, model.state_dict()))
+    assert torch.equal(outputs(source.model), outputs(model))
+    assert any("assumed" in note and "post_norm_block_ids=[1, 3]" in note for note in source.notes)
