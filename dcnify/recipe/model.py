@@ -110,19 +110,19 @@ class Init(Part):
     starts as published: zero output, so only for training from scratch. ``calibrate``, after
     one of them, fits the new layer to the old one on images, without labels."""
     batches: Size | None = None
-    """``calibrate`` only: batches of images to look at, at most; 8 by default."""
+    """``calibrate`` only: batches of four images to look at, at most; 8 by default."""
+    steps: Count | None = None
+    """``calibrate`` only: steps of gradient descent on each layer, after what has a closed form;
+    100 by default, 0 for none."""
 
     @model_validator(mode="after")
-    def _batches_fit_method(self) -> Init:
-        if self.method == "calibrate":
-            if self.batches is None:
-                object.__setattr__(self, "batches", _BATCHES)
-        elif self.batches is not None:
-            raise refuse(f"only for method calibrate, not for {self.method}", at=("batches",))
+    def _options_fit_method(self) -> Init:
+        for key, usual in (("batches", 8), ("steps", 100)):
+            if self.method == "calibrate" and getattr(self, key) is None:
+                object.__setattr__(self, key, usual)
+            elif self.method != "calibrate" and getattr(self, key) is not None:
+                raise refuse(f"only for method calibrate, not for {self.method}", at=(key,))
         return self
-
-
-_BATCHES = 8
 
 
 def _step(value: object) -> object:
@@ -205,8 +205,8 @@ class Swap(Part):
         if methods[0] == "calibrate":
             words = "needs a start before it: transfer or paper"
             raise refuse(words, at=("init", 0))
-        if self.select.role != "dcnv3" or self.replace.with_ != "dcnv4":
-            words = "calibrate is only for role dcnv3, with: dcnv4"
+        if self.replace.with_ != "dcnv4":
+            words = f"with: {self.replace.with_} is exact, there is nothing to calibrate"
             raise refuse(words, at=("init", methods.index("calibrate")))
         return self
 

@@ -33,21 +33,20 @@ def calibrate(
     fresh: dict[str, nn.Module],
     batches: Sequence[torch.Tensor],
     progress: Progress | None = None,
-) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+) -> dict[str, torch.Tensor]:
     """Fit the modules ``fresh``, in the order in which they run, on images (B, C, H, W).
 
     The model runs with those that are fitted in place, and is as it was afterwards. Linear layers
     whose bias the plan takes away are made up for on the way.
 
     Returns:
-        The new weights of those linear layers by path, and warnings.
+        The new weights of those linear layers by path.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
     biased = {path: get(model, path) for path in plan.trims if _beside(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
-    warnings: list[str] = []
 
     def replace(path: str, inputs: list[torch.Tensor]) -> nn.Module:
         if path in biased:
@@ -58,7 +57,7 @@ def calibrate(
             fit = ADAPTERS[swaps[path].module.type].calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
-            warnings.extend(fit(fresh[path], old[path], inputs[: step["batches"]]))
+            fit(fresh[path], old[path], inputs[: step["batches"]], step["steps"])
         done.append(path)
         if progress is not None:
             progress("calibrating", len(done), len(swaps))
@@ -73,7 +72,7 @@ def calibrate(
     finally:
         for swap in others:
             put(model, swap, old[swap.site.path])
-    return weights, tuple(warnings)
+    return weights
 
 
 def _steps(swap: PlannedSwap) -> list[dict[str, Any]]:

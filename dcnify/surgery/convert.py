@@ -69,7 +69,6 @@ def convert(
         fresh, warnings = _new_modules(model, plan, found, seed, progress)
         clock.lap("init")
         wanted = BATCH * batches_wanted(plan)
-        wanted = BATCH * batches_wanted(plan)
         flops = _flops(found)
         batches, origin = fidelity_images(model, example, calibration, flops, wanted + wanted // 3)
         weights: dict[str, torch.Tensor] = {}
@@ -79,8 +78,7 @@ def convert(
                 warnings = (*warnings, words)
             if wanted:
                 batches, others = held_out(batches)
-                weights, more = calibrate(model, plan, fresh, others, progress)
-                warnings = (*warnings, *more)
+                weights = calibrate(model, plan, fresh, others, progress)
                 origin |= {"count": _images(batches), "calibrated_on": _images(others)}
                 clock.lap("calibrate")
             measured, outputs = measure_sites(model, fresh, batches, progress)

@@ -17,6 +17,7 @@ from dcnify.nn.dcnv3_parts import Dcnv3Parts, pack_, parts_of
 from dcnify.surgery.gate import shut_gate
 from dcnify.surgery.plan import Arguments, PlannedSwap
 from dcnify.surgery.ridge import Ridge
+from dcnify.surgery.teach import teach
 
 if TYPE_CHECKING:
     from dcnify.recipe import Replace
@@ -132,18 +133,19 @@ def _points(
 
 
 @torch.no_grad()
-def calibrate(module: DCNv4, old: nn.Module, inputs: Sequence[Tensor]) -> tuple[str, ...]:
+def calibrate(module: DCNv4, old: nn.Module, inputs: Sequence[Tensor], steps: int) -> None:
     """Fit the new layer to what the old one does with ``inputs``, batches of (B, H, W, C).
 
     First the linear that predicts offsets and weights, then the output projection, which takes up
-    what it can of the error that is left, the bias that DCNv4 may not have among it.
+    what it can of the error that is left, the bias that DCNv4 may not have among it; then ``steps``
+    of gradient descent on all of the layer.
     """
     parts = parts_of(old)
     if (module.num_points, module.groups) == (parts.sampling.num_points, parts.sampling.groups):
         _fit_points(module, parts, inputs)
     if not module.without_pointwise:
         _fit_output(module, parts, inputs)
-    return ()
+    teach(module, module.parameters(), parts.forward, inputs, steps)
 
 
 def _fit_points(module: DCNv4, parts: Dcnv3Parts, inputs: Sequence[Tensor]) -> None:

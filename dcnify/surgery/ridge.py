@@ -30,9 +30,15 @@ class Ridge:
         self._images = 0
 
     def add(self, features: Tensor, targets: Tensor) -> None:
-        """Take in the rows of one image: (N, features) and (N, outputs)."""
+        """Take in the rows of one image: (N, features) and (N, outputs).
+
+        Rows that are not finite tell nothing and are left out.
+        """
         half = self._images % 2
         x, t = features.double().cpu(), targets.double().cpu()
+        finite = torch.isfinite(x).all(1) & torch.isfinite(t).all(1)
+        if not finite.all():
+            x, t = x[finite], t[finite]
         left = t - x @ self.prior.T
         self._gram[half] += x.T @ x
         self._cross[half] += left.T @ x

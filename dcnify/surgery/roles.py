@@ -17,9 +17,10 @@ from dcnify.graph.find import Found
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
 from dcnify.surgery import attention, dcnv3, depthwise
 from dcnify.surgery.plan import Arguments, PlannedSwap
+from dcnify.surgery.teach import teach
 
 Transfer = Callable[[Any, PlannedSwap, Found, torch.Generator], tuple[str, ...]]
-Calibrate = Callable[[Any, nn.Module, Sequence[torch.Tensor]], tuple[str, ...]]
+Calibrate = Callable[[Any, nn.Module, Sequence[torch.Tensor], int], None]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Replacement:
     transfer: Transfer
     """The init method ``transfer``; returns warnings."""
     calibrate: Calibrate | None = None
-    """The init method ``calibrate``: (module, old layer, what the old layer is given)."""
+    """The init method ``calibrate``: (module, old layer, what that is given, steps of descent)."""
     always: Callable[[Any, PlannedSwap, Found], None] | None = None
     """What is carried over whatever the init method."""
     takes_original: bool = False
     """Whether the adapter may keep the replaced layer, or parts of it."""
+
+
+def _taught(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], steps: int) -> None:
+    """Teach the DCNv4 inside; what stands beside it for prefix tokens is exact already."""
+    bias = [] if getattr(module, "bias", None) is None else [module.bias]
+    teach(module, [*module.dcn.parameters(), *bias], old, inputs, steps)
 
 
 REPLACEMENTS = {
@@ -47,12 +54,14 @@ REPLACEMENTS = {
         module=DepthwiseDCNv4,
         arguments=depthwise.arguments,
         transfer=depthwise.transfer,
+        calibrate=_taught,
     ),
     ("attention", "dcnv4"): Replacement(
         adapter="tokens",
         module=TokenDCNv4,
         arguments=attention.arguments,
         transfer=attention.transfer,
+        calibrate=_taught,
         always=attention.carry_prefix,
         takes_original=True,
     ),

@@ -52,3 +52,11 @@ def test_rows_of_zeros_change_nothing():
     for _ in range(2):
         ridge.add(torch.zeros(5, 3), torch.ones(5, 2))
     assert torch.equal(ridge.solve()[0], ridge.prior)
+
+
+def test_rows_that_are_not_finite_are_left_out():
+    pairs = list(data(4, 50, 6, 3, noise=0))
+    for x, y, _truth in pairs:
+        x[3, 2], y[7, 1] = float("nan"), float("inf")
+    found, _left = fitted(torch.zeros(3, 6, dtype=torch.float64), pairs)
+    assert float((found - pairs[0][2]).norm() / pairs[0][2].norm()) < 1e-4

@@ -1,0 +1,129 @@
+"""Calibration: new layers learn from the old ones on images, without labels."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from models import tiny_convnext, tiny_vit
+from torch import nn
+
+import dcnify
+from dcnify.errors import InputError
+from dcnify.surgery.teach import teach
+
+_BLOBS = torch.randn(128, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+MANY = F.interpolate(_BLOBS, size=32, mode="bicubic")
+IMAGES = MANY[:48]
+
+
+def recipe(role: str, init: str, more: str = "") -> dcnify.Recipe:
+    return dcnify.Recipe.from_yaml(
+        "version: 1\nname: test\nswaps:\n"
+        f"  - {{name: all, select: {{role: {role}}}, init: {init}, "
+        f"replace: {{with: dcnv4, group_channels: 8}}{more}}}\n"
+    )
+
+
+CALIBRATE = "[transfer, {method: calibrate, batches: 9, steps: 60}]"
+
+
+@pytest.mark.parametrize(
+    ("make", "role"), [(tiny_convnext, "depthwise_conv"), (tiny_vit, "attention")]
+)
+def test_calibrated_layers_are_closer_on_images_that_were_left_out(make, role):
+    longer = CALIBRATE.replace("batches: 9, steps: 60", "batches: 24, steps: 200")
+    before = dcnify.convert(make(), recipe(role, "transfer"), MANY[:1], MANY[:32])
+    after = dcnify.convert(make(), recipe(role, longer), MANY[:1], MANY)
+    assert after.report.images["count"] == 32
+    assert after.report.images["calibrated_on"] == 96
+    pairs = zip(before.report.sites, after.report.sites, strict=True)
+    gained = [new.sqnr_db - old.sqnr_db for old, new in pairs]
+    assert min(gained) > 0
+    assert sum(gained) / len(gained) > 0.3
+
+
+def test_the_same_seed_and_images_give_the_same_bits():
+    made = []
+    for _ in range(2):
+        model = tiny_convnext()
+        dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES)
+        made.append(model.state_dict())
+    assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
+
+
+def test_what_required_a_gradient_still_does_and_holds_none():
+    model = tiny_convnext()
+    for parameter in model.stem.parameters():
+        parameter.requires_grad_(False)
+    wanted = {name: p.requires_grad for name, p in model.named_parameters()}
+    dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None, name
+        assert parameter.requires_grad == wanted.get(name, True), name
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_prefix_tokens_stay_exact_through_calibration():
+    model = tiny_vit()
+    old, seen = copy.deepcopy(model.blocks[0].attn), []
+    dcnify.convert(model, recipe("attention", CALIBRATE), IMAGES[:1], IMAGES)
+    new = model.blocks[0].attn
+    handle = new.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(IMAGES[:2])
+        handle.remove()
+        assert torch.allclose(new(seen[0])[:, :1], old(seen[0])[:, :1], atol=1e-5)
+
+
+def test_a_single_image_calibrates_without_being_told_to_stop():
+    model = tiny_convnext()
+    result = dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES[:1])
+    assert result.report.images["count"] == result.report.images["calibrated_on"] == 1
+
+
+def test_calibration_does_not_touch_a_norm_that_counts():
+    model = timm.create_model("mobilenetv3_small_050", num_classes=5).eval()
+    before = {name: b.clone() for name, b in model.named_buffers()}
+    dcnify.convert(
+        model.train(), recipe("depthwise_conv", "[transfer, calibrate]"), IMAGES[:1], IMAGES[:8]
+    )
+    assert model.training
+    assert all(torch.equal(before[name], b) for name, b in model.named_buffers())
+
+
+def test_teaching_never_leaves_a_layer_worse_than_it_found_it():
+    torch.manual_seed(0)
+    old, new = nn.Linear(6, 6), nn.Linear(6, 6)
+    inputs = [torch.randn(5, 6) for _ in range(4)]
+    before, after = teach(new, new.parameters(), old, inputs, steps=300)
+    assert after < 0.5 * before
+    again = copy.deepcopy(old)
+    assert teach(again, again.parameters(), old, inputs, steps=50) == (0.0, 0.0)
+    assert torch.equal(again.weight, old.weight)
+
+
+def test_zero_steps_change_nothing():
+    model, other = tiny_convnext(), tiny_convnext()
+    none = "[transfer, {method: calibrate, steps: 0}]"
+    dcnify.convert(model, recipe("depthwise_conv", none), IMAGES[:1], IMAGES)
+    dcnify.convert(other, recipe("depthwise_conv", "transfer"), IMAGES[:1], IMAGES)
+    mine, theirs = model.state_dict(), other.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("calibrate", "needs a start before it: transfer or paper"),
+        ("[transfer, {method: transfer, steps: 5}]", "only for method calibrate, not for transfer"),
+        ("[transfer, {method: calibrate, batches: 0}]", "init.1.batches"),
+        ("[transfer, {method: calibrate, steps: -1}]", "init.1.steps"),
+    ],
+)
+def test_a_calibration_that_cannot_run_is_refused(init, message):
+    with pytest.raises(InputError, match=message):
+        recipe("depthwise_conv", init)
