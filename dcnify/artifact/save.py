@@ -115,10 +115,12 @@ def _write_file(place: Path, config: dict, texts: dict[str, str], kept: dict[str
 
 def _whole_plan(plan: Plan, source: Source | None) -> Plan:
     """The swaps of an artifact that was converted again come before the new ones."""
-    earlier = source.plan.swaps if source and source.plan else ()
-    if not earlier or plan.swaps[: len(earlier)] == earlier:
+    earlier = source.plan if source else None
+    if earlier is None or plan.swaps[: len(earlier.swaps)] == earlier.swaps:
         return plan
-    return dataclasses.replace(plan, swaps=(*earlier, *plan.swaps))
+    return dataclasses.replace(
+        plan, swaps=(*earlier.swaps, *plan.swaps), trims=(*earlier.trims, *plan.trims)
+    )
 
 
 def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:

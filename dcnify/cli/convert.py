@@ -38,7 +38,8 @@ Count = Annotated[
         "--image-count",
         min=1,
         max=4096,
-        help="How many images to measure on; 2 to 8 photographs by default, or 16 of --images.",
+        help="How many images to measure on, and to calibrate on where the recipe does; 2 to 8 "
+        "photographs by default, or 16 of --images, and what the recipe asks for.",
         show_default=False,
     ),
 ]
@@ -69,6 +70,7 @@ def convert(
     from dcnify.artifact import check_output, save
     from dcnify.recipe import Recipe
     from dcnify.surgery import convert as run
+    from dcnify.surgery import images_wanted
 
     loaded = Recipe.load(recipe, overrides or ())
     check_output(output, overwrite)
@@ -76,7 +78,8 @@ def convert(
         opened = given.open(step)
         step("planning", 0, 1)
         example = given.example(opened, loaded.input)
-        batch = fidelity_images(images, opened, tuple(example.shape), image_count)
+        count = image_count or (images_wanted(loaded) if images else None)
+        batch = fidelity_images(images, opened, tuple(example.shape), count)
         result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
         step("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)

@@ -23,6 +23,7 @@ from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
 
 ROLE = "dcnv3"
+_FUSED = ".FusedDCNv3"
 
 
 def on_our_operator(model: nn.Module) -> dict[str, str]:
@@ -85,6 +86,8 @@ def find_dcnv3(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | Nea
     del axes  # the operator says all about itself
     found: list[tuple[fx.Node, Site | NearMiss]] = []
     for node in capture.operations():
+        if node.target is torch.ops.dcnify.dcnv4.default:
+            found += _fused_already(node)
         if node.target is not torch.ops.dcnify.dcnv3.default:
             continue
         stack = stack_of(node)
@@ -97,6 +100,14 @@ def find_dcnv3(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | Nea
     for path, reason in capture.refused.items():
         found.append((capture.image, NearMiss(path, ROLE, reason)))
     return found
+
+
+def _fused_already(node: fx.Node) -> list[tuple[fx.Node, NearMiss]]:
+    owners = (node.meta.get("nn_module_stack") or {}).values()
+    reason = "converted by internimage-exact already: start from the original"
+    return [
+        (node, NearMiss(path, ROLE, reason)) for path, owner in owners if owner.endswith(_FUSED)
+    ]
 
 
 def _classify(capture: Capture, node: fx.Node, key: str, path: str) -> Site | str:

@@ -62,7 +62,7 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
     mine: list[Site] = []
     nodes: dict[str, fx.Node] = {}
     for node, item in seen:
-        if _is_ours(node):
+        if _is_ours(node) and item.role != "dcnv3":
             near.append(NearMiss(item.path, item.role, "part of a DCNv4 that is already there"))
         elif isinstance(item, NearMiss):
             near.append(item)
@@ -76,6 +76,12 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
     spoiled = {(miss.path, miss.role) for miss in near}
     mine = [site for site in mine if (site.path, site.role) not in spoiled]
     paths = tuple(path for path, _ in model.named_modules(remove_duplicate=False) if path)
+    held = dict(model.named_modules(remove_duplicate=False))
+    near += [
+        NearMiss(site.path, site.role, "the model holds no module of this name: is a slice called?")
+        for site in mine
+        if site.path not in held
+    ]
     sites = _number_stages(_one_per_module(mine, model))
     return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured, model)
 

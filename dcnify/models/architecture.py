@@ -249,7 +249,8 @@ class InternImage(nn.Module):
     def _maps(self, x: Tensor, count: int) -> list[Tensor]:
         x = self.pos_drop(self.patch_embed(x))
         maps = []
-        for level in self.levels[:count]:
+        for number in range(count):  # a slice of them would go by other names in a captured graph
+            level = self.levels[number]
             x = level(x)
             maps.append(x)
             if level.downsample is not None and len(maps) < count:

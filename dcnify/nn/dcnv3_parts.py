@@ -178,6 +178,8 @@ class FusedDCNv3(nn.Module):
             self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias = parts.gate
         outputs = -(-self.sampling.offset_mask_channels // 8) * 8
         self.offset_mask = nn.Linear(parts.offset.in_features, outputs)
+        learns = parts.offset.weight.requires_grad or parts.mask.weight.requires_grad
+        self.offset_mask.requires_grad_(learns)
 
     def forward(self, x: Tensor) -> Tensor:
         queries = queries_of(self.dw_conv, x, self.sampling, self.centred)

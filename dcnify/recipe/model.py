@@ -102,6 +102,9 @@ class Replace(Part):
         return self
 
 
+_MOST = {"batches": 1024, "steps": 100_000}
+
+
 class Init(Part):
     """One step of how the new module inherits from the old."""
 
@@ -122,6 +125,8 @@ class Init(Part):
                 object.__setattr__(self, key, usual)
             elif self.method != "calibrate" and getattr(self, key) is not None:
                 raise refuse(f"only for method calibrate, not for {self.method}", at=(key,))
+            elif (getattr(self, key) or 0) > _MOST[key]:
+                raise refuse(f"at most {_MOST[key]}", at=(key,))
         return self
 
 
@@ -200,6 +205,8 @@ class Swap(Part):
     @model_validator(mode="after")
     def _init_can_run(self) -> Swap:
         methods = [step.method for step in self.init]
+        if self.replace.with_ == "fused_dcnv3" and methods != ["transfer"]:
+            raise refuse("with: fused_dcnv3 is exact and knows only transfer", at=("init",))
         if "calibrate" not in methods:
             return self
         if methods[0] == "calibrate":

@@ -1,6 +1,7 @@
 """Plan swaps, carry them out on a live model, and measure what they cost."""
 
 from dcnify.surgery.build import replay
+from dcnify.surgery.calibrate import images_wanted
 from dcnify.surgery.convert import convert
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan
@@ -16,6 +17,7 @@ __all__ = [
     "SiteFidelity",
     "Skipped",
     "convert",
+    "images_wanted",
     "plan",
     "replay",
 ]

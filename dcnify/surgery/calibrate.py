@@ -7,7 +7,7 @@ layer makes of that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,15 +15,25 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.surgery.build import get, put
 from dcnify.surgery.fidelity import Progress
+from dcnify.surgery.images import with_held_out
 from dcnify.surgery.lockstep import in_lockstep
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.roles import ADAPTERS
 from dcnify.surgery.trims import unbiased
 
+if TYPE_CHECKING:
+    from dcnify.recipe import Recipe
+
 
 def batches_wanted(plan: Plan) -> int:
     """How many batches of images the plan's calibration asks for; 0 if it has none."""
     return max((step["batches"] for swap in plan.swaps for step in _steps(swap)), default=0)
+
+
+def images_wanted(recipe: Recipe) -> int | None:
+    """Images that a recipe's calibration asks for, with those that are measured; None if none."""
+    steps = [step for swap in recipe.swaps for step in swap.init if step.method == "calibrate"]
+    return with_held_out(max(step.batches for step in steps)) if steps else None
 
 
 @torch.no_grad()
@@ -33,14 +43,14 @@ def calibrate(
     fresh: dict[str, nn.Module],
     batches: Sequence[torch.Tensor],
     progress: Progress | None = None,
-) -> dict[str, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Fit the modules ``fresh``, in the order in which they run, on images (B, C, H, W).
 
     The model runs with those that are fitted in place, and is as it was afterwards. Linear layers
     whose bias the plan takes away are made up for on the way.
 
     Returns:
-        The new weights of those linear layers by path.
+        The new weights of those linear layers by path, and warnings.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
     biased = {path: get(model, path) for path in plan.trims if _beside(path, swaps)}
@@ -72,7 +82,9 @@ def calibrate(
     finally:
         for swap in others:
             put(model, swap, old[swap.site.path])
-    return weights
+    idle = [path for path in (*swaps, *biased) if path not in done and path not in weights]
+    words = f"no image reached {len(idle)} layers, which are not calibrated: {', '.join(idle[:3])}"
+    return weights, (words,) if idle else ()
 
 
 def _steps(swap: PlannedSwap) -> list[dict[str, Any]]:

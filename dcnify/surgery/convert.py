@@ -18,7 +18,7 @@ from dcnify.graph.flops import node_flops
 from dcnify.surgery.build import build, get, put
 from dcnify.surgery.calibrate import batches_wanted, calibrate
 from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
-from dcnify.surgery.images import BATCH, Calibration, fidelity_images, held_out
+from dcnify.surgery.images import Calibration, fidelity_images, held_out, with_held_out
 from dcnify.surgery.init import initialise
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan_found
@@ -68,18 +68,20 @@ def convert(
         before = _count(model)
         fresh, warnings = _new_modules(model, plan, found, seed, progress)
         clock.lap("init")
-        wanted = BATCH * batches_wanted(plan)
-        flops = _flops(found)
-        batches, origin = fidelity_images(model, example, calibration, flops, wanted + wanted // 3)
+        wanted = with_held_out(batches_wanted(plan))
+        batches, origin = fidelity_images(model, example, calibration, _flops(found), wanted)
         weights: dict[str, torch.Tensor] = {}
         with running_here(model, example) as stand_ins:
             if stand_ins:
                 words = f"{stand_ins} layers do not run here; our operator ran in their place"
                 warnings = (*warnings, words)
             if wanted:
+                every = _images(batches)
                 batches, others = held_out(batches)
-                weights = calibrate(model, plan, fresh, others, progress)
+                weights, more = calibrate(model, plan, fresh, others, progress)
+                warnings = (*warnings, *more)
                 origin |= {"count": _images(batches), "calibrated_on": _images(others)}
+                origin["held_out"] = _images(batches) + _images(others) == every
                 clock.lap("calibrate")
             measured, outputs = measure_sites(model, fresh, batches, progress)
         plan, measured, more = _judge(plan, measured)

@@ -128,7 +128,10 @@ def measure_output(
         for handle in handles:
             handle.remove()
     if idle:
-        raise DcnifyError(f"the model runs the old {min(idle)}, which it also holds elsewhere")
+        raise DcnifyError(
+            f"the new {min(idle)} did not run: the model holds the old one elsewhere, or none of "
+            "the images gets there"
+        )
     sums, agree, images = Agreement(), 0, 0
     for a, b in zip(expected, outputs, strict=True):
         sums.add(a, b)

@@ -46,6 +46,7 @@ def fidelity_images(
         origin = "given"
     else:
         batches, origin = _photographs(model, example, flops, least)
+    batches = [batch for batch in batches if len(batch)]
     if not batches:
         raise InputError("no images to measure on: the calibration set is empty")
     for batch in batches:
@@ -55,6 +56,11 @@ def fidelity_images(
     size = "x".join(str(n) for n in batches[0].shape[1:])
     count = sum(len(batch) for batch in batches)
     return [b.to(example) for b in batches], {"origin": origin, "count": count, "size": size}
+
+
+def with_held_out(batches: int) -> int:
+    """How many images give that many batches to calibrate on, and a third as many to measure."""
+    return 4 * BATCH * batches // 3
 
 
 def held_out(batches: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -71,10 +71,18 @@ class _Pass(threading.Thread):
 
 
 class _Gate(nn.Module):
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, old: nn.Module) -> None:
         super().__init__()
         self.path = path
         self.module: nn.Module | None = None
+        self._old = [old]  # in a list: not a part of its own
+
+    def __getattr__(self, name: str) -> Any:
+        """Settings that the model reads of the layer are the old layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_old"][0], name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self.module is None:
@@ -104,7 +112,7 @@ def in_lockstep(
     Raises:
         Whatever the model or ``replace`` raises.
     """
-    gates = {path: _Gate(path) for path in layers}
+    gates = {path: _Gate(path, model.get_submodule(path)) for path in layers}
     places = {alias: gate for path, gate in gates.items() for alias in (path, *layers[path])}
     old = {place: model.get_submodule(place) for place in places}
     passes = [_Pass(model, batch) for batch in batches]
@@ -121,11 +129,11 @@ def in_lockstep(
             for one in here:
                 one.advance()
     finally:
+        for place, module in old.items():
+            _put(model, place, module)
         for one in passes:
             if one.ident is not None:
                 one.stop()
-        for place, module in old.items():
-            _put(model, place, module)
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -14,7 +14,8 @@ class Ridge:
 
     Only sums of products are kept, one set for each of two halves of the images: the penalty is the
     one under which each half, fitted alone, predicts the other best. Neighbouring rows of an image
-    are much alike, so rows of one image are never on both sides.
+    are much alike, so rows of one image are never on both sides, unless there is only one: then its
+    first rows and its last are the halves.
 
     Args:
         prior: (outputs, features) where W is drawn to, in float64 on the CPU.
@@ -27,6 +28,7 @@ class Ridge:
         self._cross = [prior.new_zeros(outputs, features) for _ in range(2)]
         self._square = [0.0, 0.0]
         self._rows = [0, 0]
+        self._first: tuple[Tensor, Tensor] | None = None
         self._images = 0
 
     def add(self, features: Tensor, targets: Tensor) -> None:
@@ -34,24 +36,36 @@ class Ridge:
 
         Rows that are not finite tell nothing and are left out.
         """
-        half = self._images % 2
         x, t = features.double().cpu(), targets.double().cpu()
         finite = torch.isfinite(x).all(1) & torch.isfinite(t).all(1)
         if not finite.all():
             x, t = x[finite], t[finite]
+        self._images += 1
+        if self._images == 1:
+            self._first = x, t
+            return
+        if self._first is not None:
+            self._count(0, *self._first)
+            self._first = None
+        self._count((self._images - 1) % 2, x, t)
+
+    def _count(self, half: int, x: Tensor, t: Tensor) -> None:
         left = t - x @ self.prior.T
         self._gram[half] += x.T @ x
         self._cross[half] += left.T @ x
         self._square[half] += float(left.square().sum())
         self._rows[half] += len(x)
-        self._images += 1
 
     def solve(self) -> tuple[Tensor, float]:
         """(outputs, features) W, and the share of the targets' square that it leaves unexplained.
 
         The share, of what the prior leaves, is measured on images that W was not fitted to. Where
-        nothing is gained there, or there is only one image, W is the prior.
+        nothing is gained there, W is the prior.
         """
+        if self._first is not None:
+            (x, t), self._first = self._first, None
+            for half, rows in enumerate((slice(len(x) // 2), slice(len(x) // 2, None))):
+                self._count(half, x[rows], t[rows])
         scale = sum(float(gram.diagonal().sum()) for gram in self._gram) / len(self._gram[0])
         total = sum(self._square)
         if not (min(self._rows) and total > 0 and scale > 0):

@@ -41,6 +41,9 @@ def plan_tables(plan: Plan) -> list[Any]:
     parts: list[Any] = [table, "", _totals(plan)]
     notes = sorted({note for swap in plan.swaps for note in swap.notes})
     parts += [f"note: {note}" for note in notes]
+    if plan.trims:
+        shown = ", ".join(plan.trims[:2]) + (", ..." if len(plan.trims) > 2 else "")
+        parts.append(f"note: {len(plan.trims)} linear layers lose their bias: {shown}")
     parts += [f"warning: {note}" for note in plan.notes]
     if plan.skipped:
         parts += ["", skipped_table(plan)]
@@ -80,8 +83,10 @@ def result_table(result: ConvertResult) -> list[Any]:
             f"({result.report.images['origin']})"
         )
     calibrated = result.report.images.get("calibrated_on")
-    if calibrated:
+    if calibrated and result.report.images["held_out"]:
         parts.append(f"calibrated on {calibrated} others of them")
+    elif calibrated:
+        parts.append("warning: calibrated and measured on the same single image")
     if result.recipe.certify is not None and output is not None:
         parts.append(f"certified: relative error at most {result.recipe.certify.relative_error:g}")
     before, after = result.report.parameters

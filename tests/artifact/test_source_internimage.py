@@ -425,3 +425,19 @@ def test_norms_between_blocks_are_taken_to_be_at_even_distances(tmp_path):
     source = open_source(saved(tmp_path, model.state_dict()))
     assert torch.equal(outputs(source.model), outputs(model))
     assert any("assumed" in note and "post_norm_block_ids=[1, 3]" in note for note in source.notes)
+
+
+def test_a_part_converted_first_and_the_rest_later_loads_again(tmp_path):
+    torch.manual_seed(0)
+    model, image = tiny("intern_image_s"), torch.randn(4, 3, 64, 64)
+    some = dcnify.Recipe.load("internimage-flash", ["swaps.dcn.select.stages=[1, 2]"])
+    dcnify.save(dcnify.convert(model, some, image[:1], image), tmp_path / "some")
+    source = open_source(tmp_path / "some")
+    rest = dcnify.Recipe.load("internimage-flash", ["swaps.dcn.replace.like=flash_intern_image_s"])
+    result = dcnify.convert(source.model, rest, image[:1], image)
+    dcnify.save(result, tmp_path / "all", source=source)
+    loaded = dcnify.load(tmp_path / "all")
+    with torch.no_grad():
+        assert torch.equal(loaded(image), result.model(image))
+    config = json.loads((tmp_path / "all" / "config.json").read_text())
+    assert config["architecture"] == "flash_intern_image_s"

@@ -106,6 +106,35 @@ def test_teaching_never_leaves_a_layer_worse_than_it_found_it():
     assert torch.equal(again.weight, old.weight)
 
 
+def test_a_model_may_read_a_setting_of_a_layer_that_is_being_calibrated():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 5, padding=2, groups=8)
+            self.stem = nn.Conv2d(3, 8, 1)
+
+        def forward(self, x):
+            return self.conv(self.stem(x)) / self.conv.in_channels
+
+    dcnify.convert(Reads().eval(), recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES)
+
+
+def test_layers_that_no_image_reaches_are_named():
+    class Routes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.small = nn.Conv2d(3, 3, 5, padding=2, groups=3)
+            self.large = nn.Conv2d(3, 3, 5, padding=2, groups=3)
+
+        def forward(self, x):
+            return self.small(x) if x.shape[0] < 4 else self.large(x)
+
+    text = recipe("depthwise_conv", CALIBRATE, ", exclude: [large]").to_yaml()
+    model, few = Routes().eval(), [IMAGES[:2], IMAGES[:4], IMAGES[:4], IMAGES[:4]]
+    with pytest.raises(dcnify.DcnifyError, match="the new small did not run"):
+        dcnify.convert(model, dcnify.Recipe.from_yaml(text), IMAGES[:1], few)
+
+
 def test_zero_steps_change_nothing():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0}]"
@@ -122,6 +151,7 @@ def test_zero_steps_change_nothing():
         ("[transfer, {method: transfer, steps: 5}]", "only for method calibrate, not for transfer"),
         ("[transfer, {method: calibrate, batches: 0}]", "init.1.batches"),
         ("[transfer, {method: calibrate, steps: -1}]", "init.1.steps"),
+        ("[transfer, {method: calibrate, batches: 100000}]", "at most 1024"),
     ],
 )
 def test_a_calibration_that_cannot_run_is_refused(init, message):

@@ -254,6 +254,7 @@ def test_foreign_code_of_no_known_size_can_name_the_layers_it_wants():
             "with: fused_dcnv3 decides this by itself",
         ),
         ("replace: {with: dcnv4, like: flash_intern_image, softmax: true}", "decides this by"),
+        ("replace: {with: fused_dcnv3}, init: paper", "is exact and knows only transfer"),
         ("replace: {with: dcnv4}, init: calibrate", "needs a start before it: transfer or paper"),
         ("replace: {with: dcnv4}, init: [{method: transfer, batches: 2}]", "only for method calib"),
     ],
@@ -294,3 +295,56 @@ def test_a_plan_with_trims_survives_json():
     assert len(plan.trims) == 5
     assert dcnify.Plan.from_json(plan.to_json()) == plan
     assert "dcnv3 3x3 G1" in str(plan)
+
+
+def test_a_model_that_holds_a_module_twice_has_all_its_sites():
+    """torch.export gives other names to the modules of such a model, where it can."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.act = model_of("intern_image_t"), nn.ReLU()
+            self.same = self.act
+
+        def forward(self, x):
+            return self.same(self.act(self.body(x)))
+
+    sites = dcnify.find_sites(Twice().eval(), IMAGES[:1])
+    assert [site.path for site in sites][:2] == [
+        "body.levels.0.blocks.0.dcn",
+        "body.levels.1.blocks.0.dcn",
+    ]
+    assert len(sites) == 5
+
+
+def test_what_was_converted_exactly_says_so_when_converted_again():
+    model = model_of("intern_image_t")
+    convert(model, EXACT)
+    with pytest.raises(InputError, match=r"by internimage-exact already: start from the original"):
+        convert(model, FLASH)
+
+
+def test_no_images_certify_nothing():
+    model = model_of("intern_image_t")
+    with pytest.raises(InputError, match="the calibration set is empty"):
+        dcnify.convert(model, dcnify.Recipe.load(EXACT), IMAGES[:1], IMAGES[:0])
+
+
+def test_a_single_image_still_makes_up_for_what_is_dropped():
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    text = "replace: {with: dcnv4, like: flash_intern_image}, init: "
+    plain = convert(model_of("intern_image_t"), recipe(f"{text}transfer"), images)
+    fitted = convert(model_of("intern_image_t"), recipe(f"{text}[transfer, calibrate]"), images)
+    assert fitted.report.images["held_out"] is False
+    assert fitted.report.output.relative_error < 0.8 * plain.report.output.relative_error
+
+
+def test_frozen_layers_stay_frozen_when_they_are_fused():
+    model = model_of("intern_image_t").requires_grad_(False)
+    convert(model, EXACT)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_plan_tells_which_biases_go():
+    plan = dcnify.plan(model_of("intern_image_t"), dcnify.Recipe.load(FLASH), IMAGES[:1])
+    assert "5 linear layers lose their bias: levels.0.blocks.0.mlp.fc2" in str(plan)
