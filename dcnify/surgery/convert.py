@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +59,21 @@ def convert(
         InputError: as `plan`.
         CheckError: an ``expect``, ``require`` or ``certify`` of the recipe is not met.
     """
+    autocast = ExitStack()
+    if torch.amp.is_autocast_available(example.device.type):
+        autocast.enter_context(torch.autocast(example.device.type, enabled=False))
+    with torch.inference_mode(False), autocast:  # whatever the caller has switched on
+        return _convert(model, recipe, example, calibration, seed, progress)
+
+
+def _convert(
+    model: nn.Module,
+    recipe: Recipe,
+    example: torch.Tensor,
+    calibration: Calibration | None,
+    seed: int,
+    progress: Progress | None,
+) -> ConvertResult:
     clock = _Clock()
     training = {module: module.training for module in model.modules()}
     model.eval()

@@ -61,8 +61,9 @@ def test_a_converted_backbone_puts_out_the_same_maps_at_another_size(example):
 
 
 @pytest.mark.slow
-def test_the_example_takes_a_step_and_detects_at_800x1333():
-    done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True)
+@pytest.mark.parametrize("option", [[], ["--converted"]])
+def test_the_example_takes_a_step_and_detects_at_800x1333(option):
+    done = subprocess.run([sys.executable, EXAMPLE, *option], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "(3, 800, 1333)" in done.stdout
     assert "A step of training" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import timm
@@ -133,6 +134,24 @@ def test_layers_that_no_image_reaches_are_named():
     model, few = Routes().eval(), [IMAGES[:2], IMAGES[:4], IMAGES[:4], IMAGES[:4]]
     with pytest.raises(dcnify.DcnifyError, match="the new small did not run"):
         dcnify.convert(model, dcnify.Recipe.from_yaml(text), IMAGES[:1], few)
+
+
+@pytest.mark.parametrize("mode", ["autocast", "inference_mode"])
+def test_what_the_caller_has_switched_on_makes_no_difference(mode):
+    made = []
+    for around in (nullcontext(), _mode(mode)):
+        model = tiny_convnext()
+        with around:
+            dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES)
+        made.append(model.state_dict())
+        model(IMAGES[:1]).sum().backward()
+    assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
+
+
+def _mode(name):
+    if name == "autocast":
+        return torch.autocast("cpu", torch.bfloat16)
+    return torch.inference_mode()
 
 
 def test_zero_steps_change_nothing():
