@@ -15,7 +15,7 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.surgery.build import get, put
 from dcnify.surgery.fidelity import Progress
-from dcnify.surgery.images import with_held_out
+from dcnify.surgery.images import BATCH, with_held_out
 from dcnify.surgery.lockstep import in_lockstep
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.roles import ADAPTERS
@@ -67,7 +67,7 @@ def calibrate(
             fit = ADAPTERS[swaps[path].module.type].calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
-            fit(fresh[path], old[path], inputs[: step["batches"]], step["steps"])
+            fit(fresh[path], old[path], _first(inputs, BATCH * step["batches"]), step["steps"])
         done.append(path)
         if progress is not None:
             progress("calibrating", len(done), len(swaps))
@@ -85,6 +85,17 @@ def calibrate(
     idle = [path for path in (*swaps, *biased) if path not in done and path not in weights]
     words = f"no image reached {len(idle)} layers, which are not calibrated: {', '.join(idle[:3])}"
     return weights, (words,) if idle else ()
+
+
+def _first(inputs: list[torch.Tensor], images: int) -> list[torch.Tensor]:
+    """What the first so many images give the layer."""
+    taken: list[torch.Tensor] = []
+    for batch in inputs:
+        left = images - sum(map(len, taken))
+        if left <= 0:
+            break
+        taken.append(batch[:left])
+    return taken
 
 
 def _steps(swap: PlannedSwap) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from dcnify.errors import InputError
 _FEWEST, _MOST = 2, 8
 _BUDGET = 120e9
 """Floating-point operations that the photographs may cost one pass of the original model."""
+_LARGEST, _PIXELS = 64, 4 * 224 * 224
+"""Images, and their pixels, that are calibrated on together: a step sees more of small ones."""
 NOT_IMAGES = "the example input, for want of photographs: install 'dcnify[data]'"
 """Origin of a measurement that had nothing better than the example."""
 BATCH = 4
@@ -72,14 +74,15 @@ def held_out(batches: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torc
     if len(images) == 1:
         return batches, batches
     cut = -(-len(images) // 4)
-    return _batched(images[:cut]), _batched(images[cut:])
+    return _batched(images[:cut], BATCH), _batched(images[cut:], _LARGEST)
 
 
-def _batched(images: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Images (1, C, H, W) of one size together, at most as many as a batch holds."""
+def _batched(images: list[torch.Tensor], most: int) -> list[torch.Tensor]:
+    """Images (1, C, H, W) of one size together: four, or up to ``most`` where they are small."""
     batches: list[list[torch.Tensor]] = []
     for image in images:
-        if batches and len(batches[-1]) < BATCH and batches[-1][0].shape == image.shape:
+        room = max(BATCH, min(most, _PIXELS // image[0, 0].numel()))
+        if batches and len(batches[-1]) < room and batches[-1][0].shape == image.shape:
             batches[-1].append(image)
         else:
             batches.append([image])

