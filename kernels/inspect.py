@@ -300,6 +300,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--json", action="store_true", help="print one JSON object per line")
     add("--record", type=Path, metavar="CSV", help="compile what it lacks, and write it there")
     given = parser.parse_args(arguments)
+    if given.record:
+        try:
+            read_record(given.record)
+        except (ValueError, OSError) as error:
+            parser.error(str(error))
+        if not given.record.parent.is_dir():
+            parser.error(f"--record: there is no folder {given.record.parent}")
     wanted = list(cases(given.kernel, given.width, given.dtype, given.target))
     if not given.json:
         print(HEAD)

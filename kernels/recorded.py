@@ -60,11 +60,18 @@ def _is_docstring(node: ast.stmt) -> bool:
 
 
 def read_record(file: Path) -> dict[tuple[str, int, str, str], Entry]:
-    """The rows by case; none where there is no such file."""
+    """The rows by case; none where there is no such file.
+
+    Raises:
+        ValueError: it is another file.
+    """
     if not file.exists():
         return {}
     with file.open(encoding="utf-8", newline="") as lines:
-        found = [_entry(row) for row in csv.DictReader(lines)]
+        try:
+            found = [_entry(row) for row in csv.DictReader(lines)]
+        except (KeyError, ValueError, AttributeError, TypeError, csv.Error):
+            raise ValueError(f"{file} is no record of compiled kernels") from None
     return {one.case: one for one in found}
 
 

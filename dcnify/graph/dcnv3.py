@@ -46,35 +46,38 @@ def on_our_operator(model: nn.Module) -> dict[str, str]:
 
 
 @contextmanager
-def running_here(model: nn.Module, example: torch.Tensor) -> Iterator[int]:
+def running_here(model: nn.Module, example: torch.Tensor) -> Iterator[str]:
     """Let foreign DCNv3 layers run on our operator for a while, if the model does not run as it is.
 
-    Their own kernel may need a GPU or an extension that is not installed.
+    Their own kernel may need a GPU or an extension that is not installed. A model that fails for
+    another reason fails again, with its own error, when it is used.
 
     Yields:
-        How many layers that are.
+        Why the model does not run as it is; nothing if it does.
     """
     foreign = [m for m in model.modules() if is_dcnv3(m) and not isinstance(m, DCNv3)]
-    if not foreign or _runs(model, example):
-        yield 0
+    reason = _why_it_fails(model, example) if foreign else ""
+    if not reason:
+        yield ""
         return
-    own = {id(module) for module in foreign if "forward" in vars(module)}
+    before = [(module, vars(module).get("forward")) for module in foreign]
     on_our_operator(model)
     try:
-        yield len(foreign)
+        yield reason
     finally:
-        for module in foreign:
-            if id(module) not in own:
-                vars(module).pop("forward", None)
+        for module, forward in before:
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
 
 
-def _runs(model: nn.Module, example: torch.Tensor) -> bool:
+def _why_it_fails(model: nn.Module, example: torch.Tensor) -> str:
     try:
         with torch.no_grad():
             model(example)
-    except Exception:
-        return False
-    return True
+    except Exception as error:
+        return (str(error).strip() or repr(error)).splitlines()[0]
+    return ""
 
 
 def _forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

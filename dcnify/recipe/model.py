@@ -207,14 +207,8 @@ class Swap(Part):
         methods = [step.method for step in self.init]
         if self.replace.with_ == "fused_dcnv3" and methods != ["transfer"]:
             raise refuse("with: fused_dcnv3 is exact and knows only transfer", at=("init",))
-        if "calibrate" not in methods:
-            return self
         if methods[0] == "calibrate":
-            words = "needs a start before it: transfer or paper"
-            raise refuse(words, at=("init", 0))
-        if self.replace.with_ != "dcnv4":
-            words = f"with: {self.replace.with_} is exact, there is nothing to calibrate"
-            raise refuse(words, at=("init", methods.index("calibrate")))
+            raise refuse("needs a start before it: transfer or paper", at=("init", 0))
         return self
 
     @model_validator(mode="after")

@@ -62,14 +62,20 @@ def put(model: nn.Module, swap: PlannedSwap, module: nn.Module) -> None:
         InputError: the model has no module there.
     """
     for path in (swap.site.path, *swap.site.aliases):
-        parent_path, _, name = path.rpartition(".")
-        try:
-            parent = model.get_submodule(parent_path)
-        except AttributeError:
-            raise InputError(f"plan: the model has no module {path!r}") from None
-        if name not in parent._modules:
-            raise InputError(f"plan: the model has no module {path!r}")
-        parent._modules[name] = module
+        put_at(model, path, module)
+
+
+def put_at(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` in the place of the one at ``path``.
+
+    Raises:
+        InputError: the model has no module there.
+    """
+    parent_path, _, name = path.rpartition(".")
+    parent = get(model, parent_path)
+    if name not in parent._modules:
+        raise InputError(f"plan: the model has no module {path!r}")
+    parent._modules[name] = module
 
 
 def get(model: nn.Module, path: str) -> nn.Module:

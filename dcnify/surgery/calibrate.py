@@ -57,23 +57,24 @@ def calibrate(
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
+    done: list[str] = []
 
     def replace(path: str, inputs: list[torch.Tensor]) -> nn.Module:
         if path in biased:
             linear = unbiased(biased[path], inputs)
             weights[path] = linear.weight.detach()
             return linear
+        module = fresh[path].eval()
         for step in _steps(swaps[path]):
             fit = ADAPTERS[swaps[path].module.type].calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
-            fit(fresh[path], old[path], _first(inputs, BATCH * step["batches"]), step["steps"])
+            fit(module, old[path], _first(inputs, BATCH * step["batches"]), step["steps"])
         done.append(path)
         if progress is not None:
             progress("calibrating", len(done), len(swaps))
-        return fresh[path].eval()
+        return module
 
-    done: list[str] = []
     layers = {path: swap.site.aliases for path, swap in swaps.items()}
     try:
         for swap in others:

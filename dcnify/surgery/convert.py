@@ -87,9 +87,9 @@ def _convert(
         wanted = with_held_out(batches_wanted(plan))
         batches, origin = fidelity_images(model, example, calibration, _flops(found), wanted)
         weights: dict[str, torch.Tensor] = {}
-        with running_here(model, example) as stand_ins:
-            if stand_ins:
-                words = f"{stand_ins} layers do not run here; our operator ran in their place"
+        with running_here(model, example) as reason:
+            if reason:
+                words = f"DCNv3 layers do not run here, our operator ran in their place: {reason}"
                 warnings = (*warnings, words)
             if wanted:
                 every = _images(batches)

@@ -97,7 +97,7 @@ def _comparing(new: nn.Module, sums: Agreement):
             return
         busy = True
         try:
-            sums.add(_first(output), _first(new(*args, **kwargs)))
+            sums.add(first_tensor(output), first_tensor(new(*args, **kwargs)))
         finally:
             busy = False
 
@@ -180,7 +180,7 @@ def _comparable(output: Any) -> torch.Tensor:
     return torch.cat([one.flatten(1) for one in tensors], 1)[:, None]
 
 
-def _first(output: Any) -> torch.Tensor:
+def first_tensor(output: Any) -> torch.Tensor:
     """The tensor of an output: itself, or the first of a tuple, list or mapping."""
     while not isinstance(output, torch.Tensor):
         if hasattr(output, "values"):

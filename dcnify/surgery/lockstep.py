@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.surgery.build import put_at
+
 Replace = Callable[[str, list[Tensor]], nn.Module]
 """(path of a layer, what each batch gives it) to the layer that goes on in its place."""
 
@@ -118,7 +120,7 @@ def in_lockstep(
     passes = [_Pass(model, batch) for batch in batches]
     try:
         for place, gate in places.items():
-            _put(model, place, gate)
+            put_at(model, place, gate)
         for one in passes:
             one.start()
             one.advance()
@@ -130,12 +132,7 @@ def in_lockstep(
                 one.advance()
     finally:
         for place, module in old.items():
-            _put(model, place, module)
+            put_at(model, place, module)
         for one in passes:
             if one.ident is not None:
                 one.stop()
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    model.get_submodule(parent)._modules[name] = module

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.surgery.fidelity import first_tensor
+
 LEARNING_RATE = 3e-3
 _LOOKS = 10
 
@@ -39,7 +41,7 @@ def teach(
     held = max(1, len(inputs) // 4) if len(inputs) > 1 else 0
     seen, unseen = inputs[: len(inputs) - held], inputs[len(inputs) - held :] or inputs
     with torch.no_grad():
-        targets = [_first(old(x)) for x in inputs]
+        targets = [first_tensor(old(x)) for x in inputs]
     wanted, judged = targets[: len(seen)], targets[len(targets) - len(unseen) :]
     before = best = _error(module, unseen, judged)
     kept = [parameter.detach().clone() for parameter in learned]
@@ -55,7 +57,7 @@ def teach(
         for step in range(steps):
             x, target = seen[step % len(seen)], wanted[step % len(seen)]
             with torch.enable_grad():
-                loss = (_first(module(x)).float() - target.float()).square().mean() / scale
+                loss = (first_tensor(module(x)).float() - target.float()).square().mean() / scale
                 gradients = torch.autograd.grad(loss, learned, allow_unused=True)
             for parameter, gradient in zip(learned, gradients, strict=True):
                 parameter.grad = gradient
@@ -77,12 +79,8 @@ def teach(
 @torch.no_grad()
 def _error(module: nn.Module, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
     error = sum(
-        float((_first(module(x)).double() - target.double()).square().sum())
+        float((first_tensor(module(x)).double() - target.double()).square().sum())
         for x, target in zip(inputs, targets, strict=True)
     )
     signal = sum(float(target.double().square().sum()) for target in targets)
     return error / signal if signal else 0.0
-
-
-def _first(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]

@@ -117,6 +117,8 @@ def test_an_instruction_is_known_by_its_name(instruction, access):
         (["--kernel", "fwd"], "invalid choice: 'fwd'"),
         (["--width", "0"], "a whole number of at least 1, not '0'"),
         (["--jobs", "none"], "a whole number of at least 1, not 'none'"),
+        (["--record", "/nowhere/record.csv"], "there is no folder /nowhere"),
+        (["--record", __file__], "is no record of compiled kernels"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(arguments, message, capsys):
