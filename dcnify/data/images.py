@@ -48,6 +48,8 @@ class ImageBatch:
     """Files that could not be read, each with the reason."""
     origin: str
     """Where the images came from, for reports."""
+    labels: torch.Tensor | None = None
+    """(N,) int64, where there are any."""
 
 
 def load_images(

@@ -102,7 +102,8 @@ class Replace(Part):
         return self
 
 
-_MOST = {"batches": 1024, "steps": 100_000}
+_USUAL = {"batches": 16, "steps": 100, "model_steps": 100}
+_MOST = {"batches": 1024, "steps": 100_000, "model_steps": 1_000_000}
 
 
 class Init(Part):
@@ -113,14 +114,17 @@ class Init(Part):
     starts as published: zero output, so only for training from scratch. ``calibrate``, after
     one of them, fits the new layer to the old one on images, without labels."""
     batches: Size | None = None
-    """``calibrate`` only: batches of four images to look at, at most; 8 by default."""
+    """``calibrate`` only: batches of four images to look at, at most; 16 by default."""
     steps: Count | None = None
     """``calibrate`` only: steps of gradient descent on each layer, after what has a closed form;
     100 by default, 0 for none."""
+    model_steps: Count | None = None
+    """``calibrate`` only: steps in which the converted model as a whole then learns from the
+    original; 100 by default, 0 for none, which leaves all other layers as they are."""
 
     @model_validator(mode="after")
     def _options_fit_method(self) -> Init:
-        for key, usual in (("batches", 8), ("steps", 100)):
+        for key, usual in _USUAL.items():
             if self.method == "calibrate" and getattr(self, key) is None:
                 object.__setattr__(self, key, usual)
             elif self.method != "calibrate" and getattr(self, key) is not None:

@@ -30,6 +30,17 @@ def batches_wanted(plan: Plan) -> int:
     return max((step["batches"] for swap in plan.swaps for step in _steps(swap)), default=0)
 
 
+def model_steps(plan: Plan) -> int:
+    """Steps in which the whole model learns after its layers, by the plan; 0 for none."""
+    return max((step["model_steps"] for swap in plan.swaps for step in _steps(swap)), default=0)
+
+
+def start_of(plan: Plan) -> str:
+    """What the layers start from, by name: ``transfer``, or several."""
+    methods = [step["method"] for swap in plan.swaps for step in swap.init]
+    return " or ".join(dict.fromkeys(one for one in methods if one != "calibrate"))
+
+
 def images_wanted(recipe: Recipe) -> int | None:
     """Images that a recipe's calibration asks for, with those that are measured; None if none."""
     steps = [step for swap in recipe.swaps for step in swap.init if step.method == "calibrate"]

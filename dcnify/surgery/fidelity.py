@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,8 +111,16 @@ def measure_output(
     batches: Iterable[torch.Tensor],
     must_run: Mapping[str, nn.Module],
     progress: Progress | None = None,
+    labels: Sequence[torch.Tensor] | None = None,
 ) -> OutputFidelity:
     """The converted model's output against the original's.
+
+    Args:
+        model: with its new layers in place.
+        expected: the original's outputs by batch, as `measure_sites` returns them.
+        batches: images (B, C, H, W), normalised.
+        must_run: the new layers by path, each of which has to run.
+        labels: (B,) classes of each batch, for the accuracy of both.
 
     Raises:
         DcnifyError: a replacement never ran: the model holds on to the old layer elsewhere.
@@ -132,19 +140,35 @@ def measure_output(
             f"the new {min(idle)} did not run: the model holds the old one elsewhere, or none of "
             "the images gets there"
         )
-    sums, agree, images = Agreement(), 0, 0
+    sums = Agreement()
     for a, b in zip(expected, outputs, strict=True):
         sums.add(a, b)
-        agree += int((a.argmax(-1) == b.argmax(-1)).sum()) if a.dim() == 2 else 0
-        images += len(a)
-    classes = all(a.dim() == 2 for a in expected)
+    chosen = _chosen(expected)
     return OutputFidelity(
         sums.sqnr_db,
         sums.cosine,
-        agree / max(images, 1) if classes else None,
-        images,
+        _share(_chosen(outputs), chosen),
+        sum(map(len, expected)),
         sums.relative_error,
+        _share(_chosen(outputs), labels),
+        _share(chosen, labels),
     )
+
+
+def _chosen(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+    """The likeliest class of every image; None where the outputs are no vectors of classes."""
+    classes = all(output.dim() == 2 for output in outputs)
+    return [output.argmax(-1) for output in outputs] if classes else None
+
+
+def _share(
+    seen: Sequence[torch.Tensor] | None, wanted: Sequence[torch.Tensor] | None
+) -> float | None:
+    """How often they are equal."""
+    if seen is None or wanted is None:
+        return None
+    same = sum(int((a == b.to(a.device)).sum()) for a, b in zip(seen, wanted, strict=True))
+    return same / max(1, sum(map(len, wanted)))
 
 
 def _run(
@@ -152,13 +176,13 @@ def _run(
 ) -> list[torch.Tensor]:
     outputs = []
     for index, batch in enumerate(batches):
-        outputs.append(_comparable(model(batch)))
+        outputs.append(comparable(model(batch)))
         if progress is not None:
             progress(f"running the {what} model", index + 1, len(batches))
     return outputs
 
 
-def _comparable(output: Any) -> torch.Tensor:
+def comparable(output: Any) -> torch.Tensor:
     """What to compare of a model's output: its logits, or all that it returns side by side.
 
     Logits are (B, classes); feature maps and the like become (B, 1, numbers).

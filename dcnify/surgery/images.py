@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,14 +26,40 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Calibration = torch.Tensor | ImageBatch | Iterable[torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Images:
+    """Batches (B, C, H, W), and what the labels are where there are any."""
+
+    batches: tuple[torch.Tensor, ...]
+    labels: tuple[torch.Tensor, ...] | None = None
+    """(B,) int64 for each batch."""
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.batches))
+
+    def held_out(self) -> tuple[Images, Images]:
+        """A quarter of the images to measure on, and the others to calibrate on.
+
+        A single image has to do for both.
+        """
+        if self.count == 1:
+            return self, self
+        images = [image for batch in self.batches for image in batch.split(1)]
+        labels = torch.cat(self.labels).split(1) if self.labels is not None else None
+        cut = -(-len(images) // 4)
+        measured = _batched(images[:cut], labels and labels[:cut], BATCH)
+        return measured, _batched(images[cut:], None, _LARGEST)
+
+
 def fidelity_images(
     model: nn.Module,
     example: torch.Tensor,
     calibration: Calibration | None,
     flops: int,
     least: int = 0,
-) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """Batches (B, C, H, W) like ``example`` in dtype and device, and where they came from.
+) -> tuple[Images, dict[str, Any]]:
+    """Images like ``example`` in dtype and device, and where they came from.
 
     ``flops`` of one forward pass decide how many photographs a default measurement takes; there
     are ``least`` in any case.
@@ -40,8 +67,11 @@ def fidelity_images(
     Raises:
         InputError: the given images are not of the example's channels.
     """
+    labels = None
     if isinstance(calibration, ImageBatch):
         batches, origin = list(calibration.tensor.split(BATCH)), calibration.origin
+        if calibration.labels is not None:
+            labels = calibration.labels.split(BATCH)
     elif calibration is not None:
         given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
         batches = [part for batch in given for part in _images_of(batch).split(BATCH)]
@@ -55,9 +85,9 @@ def fidelity_images(
         if batch.dim() != 4 or batch.shape[1] != example.shape[1]:
             wanted = f"(N, {example.shape[1]}, H, W)"
             raise InputError(f"calibration images are {tuple(batch.shape)}, expected {wanted}")
+    images = Images(tuple(b.to(example) for b in batches), labels)
     size = "x".join(str(n) for n in batches[0].shape[1:])
-    count = sum(len(batch) for batch in batches)
-    return [b.to(example) for b in batches], {"origin": origin, "count": count, "size": size}
+    return images, {"origin": origin, "count": images.count, "size": size}
 
 
 def with_held_out(batches: int) -> int:
@@ -65,19 +95,9 @@ def with_held_out(batches: int) -> int:
     return 4 * BATCH * batches // 3
 
 
-def held_out(batches: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """A quarter of the images to measure on, and the others to calibrate on.
-
-    A single image has to do for both.
-    """
-    images = [image for batch in batches for image in batch.split(1)]
-    if len(images) == 1:
-        return batches, batches
-    cut = -(-len(images) // 4)
-    return _batched(images[:cut], BATCH), _batched(images[cut:], _LARGEST)
-
-
-def _batched(images: list[torch.Tensor], most: int) -> list[torch.Tensor]:
+def _batched(
+    images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None, most: int
+) -> Images:
     """Images (1, C, H, W) of one size together: four, or up to ``most`` where they are small."""
     batches: list[list[torch.Tensor]] = []
     for image in images:
@@ -86,7 +106,9 @@ def _batched(images: list[torch.Tensor], most: int) -> list[torch.Tensor]:
             batches[-1].append(image)
         else:
             batches.append([image])
-    return [torch.cat(batch) for batch in batches]
+    sizes = [len(batch) for batch in batches]
+    split = torch.cat(tuple(labels)).split(sizes) if labels is not None else None
+    return Images(tuple(torch.cat(batch) for batch in batches), split)
 
 
 def _images_of(batch: object) -> torch.Tensor:

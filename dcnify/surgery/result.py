@@ -37,6 +37,20 @@ class OutputFidelity:
     images: int
     relative_error: float = 0.0
     """Norm of the difference over norm of the original's output."""
+    accuracy: float | None = None
+    """Of the converted model on these images; None where they have no labels."""
+    original_accuracy: float | None = None
+    """Of the original on the same."""
+
+
+@dataclass(frozen=True)
+class StepFidelity:
+    """What was measured after one step of the ``init``."""
+
+    step: str
+    """``transfer``, ``calibrate: layers``, ..."""
+    sites: tuple[SiteFidelity, ...]
+    output: OutputFidelity
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,9 @@ class Report:
     """Of the whole model, before and after."""
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    steps: tuple[StepFidelity, ...] = ()
+    """The same after each step of the ``init``, where there is more than one; the last is what
+    ``sites`` and ``output`` say, but for layers that were reverted since."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data; an infinite SQNR (no error at all) becomes None."""

@@ -1,0 +1,249 @@
+"""The converted model as a whole learns from the original, on images without labels.
+
+Layers that were fitted one by one each leave a small error, and the errors add up on their way to
+the output. Here the model is trained to give the original's output, and the original's features at
+every swapped layer. The original answers for any image, so images are also mixed with each other:
+that makes thousands of different ones out of a few (Beyer et al., arXiv 2106.05237, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from torch import Tensor, nn
+
+from dcnify.surgery.fidelity import Progress, comparable, first_tensor
+
+RATE, RATE_OF_OTHERS = 0.02, 0.01
+"""Adam's step, relative to the size of a parameter's values: of new layers, of all others."""
+TEMPERATURE = 2.0
+_WARM_UP, _LOOKS = 0.1, 10
+_LARGEST, _PIXELS = 64, 8 * 224 * 224
+"""Images of a step, and their pixels: the fewer of the two."""
+_HELD_OUT = 8
+
+
+def learn_together(
+    model: nn.Module,
+    original: nn.Module,
+    swapped: Sequence[str],
+    batches: Sequence[Tensor],
+    steps: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[float, float]:
+    """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
+
+    Parameters of the layers at ``swapped`` learn, and those of the rest that require gradients.
+    One image in eight is left out, and of the states along the way the one is kept that does best
+    on those, the first among them.
+
+    Args:
+        model: with its new layers in place.
+        original: a copy of the model from before, which is not changed.
+        swapped: paths of the layers whose outputs are to agree as well.
+        batches: images (B, C, H, W), normalised.
+        steps: of the optimisation; 0 changes nothing.
+        seed: of the order and the mixing of images.
+        progress: hears of every step.
+
+    Returns:
+        The loss on the images left out, before and after.
+    """
+    images = [image for batch in batches for image in batch]
+    held = max(1, len(images) // _HELD_OUT) if len(images) > 1 else 0
+    unseen = _batches_of(images[len(images) - held :])
+    draws = _Draws(images[: len(images) - held], seed)
+    with _learning(model, swapped) as groups, _wide(model), _wide(original):
+        lesson = _Lesson(model, original, swapped)
+        before = best = lesson.mean(unseen)
+        if steps == 0 or not groups:
+            return before, before
+        learned = [parameter for group in groups for parameter in group["params"]]
+        kept = [parameter.detach().clone() for parameter in learned]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        for step in range(steps):
+            with torch.enable_grad():
+                loss = lesson.loss(draws.next())
+                gradients = torch.autograd.grad(loss, learned, allow_unused=True)
+            for parameter, gradient in zip(learned, gradients, strict=True):
+                parameter.grad = gradient
+            nn.utils.clip_grad_norm_(learned, 1.0)
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
+                now = lesson.mean(unseen)
+                if now < best:
+                    best, kept = now, [parameter.detach().clone() for parameter in learned]
+            if progress is not None:
+                progress("learning from the original", step + 1, steps)
+        with torch.no_grad():
+            for parameter, value in zip(learned, kept, strict=True):
+                parameter.grad = None
+                parameter.copy_(value)
+    return before, best
+
+
+class _Lesson:
+    """What the original says of images, and how far the model is from it."""
+
+    def __init__(self, model: nn.Module, original: nn.Module, swapped: Sequence[str]) -> None:
+        self.model, self.original, self.swapped = model, original, swapped
+
+    def loss(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted, features = self._run(self.original, images)
+        given, seen = self._run(self.model, images)
+        apart = [_relative(seen[path], features[path]) for path in features if path in seen]
+        return _apart(given, wanted) + torch.stack(apart).mean()
+
+    @torch.no_grad()
+    def mean(self, batches: Sequence[Tensor]) -> float:
+        total = sum(float(self.loss(batch)) * len(batch) for batch in batches)
+        return total / max(1, sum(map(len, batches)))
+
+    def _run(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for path in self.swapped:
+                handle = model.get_submodule(path).register_forward_hook(_remember(seen, path))
+                hooks.callback(handle.remove)
+            output = comparable(model(images))
+        return output.float(), seen
+
+
+def _remember(seen: dict[str, Tensor], path: str) -> Any:
+    def hook(_module: nn.Module, _args: tuple, output: Any) -> None:
+        seen[path] = first_tensor(output)
+
+    return hook
+
+
+def _apart(given: Tensor, wanted: Tensor) -> Tensor:
+    """Of logits, how surprised the original is by the model; of anything else, the square error."""
+    if wanted.dim() != 2 or wanted.shape[1] < 2:
+        return _relative(given, wanted)
+    soft = F.log_softmax(given / TEMPERATURE, 1)
+    hard = F.log_softmax(wanted / TEMPERATURE, 1)
+    return TEMPERATURE**2 * F.kl_div(soft, hard, reduction="batchmean", log_target=True)
+
+
+def _relative(given: Tensor, wanted: Tensor) -> Tensor:
+    wanted = wanted.float()
+    return (given.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    warm = max(1, round(_WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
+
+
+@contextmanager
+def _learning(model: nn.Module, swapped: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Let what learns require gradients; yields one group of Adam's for each parameter."""
+    new = tuple(f"{path}." for path in swapped)
+    every = list(model.named_parameters())
+    before = [(parameter, parameter.requires_grad) for _, parameter in every]
+    learned = [
+        (name.startswith(new), parameter)
+        for name, parameter in every
+        if parameter.is_floating_point() and (name.startswith(new) or parameter.requires_grad)
+    ]
+    for parameter, _ in before:
+        parameter.requires_grad_(False)
+    for _, parameter in learned:
+        parameter.requires_grad_(True)
+    try:
+        yield [
+            {"params": [parameter], "lr": _size(parameter) * (RATE if fresh else RATE_OF_OTHERS)}
+            for fresh, parameter in learned
+        ]
+    finally:
+        for parameter, wanted in before:
+            parameter.grad = None
+            parameter.requires_grad_(wanted)
+
+
+def _size(parameter: Tensor) -> float:
+    """The size of its values, or what a linear layer's would be where they are smaller."""
+    fan = max(1, parameter[0].numel()) if parameter.dim() > 1 else len(parameter)
+    return max(float(parameter.detach().float().square().mean().sqrt()), fan**-0.5)
+
+
+@contextmanager
+def _wide(model: nn.Module) -> Iterator[None]:
+    """In float32 for a while: the steps are smaller than half precision can tell apart."""
+    narrow = [
+        (tensor, tensor.dtype)
+        for tensor in (*model.parameters(), *model.buffers())
+        if tensor.dtype in (torch.float16, torch.bfloat16)
+    ]
+    for tensor, _ in narrow:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in narrow:
+            tensor.data = tensor.data.to(dtype)
+
+
+def _batches_of(images: Sequence[Tensor]) -> list[Tensor]:
+    """Images (C, H, W) of one size together, as many as a step takes, in float32."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for image in images:
+        by_shape.setdefault(image.shape, []).append(image)
+    return [
+        torch.stack(some[start : start + room]).float()
+        for shape, some in by_shape.items()
+        for room in [_room(shape)]
+        for start in range(0, len(some), room)
+    ]
+
+
+def _room(shape: torch.Size) -> int:
+    return max(2, min(_LARGEST, _PIXELS // (shape[-1] * shape[-2])))
+
+
+class _Draws:
+    """Batches without end: images in random order, two thirds of them mixed with another."""
+
+    def __init__(self, images: Sequence[Tensor], seed: int) -> None:
+        self._images = images
+        self._generator = torch.Generator().manual_seed(seed)
+        self._queue: list[Tensor] = []
+        self._mix = Mixup(mixup_alpha=1.0, cutmix_alpha=1.0, prob=2 / 3, mode="elem", num_classes=1)
+        self._mixing = np.random.RandomState(seed % 2**32).get_state()
+
+    def next(self) -> Tensor:
+        if not self._queue:
+            order = torch.randperm(len(self._images), generator=self._generator)
+            self._queue = _batches_of([self._images[index] for index in order])
+            self._queue = self._queue[:-1] if len(self._queue) > 1 else self._queue
+        batch = self._queue.pop()
+        even = len(batch) // 2 * 2
+        if even:
+            with self._numpy():
+                self._mix(batch[:even], torch.zeros(even, dtype=torch.long))
+        return batch
+
+    @contextmanager
+    def _numpy(self) -> Iterator[None]:
+        """timm mixes by NumPy's global random state, which is the caller's."""
+        theirs = np.random.get_state()
+        np.random.set_state(self._mixing)
+        try:
+            yield
+        finally:
+            self._mixing = np.random.get_state()
+            np.random.set_state(theirs)
