@@ -137,7 +137,9 @@ def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) 
     if swapped:
         original = operation.keep_original()
         operation.place()
-        learn_together(model, original, swapped, learned.batches, steps, seed, progress)
+        start = {site.path: 10 ** (-site.sqnr_db / 10) for site in operation.steps[0].sites}
+        at_most = {path: start[path] for path in swapped}
+        learn_together(model, original, swapped, learned.batches, steps, seed, progress, at_most)
         clock.lap("calibrate model")
         operation.measure("calibrate: model")
     return warnings

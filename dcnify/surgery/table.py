@@ -11,7 +11,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from dcnify.surgery.plan import Plan, PlannedSwap
-    from dcnify.surgery.result import ConvertResult
+    from dcnify.surgery.result import ConvertResult, OutputFidelity
 
 _WIDE = 160
 
@@ -59,40 +59,52 @@ def skipped_table(plan: Plan) -> Table:
 
 
 def result_table(result: ConvertResult) -> list[Any]:
-    """Fidelity by site and at the output."""
-    table = _table("site", "becomes", ">params", ">SQNR dB", ">cosine")
+    """Fidelity by site, after each step where there are several, and at the output."""
+    report = result.report
+    steps = report.steps[:-1]
+    earlier = [f">{step.step}" for step in steps]
+    table = _table("site", "becomes", ">params", *earlier, ">SQNR dB", ">cosine")
+    before = [{site.path: site for site in step.sites} for step in steps]
     planned = {swap.site.path: swap for swap in result.plan.swaps}
-    for site in result.report.sites:
+    for site in report.sites:
         swap = planned.get(site.path)
         table.add_row(
             site.path,
             _module(swap) if swap else "original (reverted)",
             _change(swap.site.parameters, swap.parameters) if swap else "",
+            *(f"{then[site.path].sqnr_db:.2f}" if site.path in then else "" for then in before),
             f"{site.sqnr_db:.2f}",
             f"{site.cosine:.4f}",
         )
     parts: list[Any] = [table]
-    output = result.report.output
-    if output is not None:
-        agreed = ""
-        if output.top1_agreement is not None:
-            agreed = f", top-1 agreement {output.top1_agreement:.0%}"
-        parts.append(
-            f"output: relative error {output.relative_error:.1e}, SQNR {output.sqnr_db:.2f} dB, "
-            f"cosine {output.cosine:.4f}{agreed} on {output.images} images "
-            f"({result.report.images['origin']})"
-        )
+    parts += [f"output after {step.step}: {_output(step.output)}" for step in steps]
+    if report.output is not None:
+        images = f"on {report.output.images} images ({report.images['origin']})"
+        parts.append(f"output: {_output(report.output)} {images}")
     calibrated = result.report.images.get("calibrated_on")
     if calibrated and result.report.images["held_out"]:
         parts.append(f"calibrated on {calibrated} others of them")
     elif calibrated:
         parts.append("warning: calibrated and measured on the same single image")
-    if result.recipe.certify is not None and output is not None:
+    if result.recipe.certify is not None and report.output is not None:
         parts.append(f"certified: relative error at most {result.recipe.certify.relative_error:g}")
     before, after = result.report.parameters
     parts.append(f"parameters: {_count(before)} -> {_count(after)}")
     parts += [f"warning: {text}" for text in result.report.warnings]
     return parts
+
+
+def _output(output: OutputFidelity) -> str:
+    said = [
+        f"relative error {output.relative_error:.1e}",
+        f"SQNR {output.sqnr_db:.2f} dB",
+        f"cosine {output.cosine:.4f}",
+    ]
+    if output.top1_agreement is not None:
+        said.append(f"top-1 agreement {output.top1_agreement:.0%}")
+    if output.accuracy is not None and output.original_accuracy is not None:
+        said.append(f"accuracy {output.original_accuracy:.1%} -> {output.accuracy:.1%}")
+    return ", ".join(said)
 
 
 def _table(*columns: str) -> Table:

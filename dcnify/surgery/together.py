@@ -9,8 +9,9 @@ that makes thousands of different ones out of a few (Beyer et al., arXiv 2106.05
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,13 @@ def learn_together(
     steps: int,
     seed: int = 0,
     progress: Progress | None = None,
+    at_most: Mapping[str, float] | None = None,
 ) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
     Parameters of the layers at ``swapped`` learn, and those of the rest that require gradients.
     One image in eight is left out, and of the states along the way the one is kept that does best
-    on those, the first among them.
+    on those: the first, unless another's output is closer and no layer of it errs more than it may.
 
     Args:
         model: with its new layers in place.
@@ -53,9 +55,11 @@ def learn_together(
         steps: of the optimisation; 0 changes nothing.
         seed: of the order and the mixing of images.
         progress: hears of every step.
+        at_most: by path, how large a new layer's square error may become, over the square of the
+            old layer's output, when it is given what the old one is given.
 
     Returns:
-        The loss on the images left out, before and after.
+        How far the output is from the original's on the images left out, before and after.
     """
     images = [image for batch in batches for image in batch]
     held = max(1, len(images) // _HELD_OUT) if len(images) > 1 else 0
@@ -63,7 +67,7 @@ def learn_together(
     draws = _Draws(images[: len(images) - held], seed)
     with _learning(model, swapped) as groups, _wide(model), _wide(original):
         lesson = _Lesson(model, original, swapped)
-        before = best = lesson.mean(unseen)
+        before = best = lesson.at_output(unseen)
         if steps == 0 or not groups:
             return before, before
         learned = [parameter for group in groups for parameter in group["params"]]
@@ -80,8 +84,8 @@ def learn_together(
             optimizer.step()
             schedule.step()
             if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
-                now = lesson.mean(unseen)
-                if now < best:
+                now = lesson.at_output(unseen)
+                if now < best and lesson.within(at_most or {}, unseen):
                     best, kept = now, [parameter.detach().clone() for parameter in learned]
             if progress is not None:
                 progress("learning from the original", step + 1, steps)
@@ -99,30 +103,63 @@ class _Lesson:
         self.model, self.original, self.swapped = model, original, swapped
 
     def loss(self, images: Tensor) -> Tensor:
+        """At the output, at each new layer in its place, and at each given what the old one is."""
         with torch.no_grad():
-            wanted, features = self._run(self.original, images)
-        given, seen = self._run(self.model, images)
-        apart = [_relative(seen[path], features[path]) for path in features if path in seen]
-        return _apart(given, wanted) + torch.stack(apart).mean()
+            wanted, old = self._run(self.original, images)
+        given, new = self._run(self.model, images)
+        here = [_relative(new[path].output, old[path].output) for path in old if path in new]
+        alone = list(self._alone(old).values())
+        return _apart(given, wanted) + torch.stack(here).mean() + torch.stack(alone).mean()
 
     @torch.no_grad()
-    def mean(self, batches: Sequence[Tensor]) -> float:
-        total = sum(float(self.loss(batch)) * len(batch) for batch in batches)
+    def at_output(self, batches: Sequence[Tensor]) -> float:
+        """The output's part of the loss, on some images."""
+        total = 0.0
+        for batch in batches:
+            wanted, given = (comparable(model(batch)) for model in (self.original, self.model))
+            total += float(_apart(given.float(), wanted.float())) * len(batch)
         return total / max(1, sum(map(len, batches)))
 
-    def _run(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        seen: dict[str, Tensor] = {}
+    @torch.no_grad()
+    def within(self, at_most: Mapping[str, float], batches: Sequence[Tensor]) -> bool:
+        """Whether no layer's error, given what the old one is given, is larger than it may be."""
+        if not at_most:
+            return True
+        found = [self._alone(self._run(self.original, batch)[1]) for batch in batches]
+        return all(
+            sum(float(one[path]) for one in found) / len(found) <= most
+            for path, most in at_most.items()
+        )
+
+    def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
+        return {
+            path: _relative(
+                first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
+            )
+            for path, call in old.items()
+        }
+
+    def _run(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, _Call]]:
+        calls: dict[str, _Call] = {}
         with ExitStack() as hooks:
             for path in self.swapped:
-                handle = model.get_submodule(path).register_forward_hook(_remember(seen, path))
+                layer = model.get_submodule(path)
+                handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
                 hooks.callback(handle.remove)
             output = comparable(model(images))
-        return output.float(), seen
+        return output.float(), calls
 
 
-def _remember(seen: dict[str, Tensor], path: str) -> Any:
-    def hook(_module: nn.Module, _args: tuple, output: Any) -> None:
-        seen[path] = first_tensor(output)
+@dataclass(frozen=True)
+class _Call:
+    args: tuple
+    kwargs: dict[str, Any]
+    output: Tensor
+
+
+def _remember(calls: dict[str, _Call], path: str) -> Any:
+    def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        calls[path] = _Call(args, kwargs, first_tensor(output))
 
     return hook
 

@@ -1,4 +1,4 @@
-"""The models that are trained and then converted, one small configuration of each family."""
+"""The models that are trained and then converted: a small configuration of each family."""
 
 from __future__ import annotations
 
@@ -10,48 +10,90 @@ import torch
 from torch import nn
 
 import dcnify  # noqa: F401  registers InternImage with timm
+from inherit_study.tasks import Task, digits, photographs
 
 
 @dataclass(frozen=True)
-class Family:
-    """A timm model, how it is trained, and which recipe converts it."""
+class Subject:
+    """A timm model, the task it is trained on and how, and which recipe converts it."""
 
     name: str
     architecture: str
-    recipe: str
-    options: dict[str, Any] = field(default_factory=dict)
-    images: int = 200_000
+    options: dict[str, Any]
+    task: str
+    images: int
     """To train on, all different."""
-    learning_rate: float = 6e-3
-    weight_decay: float = 0.05
+    learning_rate: float
+    recipe: str
+    swap: str
+    """Name of the recipe's swap."""
+    replace: tuple[str, ...] = ()
+    """What the study changes of the recipe's ``replace``."""
+    calibrate: dict[str, int] = field(default_factory=dict)
+    """Options of the init method ``calibrate``."""
+
+    def data(self) -> Task:
+        return {"digits": digits, "photographs": photographs}[self.task](self.images)
+
+    def create(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        classes = self.data().classes
+        return timm.create_model(self.architecture, num_classes=classes, **self.options)
 
 
-CONVNEXT = Family(
-    "ConvNeXt",
-    "convnext_atto",
-    "convnext",
-    {"depths": (1, 2, 2, 1), "dims": (32, 64, 96, 128), "patch_size": 2, "ls_init_value": None},
+CALIBRATE = {"batches": 1000, "steps": 300, "model_steps": 2000}
+
+SUBJECTS = (
+    Subject(
+        name="ConvNeXt",
+        architecture="convnext_atto",
+        options={
+            "depths": (1, 2, 2, 1),
+            "dims": (32, 64, 96, 128),
+            "patch_size": 2,
+        },
+        task="digits",
+        images=250_000,
+        learning_rate=6e-3,
+        recipe="convnext",
+        swap="dw7",
+        calibrate=CALIBRATE,
+    ),
+    Subject(
+        name="ViT",
+        architecture="vit_tiny_patch16_224",
+        options={"img_size": 32, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3},
+        task="digits",
+        images=250_000,
+        learning_rate=2e-3,
+        recipe="vit",
+        swap="attention",
+        calibrate=CALIBRATE,
+    ),
+    Subject(
+        name="InternImage",
+        architecture="intern_image_t",
+        options={"channels": 32, "depths": (1, 2, 2), "groups": (2, 4, 8)},
+        task="digits",
+        images=120_000,
+        learning_rate=3e-3,
+        recipe="internimage-flash",
+        swap="dcn",
+        calibrate=CALIBRATE,
+    ),
+    Subject(
+        name="ConvNeXt on photographs",
+        architecture="convnext_atto",
+        options={
+            "depths": (1, 1, 2, 1),
+            "dims": (32, 64, 96, 128),
+            "patch_size": 4,
+        },
+        task="photographs",
+        images=30_000,
+        learning_rate=6e-3,
+        recipe="convnext",
+        swap="dw7",
+        calibrate=CALIBRATE,
+    ),
 )
-VIT = Family(
-    "ViT",
-    "vit_tiny_patch16_224",
-    "vit",
-    {"img_size": 32, "patch_size": 4, "embed_dim": 96, "depth": 6, "num_heads": 3},
-    learning_rate=2e-3,
-)
-INTERN = Family(
-    "InternImage",
-    "intern_image_t",
-    "internimage-flash",
-    {"channels": 32, "depths": (1, 2, 2), "groups": (2, 4, 8)},
-    learning_rate=3e-3,
-)
-
-
-def create(family: Family, classes: int) -> nn.Module:
-    return timm.create_model(family.architecture, num_classes=classes, **family.options)
-
-
-def seeded(family: Family, classes: int, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return create(family, classes)

@@ -156,7 +156,7 @@ def _mode(name):
 
 def test_zero_steps_change_nothing():
     model, other = tiny_convnext(), tiny_convnext()
-    none = "[transfer, {method: calibrate, steps: 0}]"
+    none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
     dcnify.convert(model, recipe("depthwise_conv", none), IMAGES[:1], IMAGES)
     dcnify.convert(other, recipe("depthwise_conv", "transfer"), IMAGES[:1], IMAGES)
     mine, theirs = model.state_dict(), other.state_dict()

@@ -1,0 +1,102 @@
+"""Convert a trained model in every way that the study compares, and say what is left of it."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+import dcnify
+from inherit_study.models import Subject
+from inherit_study.tasks import Task, pixels
+from inherit_study.training import accuracy
+
+UNLABELLED = 1000
+"""Images a conversion may look at, a quarter of which it measures itself on."""
+METHODS = {
+    "paper": "paper",
+    "transfer": "transfer",
+    "fit": "fit",
+    "calibrate, layers only": "[transfer, {calibrate}]",
+    "calibrate": "[transfer, {calibrate}]",
+    "fit+calibrate": "[fit, {calibrate}]",
+}
+"""``init`` by the name that the tables use."""
+SITES = ("all", "half")
+
+
+def images_of(task: Task) -> torch.Tensor:
+    """(N, 3, H, W) what a conversion may look at: the first images of the training set."""
+    return pixels(task.images[:UNLABELLED]).contiguous()
+
+
+def chosen(model: nn.Module, subject: Subject, sites: str) -> list[str]:
+    """Paths of all the sites that the subject's recipe takes, or of every second one."""
+    example = images_of(subject.data())[:1]
+    recipe = dcnify.Recipe.load(subject.recipe)
+    paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps]
+    return paths if sites == "all" else paths[1::2]
+
+
+def zeroed(model: nn.Module, paths: list[str]) -> nn.Module:
+    """A copy in which the layers at ``paths`` give nothing."""
+    model = copy.deepcopy(model)
+    for path in paths:
+        model.get_submodule(path).register_forward_hook(lambda _m, _a, output: output * 0)
+    return model
+
+
+def converted(
+    model: nn.Module,
+    subject: Subject,
+    paths: list[str],
+    method: str,
+    seed: int,
+    options: dict[str, int] | None = None,
+    replace: tuple[str, ...] | None = None,
+) -> dcnify.ConvertResult:
+    """A converted copy, by the subject's recipe with another ``init``."""
+    calibrate = subject.calibrate | (options or {})
+    if method.endswith("layers only"):
+        calibrate = calibrate | {"model_steps": 0}
+    inside = ", ".join(f"{key}: {value}" for key, value in calibrate.items())
+    init = METHODS[method].replace("{calibrate}", f"{{method: calibrate, {inside}}}")
+    at = f"swaps.{subject.swap}"
+    changes = [f"{at}.replace.{one}" for one in (subject.replace if replace is None else replace)]
+    changes += [f"{at}.init={init}", f"{at}.select.modules=[{', '.join(paths)}]"]
+    images = images_of(subject.data())
+    recipe = dcnify.Recipe.load(subject.recipe, changes)
+    return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
+
+
+def row_of(
+    model: nn.Module, subject: Subject, sites: str, method: str, seed: int
+) -> dict[str, Any]:
+    """What one conversion keeps: accuracies on the validation images, in shares of 1."""
+    task = subject.data()
+    paths = chosen(model, subject, sites)
+    original = accuracy(model, task)
+    nothing = accuracy(zeroed(model, paths), task)
+    start = time.perf_counter()
+    result = converted(model, subject, paths, method, seed)
+    seconds = time.perf_counter() - start
+    reached = accuracy(result.model, task)
+    levels = [min(max(site.sqnr_db, -99.0), 99.0) for site in result.report.sites]
+    return {
+        "subject": subject.name,
+        "sites": sites,
+        "method": method,
+        "seed": seed,
+        "original": original,
+        "zeroed": nothing,
+        "accuracy": reached,
+        "retention": (reached - nothing) / (original - nothing),
+        "output SQNR dB": result.report.output.sqnr_db,
+        "sites' mean SQNR dB": sum(levels) / len(levels),
+        "sites' least SQNR dB": min(levels),
+        "layers": len(paths),
+        "seconds": seconds,
+    }
