@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dcnify.data import images as images_module
 from dcnify.data import load_images
 from dcnify.errors import InputError
 
@@ -25,7 +24,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, *hidden: str) -> None:
     """Make packages look as if they were not installed."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        images_module.importlib.util,
+        importlib.util,
         "find_spec",
         lambda name, *rest: None if name in hidden else find(name, *rest),
     )
