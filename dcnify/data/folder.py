@@ -10,8 +10,6 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from timm.utils import natural_key
-
 from dcnify.data.decode import open_image, reason_of, suffixes
 from dcnify.data.picture import Picture, Pictures, printable
 from dcnify.data.splits import hidden, is_folder, split_folder
@@ -54,11 +52,23 @@ def file_or_folder(where: Path, count: int, split: str | None) -> Pictures:
 
 
 def spread(count: int, total: int) -> Iterator[int]:
-    """`count` of `total` indices at even distances, then the others in order."""
+    """`count` of `total` indices at even distances, then the others, each index once.
+
+    Any few that follow each other lie far apart. A folder is sorted by class, and who measures on
+    the first of the images, or steps on a batch of them, wants several classes.
+    """
     count = min(count, total)
-    chosen = dict.fromkeys(index * total // count for index in range(count))
-    yield from chosen
-    yield from (index for index in range(total) if index not in chosen)
+    chosen = [index * total // count for index in range(count)]
+    yield from (chosen[place] for place in _scattered(count))
+    taken = set(chosen)
+    yield from (index for index in _scattered(total) if index not in taken)
+
+
+def _scattered(total: int) -> Iterator[int]:
+    """Every index below ``total``, counted with the bits of each number in reverse."""
+    bits = max(total - 1, 1).bit_length()
+    backwards = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(1 << bits))
+    return (index for index in backwards if index < total)
 
 
 def _pictures(
@@ -140,6 +150,8 @@ def _classes(files: list[Path], folders: list[Path]) -> tuple[tuple[str, ...] | 
 
 def _one_order(names: list[str]) -> bool:
     """Whether sorted names are in timm's order too, which counts 2 before 10 and ignores case."""
+    from timm.utils import natural_key
+
     try:
         return all(natural_key(one) < natural_key(next_) for one, next_ in pairwise(names))
     except ValueError:  # it takes the digit of ² for a number

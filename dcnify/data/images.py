@@ -49,7 +49,8 @@ def load_images(
             of a dataset as timm has it (``hfds/owner/name``, ``hfids/``, ``tfds/``, ``wds/``,
             ``torch/``, ``ImageFolder``); or None for the photographs inside scikit-learn and
             scikit-image, cropped in several ways to reach `count`. Of more than `count` images
-            some are taken at even distances, of a stream the first; fewer are all taken.
+            some are taken at even distances, of a stream the first; fewer are all taken. They come
+            mixed, not class by class.
         count: how many images.
         size: (C, H, W). One channel is grey, three are RGB, any other number repeats RGB.
         mean: per channel.
@@ -70,11 +71,27 @@ def load_images(
             f"size={channels}x{height}x{width}"
         )
     pictures = _pictures(where, count, split, data_dir)
-    wanted = count if pictures.total is None else min(count, pictures.total)
-    _check_memory(wanted, channels, height, width)
-
     shape = (channels, height, width)
-    tensor = torch.empty(wanted, *shape)
+    return from_pictures(pictures, count, shape, mean=mean, std=std, on_progress=on_progress)
+
+
+def from_pictures(
+    pictures: Pictures,
+    count: int,
+    size: tuple[int, int, int],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageBatch:
+    """The first `count` of ``pictures`` that can be read; see `load_images`.
+
+    Raises:
+        InputError: none of them can be, or they would take more than `LARGEST` bytes.
+    """
+    wanted = count if pictures.total is None else min(count, pictures.total)
+    _check_memory(wanted, *size)
+    tensor = torch.empty(wanted, *size)
     names: list[str] = []
     labels: list[int | None] = []
     skipped = list(pictures.unreachable)
@@ -82,10 +99,10 @@ def load_images(
         try:
             with reading():
                 image = picture.open()
-                tensor[len(names)] = to_tensor(image, shape, mean=mean, std=std, crop=picture.crop)
+                tensor[len(names)] = to_tensor(image, size, mean=mean, std=std, crop=picture.crop)
         except InputError as error:
             skipped.append((picture.name, str(error)))
-            if len(skipped) == _PATIENCE:
+            if len(skipped) - len(pictures.unreachable) == _PATIENCE:
                 break
             continue
         names.append(picture.name)
