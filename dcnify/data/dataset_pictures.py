@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
-from timm.utils import natural_key
 from torch.utils.data import Dataset, IterableDataset
 
 from dcnify.data.decode import eight_bits, open_image, reading
@@ -44,12 +43,16 @@ def _class_names(dataset: Any) -> tuple[tuple[str, ...] | None, str]:
         return None, "not every image is in a class folder"
     if len(names) < 2:
         return None, "there is only one class"
-    if reader is not None and len({str(natural_key(name)) for name in names}) < len(names):
-        return (
-            None,
-            "timm numbers classes at random whose names differ in upper and lower case only",
-        )
+    if hasattr(reader, "samples") and _alike_to_timm(names):
+        return None, "some class folders differ in capitals only, and timm numbers them by chance"
     return names, ""
+
+
+def _alike_to_timm(names: Sequence[str]) -> bool:
+    """Whether timm sorts two of the names as if they were one."""
+    from timm.utils import natural_key
+
+    return len({str(natural_key(name)) for name in names}) < len(names)
 
 
 def _chosen(dataset: Any, origin: str, count: int) -> Iterator[Picture]:

@@ -147,7 +147,7 @@ def _pictures(
             f"images: there is no folder {printable(name) or repr(name)}; datasets are "
             "builtin:cluttered-digits and, as in timm, hfds/OWNER/NAME, tfds/NAME, wds/, torch/NAME"
         )
-    if os.path.isfile(name) and name.lower().endswith(".tar") and split is None:
+    if os.path.isfile(name) and name.endswith(".tar") and split is None:
         return tar_file(Path(name), count)
     return file_or_folder(Path(name), count, split)
 

@@ -46,7 +46,7 @@ def is_timm_dataset(name: str) -> bool:
 def timm_dataset(name: str, count: int, split: str | None, data_dir: str | None) -> Pictures:
     """`count` images of a timm dataset at even distances; the first of one that is a stream.
 
-    Nothing is downloaded that the reader does not fetch by itself, and no code of a dataset runs.
+    Nothing is downloaded that the reader does not fetch by itself, and no remote code is trusted.
 
     Args:
         name: such as ``hfds/owner/name``, ``hfids/...`` (streamed), ``tfds/name``, ``wds/name``,
