@@ -126,7 +126,10 @@ def _open(
     if prefix == "tfds":
         more["prefetch_size"] = 1  # by default it decodes two thousand images ahead
     if prefix in ("hfds", "hfids"):
-        more.update(_columns(name, data_dir, shown))
+        columns, parts = _on_the_hub(name, data_dir, shown)
+        more.update(columns)
+        usual = (part for part in (*TRAIN, *EVAL, *parts) if part in parts)
+        split = split or next(usual, None)
     if prefix == "wds" and split is None:
         split = _shards(Path(str(data_dir)))
     call = partial(_created, shown, f"{prefix}/{name}", root=data_dir, **more)
@@ -163,22 +166,23 @@ def _created(shown: str, name: str, **options: Any) -> Dataset[Any]:
         raise InputError(f"{shown}: {said}") from None
 
 
-def _columns(name: str, cache: str | None, shown: str) -> dict[str, str]:
-    """Which columns of a Hugging Face dataset hold the image and its class."""
+def _on_the_hub(name: str, cache: str | None, shown: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Which columns of a Hugging Face dataset hold the image and its class, and its splits."""
     import datasets
 
     try:
-        features = datasets.load_dataset_builder(name, cache_dir=cache).info.features
+        about = datasets.load_dataset_builder(name, cache_dir=cache).info
     except Exception as error:
         raise InputError(f"{shown}: {reason_of(error)}") from None
+    features, parts = about.features, tuple(about.splits or ())
     if not features:
-        return {}
+        return {}, parts
     images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     if not images:
         raise InputError(f"{shown}: none of its columns is an image: {', '.join(features)}")
     # timm's reader wants a target; an image in its place is no label.
-    return {"input_key": images[0], "target_key": labels[0] if labels else images[0]}
+    return {"input_key": images[0], "target_key": labels[0] if labels else images[0]}, parts
 
 
 def _shards(folder: Path) -> str | None:
