@@ -24,12 +24,28 @@ Output = Annotated[
     ),
 ]
 Images = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--images",
-        metavar="DIR",
-        help="Images to measure fidelity on; photographs that ship with packages by default.",
+        metavar="WHERE",
+        help="Images to measure fidelity on: a folder, a file, builtin:cluttered-digits, or a "
+        "dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, wds/, torch/, ImageFolder). "
+        "Photographs that ship with packages by default.",
         show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="The part of --images to use; the training images by default, else what there is.",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="The folder in which a dataset of --images is.", show_default=False
     ),
 ]
 Count = Annotated[
@@ -55,6 +71,8 @@ def convert(
     output: Output,
     overrides: Overrides = None,
     images: Images = None,
+    split: Split = None,
+    data_dir: DataDir = None,
     image_count: Count = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -78,15 +96,17 @@ def convert(
         opened = given.open(step)
         step("planning", 0, 1)
         example = given.example(opened, loaded.input)
-        count = image_count or (images_wanted(loaded) if images else None)
-        batch = fidelity_images(images, opened, tuple(example.shape), count)
+        count = image_count or (images_wanted(loaded) if images is not None else None)
+        batch = fidelity_images(
+            images, opened, tuple(example.shape), count, split=split, data_dir=data_dir, step=step
+        )
         result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
         step("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)
     for note in opened.notes:
         say(note, quiet=quiet)
-    for path, reason in batch.skipped if batch else ():
-        warn(f"{path}: {reason}", quiet=quiet)
+    for remark in batch.remarks() if batch else ():
+        warn(remark, quiet=quiet)
     data = {
         "artifact": str(output),
         "plan": json.loads(result.plan.to_json()),

@@ -174,16 +174,33 @@ def _size(text: str, channels: int) -> tuple[int, int, int]:
 
 
 def fidelity_images(
-    folder: Path | None, source: Source, shape: tuple[int, ...], count: int | None
+    where: str | None,
+    source: Source,
+    shape: tuple[int, ...],
+    count: int | None,
+    *,
+    split: str | None = None,
+    data_dir: Path | None = None,
+    step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ImageBatch | None:
-    """What --images and --image-count ask for; None leaves the choice to the conversion.
+    """What --images, --split, --data-dir and --image-count ask for.
+
+    None leaves the choice to the conversion. ``step`` hears how many have been read.
 
     Raises:
         InputError: there is no image that can be read.
     """
-    if folder is None and count is None:
+    if where is None and count is None and split is None and data_dir is None:
         return None
     from dcnify.data import load_images
 
-    mean, std = source.mean or (0.485, 0.456, 0.406), source.std or (0.229, 0.224, 0.225)
-    return load_images(folder, count=count or 16, size=tuple(shape[1:]), mean=mean, std=std)
+    return load_images(
+        where,
+        count=count or 16,
+        size=tuple(shape[1:]),
+        mean=source.mean or (0.485, 0.456, 0.406),
+        std=source.std or (0.229, 0.224, 0.225),
+        split=split,
+        data_dir=data_dir,
+        on_progress=lambda done, total: step("reading images", done, total),
+    )

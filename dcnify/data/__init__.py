@@ -1,7 +1,9 @@
 """Images to measure and train with: photographs, folders, and a dataset that needs no download."""
 
+from dcnify.data.batch import ImageBatch
 from dcnify.data.datasets import open_dataset
 from dcnify.data.digits import ClutteredDigits
-from dcnify.data.images import ImageBatch, load_images
+from dcnify.data.images import load_images
+from dcnify.data.labels import labels_for
 
-__all__ = ["ClutteredDigits", "ImageBatch", "load_images", "open_dataset"]
+__all__ = ["ClutteredDigits", "ImageBatch", "labels_for", "load_images", "open_dataset"]

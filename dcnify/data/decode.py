@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcnify.errors import InputError
+
+_UNWANTED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that Pillow knows and cannot decode, or only by running another program."""
+_LONGEST = 200
+"""Characters of a decoder's own words."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +41,64 @@ class Crop:
         return left, top, min(left + w, width), min(top + h, height)
 
 
-def open_image(path: Path) -> Image.Image:
-    """The decoded image, upright, 8 bits per channel.
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """The endings, in lower case with their dot, of files that `open_image` reads."""
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in formats.items() if name in _formats())
 
-    Raises:
-        InputError: with the reason alone, such as ``not an image``. Pictures so large that they
-            look like a decompression bomb are refused before they are decoded.
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _UNWANTED))
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever goes wrong with an image inside is an `InputError` with the reason alone.
+
+    Pictures so large that they look like a decompression bomb are refused before they are decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
-                return _eight_bits(ImageOps.exif_transpose(image))
+            yield
+        except InputError:
+            raise
         except UnidentifiedImageError:
             raise InputError("not an image") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
         except Exception as error:  # a broken file can make a decoder raise anything
-            raise InputError(str(error) or type(error).__name__) from None
+            raise InputError(reason_of(error)) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """The words of an error on one line, without the path that the caller knows already."""
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        return error.strerror.lower()
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+
+
+def open_image(file: Path | BinaryIO) -> Image.Image:
+    """The decoded image, upright, 8 bits per channel; the first, if the file holds several.
+
+    Raises:
+        InputError: with the reason alone, such as ``not an image``. See `reading`.
+    """
+    with reading():
+        if isinstance(file, Path) and file.stat().st_size == 0:
+            raise InputError("empty file")
+        with Image.open(file, formats=_formats()) as image:
+            image.load()
+            upright = image
+            # Nonsense in the EXIF block is no reason to do without the picture.
+            with suppress(Exception):
+                upright = ImageOps.exif_transpose(image)
+            return eight_bits(upright)
 
 
 def to_tensor(
@@ -72,12 +119,11 @@ def to_tensor(
     return (tensor - _per_channel(mean, channels)) / _per_channel(std, channels)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def eight_bits(image: Image.Image) -> Image.Image:
     """16-bit and float greys scaled to 8 bits; PIL's own conversion would clip them."""
     if image.mode[0] not in "IF":
-        image.load()
         return image
-    values = np.asarray(image, dtype=np.float32)
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
     top = float(values.max())
     full = 1.0 if image.mode == "F" and top <= 1 else 255.0 if top <= 255 else max(top, 65535.0)
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))

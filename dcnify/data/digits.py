@@ -62,7 +62,8 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         piece: int = 5,
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
-        size = SIZES[_known(split)] if size is None else size
+        usual = SIZES[_known(split)]
+        size = usual if size is None else size
         if size < 1:
             raise InputError(f"cluttered digits: size must be at least 1, not {size}")
         if not 1 <= piece <= digit <= canvas or pieces < 0:

@@ -1,0 +1,62 @@
+"""What people call the parts of a dataset, and the one that is meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dcnify.data.decode import suffixes
+from dcnify.data.picture import printable
+from dcnify.errors import InputError
+
+TRAIN = ("train", "training")
+EVAL = ("validation", "val", "valid", "eval", "evaluation", "test", "testing")
+_SAME = (TRAIN, EVAL[:5], EVAL[5:])
+"""Names that mean the same part, in the order in which a part is chosen when none is named."""
+
+
+def split_folder(folder: Path, split: str | None) -> Path:
+    """The subfolder of ``folder`` that holds the split, or ``folder`` itself.
+
+    Without a wish it is the training part, else the first that there is, of a folder that has
+    nothing but parts of a dataset in it.
+
+    Raises:
+        InputError: there is no such part.
+    """
+    entries = [entry for entry in os.scandir(folder) if not hidden(entry.name)]
+    inside = sorted(entry.name for entry in entries if is_folder(entry))
+    if split is None:
+        pictures = any(Path(entry.name).suffix.lower() in suffixes() for entry in entries)
+        if pictures or not inside or not {name.lower() for name in inside} <= {*TRAIN, *EVAL}:
+            return folder
+        return folder / next(name for same in _SAME for name in _called(same, inside))
+    if split in inside:
+        return folder / split
+    same = next((names for names in _SAME if split.lower() in names), (split.lower(),))
+    for name in _called(same, inside):
+        return folder / name
+    there = ", ".join(printable(name) for name in inside[:8]) + (" ..." if len(inside) > 8 else "")
+    raise InputError(
+        f"images: no split {printable(split)!r} in {printable(folder)}; "
+        + (f"its folders are {there}" if inside else "it has no folders")
+    )
+
+
+def hidden(name: str) -> bool:
+    """Whether a file manager made it, not a person: .DS_Store, ._photo.jpg, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; not if it leads round in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _called(names: Iterable[str], inside: list[str]) -> list[str]:
+    """Those of ``inside`` with one of the names, in the order of the names."""
+    return [there for name in names for there in inside if there.lower() == name]
