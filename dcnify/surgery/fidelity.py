@@ -152,13 +152,13 @@ def _run(
 ) -> list[torch.Tensor]:
     outputs = []
     for index, batch in enumerate(batches):
-        outputs.append(_comparable(model(batch)))
+        outputs.append(comparable(model(batch)))
         if progress is not None:
             progress(f"running the {what} model", index + 1, len(batches))
     return outputs
 
 
-def _comparable(output: Any) -> torch.Tensor:
+def comparable(output: Any) -> torch.Tensor:
     """What to compare of a model's output: its logits, or all that it returns side by side.
 
     Logits are (B, classes); feature maps and the like become (B, 1, numbers).
