@@ -11,6 +11,7 @@ import typer
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipeName
 from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
+from dcnify.cli.plotting import Plot, drawing
 from dcnify.cli.sources import Given, fidelity_images, takes_source
 
 Output = Annotated[
@@ -57,6 +58,7 @@ def convert(
     images: Images = None,
     image_count: Count = None,
     seed: Seed = 0,
+    plot: Plot = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -74,6 +76,7 @@ def convert(
 
     loaded = Recipe.load(recipe, overrides or ())
     check_output(output, overwrite)
+    draw = drawing(plot, overwrite)
     with phases("opening the model", quiet=quiet or as_json) as step:
         opened = given.open(step)
         step("planning", 0, 1)
@@ -83,6 +86,7 @@ def convert(
         result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
         step("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)
+        draw(result.report.to_dict())
     for note in opened.notes:
         say(note, quiet=quiet)
     for path, reason in batch.skipped if batch else ():

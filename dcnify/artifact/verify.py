@@ -1,0 +1,119 @@
+"""Verify an artifact: recompute what can be recomputed, and compare it with what was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from dcnify.artifact.record import Artifact
+from dcnify.artifact.source import Source
+from dcnify.artifact.verify_fidelity import check_recipe, check_reported, measure, refuse_another
+from dcnify.artifact.verify_files import check_golden, check_hashes, check_loading
+from dcnify.artifact.verify_operator import check_operator
+from dcnify.artifact.verify_result import Check, Fidelity, Verification
+from dcnify.data import ImageBatch
+from dcnify.surgery.fidelity import Progress
+from dcnify.surgery.images import fidelity_images, held_out
+
+_BEYOND_ANY_BUDGET = 10**18
+
+
+def verify(
+    record: Artifact,
+    *,
+    against: Source | None = None,
+    images: ImageBatch | None = None,
+    trust_code: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Recompute an artifact's hashes, model, golden output and operator; and its fidelity.
+
+    Args:
+        record: what `read_artifact` returned.
+        against: the model that the artifact was converted from. Its layers are measured against
+            the new ones again, and the recipe's ``require`` and ``certify`` are checked.
+        images: to measure on; the photographs that a conversion takes by default otherwise. Of an
+            artifact that was calibrated a quarter is measured, as when it was made.
+        trust_code: import the code that the artifact names, if its base is ``python:``.
+        progress: called with a description, steps done and steps in all.
+
+    Returns:
+        Every check; one that fails is no exception.
+
+    Raises:
+        InputError: ``against`` is of another architecture or there are no images, or the artifact
+            needs ``trust_code``.
+    """
+    step = progress or (lambda what, done, total: None)
+    step("hashing", 0, 1)
+    checks = [check_hashes(record)]
+    step("loading", 0, 1)
+    loading, model = check_loading(record, trust_code=trust_code)
+    checks.append(loading)
+    swaps = refuse_another(record, model, against) if against and model else ()
+    step("running the model", 0, 1)
+    checks.append(check_golden(record, model))
+    if model is None:
+        checks.append(Check("operator", None, detail="the model does not load"))
+    else:
+        step("checking the operator", 0, 1)
+        checks += check_operator(model)
+    fidelity: Fidelity | None = None
+    warnings: list[str] = []
+    if against is not None and model is None:
+        checks.append(Check("fidelity", None, detail="the model does not load"))
+    elif against is not None:
+        batches, origin = _images(record, against, images)
+        fidelity = measure(model, against, swaps, batches, origin, progress)
+        doubt, warnings = _doubt(record, against, origin)
+        checks += check_reported(record, model, fidelity, doubt)
+        more, said = check_recipe(record, model, fidelity, swaps)
+        checks, warnings = checks + more, warnings + said
+    return Verification(str(record.path), tuple(checks), record.report, fidelity, tuple(warnings))
+
+
+def images_reported(record: Artifact) -> int | None:
+    """How many images the conversion used, to measure and to calibrate; None if it does not say."""
+    said = _images_said(record)
+    counts = [said.get("count"), said.get("calibrated_on") or 0]
+    if not all(type(count) is int and 0 <= count <= 1 << 20 for count in counts) or not counts[0]:
+        return None
+    return counts[0] if counts[0] == 1 else sum(counts)
+
+
+def _images(
+    record: Artifact, source: Source, given: ImageBatch | None
+) -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """Batches to measure on, chosen as the conversion chose them, and where they are from."""
+    like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
+    example = torch.zeros(1, *record.plan.input_shape[1:], dtype=like.dtype)
+    least = images_reported(record) or 0
+    batches, origin = fidelity_images(source.model, example, given, _BEYOND_ANY_BUDGET, least)
+    if _images_said(record).get("calibrated_on"):
+        batches, _others = held_out(batches)
+        origin |= {"count": sum(map(len, batches))}
+    return batches, origin
+
+
+def _doubt(record: Artifact, source: Source, images: dict[str, Any]) -> tuple[str, list[str]]:
+    """Why the fidelity may be another than the one reported, and warnings."""
+    recorded = record.config["dcnify"].get("source")
+    recorded = recorded if isinstance(recorded, dict) else {}
+    known = recorded.get("sha256")
+    if known is not None and known != source.sha256:
+        words = (
+            f"{source.spec} is not the source that was converted ({recorded.get('spec')}): SHA-256 "
+            f"{str(source.sha256)[:12]}..., recorded {str(known)[:12]}..."
+        )
+        return "these are not the weights that were converted", [words]
+    said = _images_said(record)
+    if any(images[key] != said.get(key) for key in ("origin", "count", "size")):
+        was = f"{said.get('count')} images ({said.get('origin')})"
+        return f"measured on {images['count']} images ({images['origin']}), then on {was}", []
+    return "", []
+
+
+def _images_said(record: Artifact) -> dict[str, Any]:
+    said = record.report.get("images")
+    return said if isinstance(said, dict) else {}
