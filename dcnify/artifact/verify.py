@@ -109,8 +109,8 @@ def _doubt(record: Artifact, source: Source, images: dict[str, Any]) -> tuple[st
         return "these are not the weights that were converted", [words]
     said = _images_said(record)
     if any(images[key] != said.get(key) for key in ("origin", "count", "size")):
-        was = f"{said.get('count')} images ({said.get('origin')})"
-        return f"measured on {images['count']} images ({images['origin']}), then on {was}", []
+        was = f"{said.get('count')} ({said.get('origin')})"
+        return f"measured on other images: {images['count']} ({images['origin']}), then {was}", []
     return "", []
 
 

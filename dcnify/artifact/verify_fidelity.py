@@ -196,9 +196,9 @@ def _as_reported(name: str, shares: list[tuple[str, float]], doubt: str) -> Chec
     if not shares:
         return Check(name, None, detail="the report says nothing of it")
     path, worst = max(shares, key=lambda pair: pair[1])
-    detail = f"largest relative difference of an error: {path}"
     if doubt:
-        return Check(name, None, worst, None, f"not to be expected: {doubt}")
+        return Check(name, None, detail=doubt)
+    detail = f"relative difference of the error, worst: {path}"
     return Check(name, worst <= _DIFFERENCE, worst, _DIFFERENCE, detail)
 
 

@@ -71,7 +71,7 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
     except Exception as problem:  # whatever a model may raise
         return Check(name, False, limit=limit, detail=f"it does not run: {first_line(problem)}")
     shown = "x".join(map(str, golden.output_shape))
-    detail = f"output {shown} of one stored input, relative error"
+    detail = f"relative error of the output, {shown}, for the input that was stored"
     return Check(name, error <= limit, error, limit, detail)
 
 

@@ -87,9 +87,9 @@ def _check_on(device: str, calls: list[Call]) -> Iterator[Check]:
             if known is None or _excess(error, call) > _excess(*known):
                 worst[what] = error, call
     for what, (error, call) in worst.items():
-        many = f"{len(calls)} configurations, worst " if len(calls) > 1 else ""
+        many = f"worst of {len(calls)} configurations: " if len(calls) > 1 else ""
         limit = TOLERANCE[call.dtype]
-        yield Check(names[what], error <= limit, error, limit, f"{many}{call}, relative error")
+        yield Check(names[what], error <= limit, error, limit, f"relative error, {many}{call}")
 
 
 def _excess(error: float, call: Call) -> float:

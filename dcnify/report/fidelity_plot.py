@@ -61,7 +61,7 @@ def _draw(panel: Axes, series: list[Series], layers: list[str]) -> None:
         shown = [min(value, beyond) for value in values]
         bars = panel.barh(places, shown, height, label=_literal(label), color=f"C{index % 10}")
         for bar, (_, layer), value in zip(bars, drawn, values, strict=True):
-            words = "exact" if value == math.inf else f"{value:.1f}"
+            words = "exact" if value == math.inf else f"{round(value, 1) + 0.0:.1f}"
             if layer in one.reverted:
                 bar.set_alpha(0.3)
                 words += ", reverted"
