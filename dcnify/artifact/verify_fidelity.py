@@ -194,7 +194,7 @@ def _difference(
 
 def _as_reported(name: str, shares: list[tuple[str, float]], doubt: str) -> Check:
     if not shares:
-        return Check(name, None, detail="the report says nothing of it")
+        return Check(name, None, detail="the report has no such number")
     path, worst = max(shares, key=lambda pair: pair[1])
     if doubt:
         return Check(name, None, detail=doubt)

@@ -47,7 +47,8 @@ def check_loading(record: Artifact, *, trust_code: bool) -> tuple[Check, nn.Modu
             raise
         return Check("loading", False, detail=str(error)), None
     count = sum(parameter.numel() for parameter in model.parameters())
-    detail = f"{record.base}, {len(record.plan.swaps)} layers swapped, {count:,} parameters"
+    swaps = len(record.plan.swaps)
+    detail = f"{record.base}, {swaps} layer{'s' * (swaps != 1)} swapped, {count:,} parameters"
     return Check("loading", True, detail=detail), model
 
 

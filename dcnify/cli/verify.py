@@ -117,7 +117,9 @@ def verify(
     emit(as_json, _data(done), lambda: _render(done, record))
     if done.failed:
         names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
-        raise CheckError(f"{artifact}: {len(done.failed)} of {len(done.checks)} failed: {names}")
+        raise CheckError(
+            f"{artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
+        )
 
 
 def _need_source(against: str | None, options: dict[str, Any]) -> None:
