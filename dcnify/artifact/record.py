@@ -32,6 +32,7 @@ from dcnify.errors import InputError
 from dcnify.surgery.plan import Plan
 
 _LARGEST_TEXT = 64 * 2**20
+_LARGEST_GOLDEN = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,10 @@ class Artifact:
 
     def _golden_tensors(self) -> dict[str, Tensor]:
         if self.path.is_dir():
-            return read_safetensors(self.path / GOLDEN)
+            file = self.path / GOLDEN
+            if file.is_file() and file.stat().st_size > _LARGEST_GOLDEN:
+                raise InputError(f"{file} is larger than {_LARGEST_GOLDEN >> 20} MiB")
+            return read_safetensors(file)
         held = read_weights(self.path, mapped=True).get("golden")
         if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
             raise InputError(f"{self.path}: its golden output is damaged")
