@@ -22,7 +22,8 @@ _LARGEST_TILE = 1 << 20
 """Numbers of the input that are stored; a larger input repeats them."""
 _LARGEST_SAMPLE = 1 << 16
 """Numbers of the output that are stored; a larger output is sampled at even distances."""
-_LARGEST_INPUT = 1 << 28
+LARGEST_INPUT = 1 << 28
+"""Numbers of an input that is tried at all."""
 _SEED = 0
 
 
@@ -68,7 +69,7 @@ def golden_of(model: nn.Module, input_shape: tuple[int, ...]) -> Golden | str:
         The pair, or in words why there is none: the model does not run on such an input.
     """
     shape = (1, *input_shape[1:])
-    if len(shape) != 4 or math.prod(shape) > _LARGEST_INPUT:
+    if len(shape) != 4 or math.prod(shape) > LARGEST_INPUT:
         return f"an input of {tuple(input_shape)} is too large to try"
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     channels, rows, columns = shape[1:]
@@ -127,7 +128,7 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
     whole = whole and tile.is_floating_point() and tile.dim() == 4 and sample.dim() == 1
     whole = whole and all(_is_shape(shape) for shape in shapes) and len(shapes[0]) == 4
     whole = whole and shapes[0][:2] == list(tile.shape[:2]) and tile.numel() > 0
-    whole = whole and math.prod(shapes[0]) <= _LARGEST_INPUT
+    whole = whole and math.prod(shapes[0]) <= LARGEST_INPUT
     if not whole:
         raise InputError(f"{what}: its golden output is damaged")
     return Golden(tile, sample, tuple(shapes[0]), tuple(shapes[1]), str(about.get("device")))

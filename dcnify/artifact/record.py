@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dcnify.artifact.base import Base
 from dcnify.artifact.config import read_block
 from dcnify.artifact.digest import sha256_file, sha256_tensors
 from dcnify.artifact.fit import Shapes, shapes_of
-from dcnify.artifact.golden import Golden, read_golden
+from dcnify.artifact.golden import LARGEST_INPUT, Golden, read_golden
 from dcnify.artifact.layout import (
     CONFIG,
     FILE_FORMAT,
@@ -52,6 +53,19 @@ class Artifact:
     """Stored tensors that are not in the model's state dict."""
     texts: dict[str, str]
     """The text files by name, as they were read."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(1, C, H, W) of the input it was converted at.
+
+        Raises:
+            InputError: the plan has no such shape.
+        """
+        shape = self.plan.input_shape
+        whole = len(shape) == 4 and all(type(n) is int and n > 0 for n in shape)
+        if not whole or math.prod(shape[1:]) > LARGEST_INPUT:
+            raise InputError(f"{self.path}: its plan's input {list(shape)} is no image's shape")
+        return 1, shape[1], shape[2], shape[3]
 
     def tensors(self) -> dict[str, Tensor]:
         """Every stored tensor, as ordinary memory on the CPU.

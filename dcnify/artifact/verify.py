@@ -17,6 +17,8 @@ from dcnify.surgery.fidelity import Progress
 from dcnify.surgery.images import fidelity_images, held_out
 
 _BEYOND_ANY_BUDGET = 10**18
+_MOST_IMAGES = 1 << 14
+"""That a report may ask for."""
 
 
 def verify(
@@ -76,10 +78,11 @@ def verify(
 def images_reported(record: Artifact) -> int | None:
     """How many images the conversion used, to measure and to calibrate; None if it does not say."""
     said = _images_said(record)
-    counts = [said.get("count"), said.get("calibrated_on") or 0]
-    if not all(type(count) is int and 0 <= count <= 1 << 20 for count in counts) or not counts[0]:
+    measured, others = said.get("count"), said.get("calibrated_on") or 0
+    if type(measured) is not int or type(others) is not int or min(measured - 1, others) < 0:
         return None
-    return counts[0] if counts[0] == 1 else sum(counts)
+    total = 1 if measured == 1 else measured + others  # a single image did for both
+    return total if total <= _MOST_IMAGES else None
 
 
 def _images(
@@ -87,7 +90,7 @@ def _images(
 ) -> tuple[list[torch.Tensor], dict[str, Any]]:
     """Batches to measure on, chosen as the conversion chose them, and where they are from."""
     like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
-    example = torch.zeros(1, *record.plan.input_shape[1:], dtype=like.dtype)
+    example = torch.zeros(record.input_shape, dtype=like.dtype)
     least = images_reported(record) or 0
     batches, origin = fidelity_images(source.model, example, given, _BEYOND_ANY_BUDGET, least)
     if _images_said(record).get("calibrated_on"):

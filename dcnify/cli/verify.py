@@ -135,7 +135,7 @@ def _images(
 
     if folder is not None and count is None:
         count = images_reported(record)
-    return fidelity_images(folder, opened, record.plan.input_shape, count)
+    return fidelity_images(folder, opened, record.input_shape, count)
 
 
 def _fidelity(done: Verification) -> dict[str, Any] | None:

@@ -186,6 +186,21 @@ def test_weights_that_do_not_load_leave_the_fidelity_unknown(made, out):
     assert verdicts(against(out, opened(made / "m")))["fidelity"] is None
 
 
+@pytest.mark.parametrize("shape", [[1, 3, 10**6, 10**6], [3, 64], [1, 3, "64", 64], [1, 3, 0, 64]])
+def test_an_absurd_input_is_refused_before_memory_is_asked_for(made, out, shape):
+    edit(out, "plan.json", lambda plan: plan.update(input_shape=shape))
+    with pytest.raises(InputError, match="is no image's shape"):
+        against(out, opened(made / "m"))
+
+
+@pytest.mark.parametrize("images", [{"count": 10**9}, {"count": "8"}, {"count": 0}, {"count": -1}])
+def test_an_absurd_number_of_images_is_not_believed(made, out, images):
+    edit(out, "report.json", lambda report: report["images"].update(images))
+    done = against(out, opened(made / "m"))
+    assert done.fidelity.images["count"] < 10
+    assert [verdicts(done)[name] for name in REPORTED] == [None, None]
+
+
 INTERN = {"channels": 16, "groups": [1, 2, 4, 8], "depths": [1, 1, 1, 1], "num_classes": 4}
 
 
