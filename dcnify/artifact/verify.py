@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from dcnify.artifact.record import Artifact
 from dcnify.artifact.source import Source
@@ -12,11 +13,12 @@ from dcnify.artifact.verify_fidelity import check_recipe, check_reported, measur
 from dcnify.artifact.verify_files import check_golden, check_hashes, check_loading
 from dcnify.artifact.verify_operator import check_operator
 from dcnify.artifact.verify_result import Check, Fidelity, Verification
-from dcnify.data import ImageBatch
+from dcnify.data import ImageBatch, load_images
+from dcnify.errors import InputError
 from dcnify.surgery.fidelity import Progress
-from dcnify.surgery.images import fidelity_images, held_out
+from dcnify.surgery.images import BATCH
 
-_BEYOND_ANY_BUDGET = 10**18
+_USUAL_IMAGES = 8
 _MOST_IMAGES = 1 << 14
 """That a report may ask for."""
 
@@ -90,13 +92,27 @@ def _images(
 ) -> tuple[list[torch.Tensor], dict[str, Any]]:
     """Batches to measure on, chosen as the conversion chose them, and where they are from."""
     like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
-    example = torch.zeros(record.input_shape, dtype=like.dtype)
-    least = images_reported(record) or 0
-    batches, origin = fidelity_images(source.model, example, given, _BEYOND_ANY_BUDGET, least)
+    images = given if given is not None else _photographs(record, source)
+    measured = images.tensor.to(like.dtype)
+    if not len(measured):
+        raise InputError("no images to measure on")
     if _images_said(record).get("calibrated_on"):
-        batches, _others = held_out(batches)
-        origin |= {"count": sum(map(len, batches))}
-    return batches, origin
+        measured = measured[: -(-len(measured) // 4)]  # the others were calibrated on
+    size = "x".join(map(str, measured.shape[1:]))
+    origin = {"origin": images.origin, "count": len(measured), "size": size}
+    return list(measured.split(BATCH)), origin
+
+
+def _photographs(record: Artifact, source: Source) -> ImageBatch:
+    config = getattr(source.model, "pretrained_cfg", None)
+    config = config if isinstance(config, dict) else {}
+    return load_images(
+        None,
+        count=images_reported(record) or _USUAL_IMAGES,
+        size=record.input_shape[1:],
+        mean=config.get("mean") or source.mean or IMAGENET_DEFAULT_MEAN,
+        std=config.get("std") or source.std or IMAGENET_DEFAULT_STD,
+    )
 
 
 def _doubt(record: Artifact, source: Source, images: dict[str, Any]) -> tuple[str, list[str]]:
