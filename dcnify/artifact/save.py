@@ -43,6 +43,8 @@ def save(
 ) -> Path:
     """Write a conversion so that `load` gives back the same model, bit for bit.
 
+    The model runs once, in evaluation mode: an input and its output are kept for `verify`.
+
     Args:
         result: what `dcnify.convert` returned.
         path: a folder, or a file ending in ``.pt`` or ``.pth``.

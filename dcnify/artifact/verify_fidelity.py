@@ -35,8 +35,9 @@ def refuse_another(record: Artifact, model: nn.Module, source: Source) -> tuple[
     """
     base, other = record.base, source.base
     if other is not None and not _alike(other, base):
+        given = f"{other}" if source.spec == str(other) else f"{other}, which {source.spec} is"
         raise InputError(
-            f"{source.spec} is {other}, and {record.path} was made from {base}: "
+            f"{record.path} was made from {base}, not from {given}: "
             "give the model that it was converted from"
         )
     done = {swap.site.path for swap in source.plan.swaps} if source.plan else set()

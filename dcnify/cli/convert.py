@@ -86,7 +86,6 @@ def convert(
         result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
         step("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)
-        draw(result.report.to_dict())
     for note in opened.notes:
         say(note, quiet=quiet)
     for path, reason in batch.skipped if batch else ():
@@ -97,6 +96,7 @@ def convert(
         "report": result.report.to_dict(),
     }
     emit(as_json, data, lambda: _render(result, output))
+    draw(data["report"])
 
 
 def _render(result, written: Path) -> list:

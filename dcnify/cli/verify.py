@@ -113,8 +113,8 @@ def verify(
         warn(f"{path}: {reason}", quiet=quiet)
     for words in done.warnings:
         warn(words, quiet=quiet)
-    draw(done.report, _fidelity(done))
     emit(as_json, _data(done), lambda: _render(done, record))
+    draw(done.report, _fidelity(done))
     if done.failed:
         names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
         raise CheckError(

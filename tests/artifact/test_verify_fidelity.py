@@ -132,7 +132,7 @@ def test_other_images_are_measured_without_a_verdict_on_the_report(made, out):
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
-        ("timm:convnext_femto", {}, "is timm:convnext_femto, and"),
+        ("timm:convnext_femto", {}, "made from timm:convnext_atto, not from timm:convnext_femto"),
         ("timm:convnext_atto", {**ARGS, "dims": [16, 16, 32, 64], "num_classes": 5}, "stages.3"),
         ("timm:convnext_atto", {**ARGS, "num_classes": 7}, "head.fc"),
         ("timm:convnext_atto", {**ARGS, "kernel_sizes": 5, "num_classes": 5}, SITE),

@@ -117,7 +117,10 @@ def test_own_images_are_those_that_the_conversion_took(dcnify, tmp_path):
         ("missing", "missing does not exist"),
         ("model.pt", "is a weight file, not an artifact"),
         (".", "is no artifact"),
-        ("out --against timm:test_vit", "is timm:test_vit, and out was made from"),
+        (
+            "out --against timm:test_vit",
+            "out was made from timm:test_convnext, not from timm:test_vit",
+        ),
         ("out --against missing.pt", "missing.pt does not exist"),
         ("out --against out", "already"),
         ("out --against model.pt --arch test_convnext --images nowhere", "nowhere"),
