@@ -6,14 +6,21 @@ from dcnify.artifact.load import load
 from dcnify.artifact.record import Artifact, read_artifact
 from dcnify.artifact.save import save
 from dcnify.artifact.source import Source, open_source
+from dcnify.artifact.verify import images_reported, verify
+from dcnify.artifact.verify_result import Check, Fidelity, Verification
 
 __all__ = [
     "Artifact",
     "Base",
+    "Check",
+    "Fidelity",
     "Source",
+    "Verification",
     "check_output",
+    "images_reported",
     "load",
     "open_source",
     "read_artifact",
     "save",
+    "verify",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, FILES
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, OURS
 from dcnify.errors import DcnifyError, InputError
 
 _OTHER_FORMATS = {
@@ -148,7 +148,7 @@ def _swap(new: Path, target: Path, old: Path, overwrite: bool) -> None:
         raise
     if old.exists():
         for entry in old.iterdir():
-            if entry.name not in FILES:
+            if entry.name not in OURS:
                 os.rename(entry, target / entry.name)
         _remove(old)
 

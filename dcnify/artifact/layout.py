@@ -6,7 +6,11 @@ WEIGHTS = "model.safetensors"
 PLAN = "plan.json"
 RECIPE = "recipe.yaml"
 REPORT = "report.json"
+GOLDEN = "golden.safetensors"
 
 FILES = (CONFIG, WEIGHTS, PLAN, RECIPE, REPORT)
+"""What every artifact has. Those of dcnify 0.1's first days have no golden output."""
+OURS = (*FILES, GOLDEN)
+"""What is replaced when an artifact is overwritten; other files in the folder stay."""
 FILE_SUFFIXES = (".pt", ".pth")
 FILE_FORMAT = "dcnify"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,24 @@ from dcnify.artifact.base import Base
 from dcnify.artifact.config import read_block
 from dcnify.artifact.digest import sha256_file, sha256_tensors
 from dcnify.artifact.fit import Shapes, shapes_of
-from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILES, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.golden import LARGEST_INPUT, Golden, read_golden
+from dcnify.artifact.layout import (
+    CONFIG,
+    FILE_FORMAT,
+    FILES,
+    GOLDEN,
+    PLAN,
+    RECIPE,
+    REPORT,
+    WEIGHTS,
+)
 from dcnify.artifact.reading import near_files, read_safetensors, read_weights, safetensors_shapes
 from dcnify.artifact.timm_names import first_line
 from dcnify.errors import InputError
 from dcnify.surgery.plan import Plan
 
 _LARGEST_TEXT = 64 * 2**20
+_LARGEST_GOLDEN = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,19 @@ class Artifact:
     texts: dict[str, str]
     """The text files by name, as they were read."""
 
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(1, C, H, W) of the input it was converted at.
+
+        Raises:
+            InputError: the plan has no such shape.
+        """
+        shape = self.plan.input_shape
+        whole = len(shape) == 4 and all(type(n) is int and n > 0 for n in shape)
+        if not whole or math.prod(shape[1:]) > LARGEST_INPUT:
+            raise InputError(f"{self.path}: its plan's input {list(shape)} is no image's shape")
+        return 1, shape[1], shape[2], shape[3]
+
     def tensors(self) -> dict[str, Tensor]:
         """Every stored tensor, as ordinary memory on the CPU.
 
@@ -58,21 +83,61 @@ class Artifact:
             return safetensors_shapes(self.path / WEIGHTS)
         return shapes_of(_state_dict(read_weights(self.path, mapped=True), self.path))
 
+    def golden(self) -> Golden | str:
+        """An input and the output it gave when the model was saved, or why there is none.
+
+        Raises:
+            InputError: it is missing, truncated, or no such pair.
+        """
+        about = self.config["dcnify"].get("golden")
+        if about is None:
+            return "written by a dcnify that kept none"
+        if not isinstance(about, dict):
+            raise InputError(f"{self.path}: the 'dcnify' block of its config is damaged")
+        if "missing" in about:
+            return str(about["missing"])
+        return read_golden(self._golden_tensors(), about, str(self.path))
+
+    def _golden_tensors(self) -> dict[str, Tensor]:
+        if self.path.is_dir():
+            file = self.path / GOLDEN
+            if file.is_file() and file.stat().st_size > _LARGEST_GOLDEN:
+                raise InputError(f"{file} is larger than {_LARGEST_GOLDEN >> 20} MiB")
+            return read_safetensors(file)
+        held = read_weights(self.path, mapped=True).get("golden")
+        if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
+            raise InputError(f"{self.path}: its golden output is damaged")
+        return {name: value.clone() for name, value in held.items()}
+
+    def parts(self) -> tuple[str, ...]:
+        """The parts that must have a hash: all but ``config.json``, which holds the hashes."""
+        about = self.config["dcnify"].get("golden")
+        kept = isinstance(about, dict) and "missing" not in about
+        folder = self.path.is_dir()
+        golden = (GOLDEN if folder else "golden",) if kept else ()
+        return (*self.texts, WEIGHTS if folder else "state_dict", *golden)
+
     def damaged(self) -> tuple[str, ...]:
-        """The parts whose SHA-256 is no longer the one that was written; empty if all is well."""
-        found = []
-        for name, expected in self.config["dcnify"]["files"].items():
-            if name in self.texts:
-                actual = sha256_text(self.texts[name])
-            elif self.path.is_dir() and name == WEIGHTS and (self.path / WEIGHTS).is_file():
-                actual = sha256_file(self.path / WEIGHTS)
-            elif not self.path.is_dir() and name == "state_dict":
-                actual = sha256_tensors(self.tensors())
-            else:
-                actual = None
-            if actual != expected:
-                found.append(name)
-        return tuple(found)
+        """The parts whose SHA-256 is not the one that was written; empty if all is well."""
+        written = self.config["dcnify"]["files"]
+        names = dict.fromkeys((*self.parts(), *written))
+        return tuple(
+            name for name in names if name not in written or self._sha256(name) != written[name]
+        )
+
+    def _sha256(self, name: str) -> str | None:
+        """Of a part as it is now; None for one that is not there or cannot be read."""
+        if name in self.texts:
+            return sha256_text(self.texts[name])
+        try:
+            if self.path.is_dir():
+                there = name in (WEIGHTS, GOLDEN) and (self.path / name).is_file()
+                return sha256_file(self.path / name) if there else None
+            if name == "state_dict":
+                return sha256_tensors(self.tensors())
+            return sha256_tensors(self._golden_tensors()) if name == "golden" else None
+        except InputError:
+            return None
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:

@@ -17,7 +17,8 @@ from dcnify.artifact.config import config_of, data_of, dcnify_block
 from dcnify.artifact.derive import HINT, derive_base
 from dcnify.artifact.digest import sha256_file, sha256_tensors
 from dcnify.artifact.fit import Mismatch, shapes_of
-from dcnify.artifact.layout import CONFIG, FILE_FORMAT, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.golden import Golden, golden_of
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
 from dcnify.artifact.materialise import mismatch_of, tied
 from dcnify.artifact.rebased import rebased
 from dcnify.artifact.record import sha256_text
@@ -41,6 +42,8 @@ def save(
     overwrite: bool = False,
 ) -> Path:
     """Write a conversion so that `load` gives back the same model, bit for bit.
+
+    The model runs once, in evaluation mode: an input and its output are kept for `verify`.
 
     Args:
         result: what `dcnify.convert` returned.
@@ -71,7 +74,10 @@ def save(
         else data_of(result.model, base.args)
     )
     block = dcnify_block(base, len(plan.swaps), source_record)
+    golden = golden_of(result.model, plan.input_shape)
+    pair = golden.tensors() if isinstance(golden, Golden) else {}
     block |= {"aliases": aliases, "buffers": list(extra)}
+    block["golden"] = golden.about() if isinstance(golden, Golden) else {"missing": golden}
     config = {**config_of(result.model, base, data), "dcnify": block}
     texts = {
         PLAN: plan.to_json() + "\n",
@@ -89,16 +95,27 @@ def save(
         if is_file_output(target):
             kept = compact(kept)
             block["files"]["state_dict"] = sha256_tensors(kept)
-            _write_file(place, config, texts, kept)
+            if pair:
+                block["files"]["golden"] = sha256_tensors(pair)
+            _write_file(place, config, texts, kept, pair)
         else:
             write_safetensors(kept, place / WEIGHTS)
             block["files"][WEIGHTS] = sha256_file(place / WEIGHTS)
+            if pair:
+                write_safetensors(pair, place / GOLDEN)
+                block["files"][GOLDEN] = sha256_file(place / GOLDEN)
             for name, text in {**texts, CONFIG: _json(config)}.items():
                 (place / name).write_bytes(text.encode())
     return target
 
 
-def _write_file(place: Path, config: dict, texts: dict[str, str], kept: dict[str, Tensor]) -> None:
+def _write_file(
+    place: Path,
+    config: dict[str, Any],
+    texts: dict[str, str],
+    kept: dict[str, Tensor],
+    pair: dict[str, Tensor],
+) -> None:
     held = {
         "format": FILE_FORMAT,
         "config": config,
@@ -106,6 +123,7 @@ def _write_file(place: Path, config: dict, texts: dict[str, str], kept: dict[str
         "recipe": texts[RECIPE],
         "report": texts[REPORT],
         "state_dict": kept,
+        "golden": pair,
     }
     try:
         torch.save(held, place)

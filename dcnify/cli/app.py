@@ -28,6 +28,7 @@ VERBS = {
     "inspect": ("dcnify.cli.inspect", "List the sites of a model, and the near misses."),
     "plan": ("dcnify.cli.plan", "Show what a recipe would do to a model; changes nothing."),
     "convert": ("dcnify.cli.convert", "Swap what a recipe selects and write an artifact."),
+    "verify": ("dcnify.cli.verify", "Recompute an artifact's hashes, output, operator, fidelity."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
     "bench": ("dcnify.cli.bench", "Time the operator against what it replaces."),
 }

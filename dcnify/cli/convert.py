@@ -11,6 +11,7 @@ import typer
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipeName
 from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
+from dcnify.cli.plotting import Plot, drawing
 from dcnify.cli.sources import Given, fidelity_images, takes_source
 
 Output = Annotated[
@@ -75,6 +76,7 @@ def convert(
     data_dir: DataDir = None,
     image_count: Count = None,
     seed: Seed = 0,
+    plot: Plot = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -92,6 +94,7 @@ def convert(
 
     loaded = Recipe.load(recipe, overrides or ())
     check_output(output, overwrite)
+    draw = drawing(plot, overwrite)
     with phases("opening the model", quiet=quiet or as_json) as step:
         opened = given.open(step)
         step("planning", 0, 1)
@@ -113,6 +116,7 @@ def convert(
         "report": result.report.to_dict(),
     }
     emit(as_json, data, lambda: _render(result, output))
+    draw(data["report"])
 
 
 def _render(result, written: Path) -> list:

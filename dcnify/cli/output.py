@@ -2,7 +2,7 @@
 
 Results go to stdout: a table for a person, or with ``--json`` one JSON document alone. Remarks,
 progress and errors go to stderr. When a command fails, stdout stays empty and stderr has the one
-line, with ``--json`` as without (``recipe validate --json`` alone reports failures as data).
+line, with ``--json`` as without (``recipe validate --json`` and ``verify`` report failures too).
 Colours follow NO_COLOR; a pipe gets plain text at full width.
 """
 

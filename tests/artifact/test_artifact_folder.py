@@ -14,9 +14,10 @@ from dcnify.artifact import Base, open_source, read_artifact, save
 from dcnify.errors import InputError
 
 
-def test_the_folder_holds_exactly_five_files(result, tmp_path):
+def test_the_folder_holds_exactly_six_files(result, tmp_path):
     out = save(result, tmp_path / "out")
     names = {"config.json", "model.safetensors", "plan.json", "recipe.yaml", "report.json"}
+    names.add("golden.safetensors")
     assert {entry.name for entry in out.iterdir()} == names
     assert {entry.name for entry in tmp_path.iterdir()} == {"out"}
 
@@ -43,7 +44,7 @@ def test_the_dcnify_block_says_how_to_build_it_again(result, tmp_path):
 def test_the_hashes_are_those_of_the_files(result, tmp_path):
     out = save(result, tmp_path / "out")
     files = json.loads((out / "config.json").read_text())["dcnify"]["files"]
-    assert len(files) == 4
+    assert len(files) == 5
     for name, expected in files.items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == expected
 
@@ -83,9 +84,11 @@ def test_the_weights_are_plain_safetensors(result, tmp_path):
 def test_a_pt_output_is_plain_data(result, tmp_path):
     held = torch.load(save(result, tmp_path / "out.pt"), weights_only=True)
     assert type(held) is dict
-    assert set(held) == {"format", "config", "plan", "recipe", "report", "state_dict"}
+    texts = {"format", "plan", "recipe", "report"}
+    assert set(held) == {*texts, "config", "state_dict", "golden"}
     assert all(isinstance(held[key], str) for key in ("format", "plan", "recipe", "report"))
     assert type(held["state_dict"]) is dict
+    assert set(held["golden"]) == {"input", "output"}
 
 
 def test_preprocessing_follows_the_model(result, tmp_path):

@@ -1,0 +1,208 @@
+"""dcnify verify: recompute what an artifact says, from its files and from its source."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dcnify.cli.options import AsJson, Overwrite, Quiet
+from dcnify.cli.output import emit, say, table, warn
+from dcnify.cli.phases import phases
+from dcnify.cli.plotting import Plot, drawing
+from dcnify.cli.sources import (
+    Arch,
+    Given,
+    ModelArgs,
+    Pretrained,
+    TrustCode,
+    TrustPickle,
+    UseEma,
+    fidelity_images,
+)
+from dcnify.errors import CheckError, InputError
+
+if TYPE_CHECKING:
+    from dcnify.artifact import Artifact, Source, Verification
+    from dcnify.data import ImageBatch
+
+ArtifactPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
+        show_default=False,
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="SOURCE",
+        help="The model it was converted from: its layers are measured against the new ones again. "
+        "The options of a source are about this one.",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="With --against: images to measure on; by default the photographs that convert takes.",
+        show_default=False,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--image-count",
+        min=1,
+        max=4096,
+        help="With --against: how many images, as given to convert; as many as it took by default.",
+        show_default=False,
+    ),
+]
+
+
+def verify(
+    artifact: ArtifactPath,
+    against: Against = None,
+    images: Images = None,
+    image_count: Count = None,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+    arch: Arch = None,
+    model_arg: ModelArgs = None,
+    pretrained: Pretrained = False,
+    use_ema: UseEma = False,
+    trust_pickle: TrustPickle = False,
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that an artifact is what was written, computes what it computed, and is that close.
+
+    Its hashes, loading, a stored output and the operator on this machine are checked from its files
+    alone. Exit code 3 if a check fails.
+
+    \b
+    $ dcnify verify out/
+    $ dcnify verify out/ --against model.pt --plot fidelity.png
+    """
+    from dcnify.artifact import read_artifact
+    from dcnify.artifact import verify as run
+
+    options = {"--images": images, "--image-count": image_count, "--arch": arch}
+    options |= {"--model-arg": model_arg, "--pretrained": pretrained, "--use-ema": use_ema}
+    _need_source(against, {**options, "--trust-pickle": trust_pickle})
+    draw = drawing(plot, overwrite)
+    record = read_artifact(artifact)
+    opened, batch = None, None
+    with phases("opening the source", quiet=quiet or as_json) as step:
+        if against is not None:
+            given = Given(against, arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
+            opened = given.open(step)
+            batch = _images(record, opened, images, image_count)
+        done = run(record, against=opened, images=batch, trust_code=trust_code, progress=step)
+    for note in opened.notes if opened else ():
+        say(note, quiet=quiet)
+    for path, reason in batch.skipped if batch else ():
+        warn(f"{path}: {reason}", quiet=quiet)
+    for words in done.warnings:
+        warn(words, quiet=quiet)
+    emit(as_json, _data(done), lambda: _render(done, record))
+    draw(done.report, _fidelity(done))
+    if done.failed:
+        names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
+        raise CheckError(
+            f"{artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
+        )
+
+
+def _need_source(against: str | None, options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value and against is None:
+            raise InputError(f"{option} needs --against SOURCE, the model to compare with")
+
+
+def _images(
+    record: Artifact, opened: Source, folder: Path | None, count: int | None
+) -> ImageBatch | None:
+    from dcnify.artifact import images_reported
+
+    if folder is not None and count is None:
+        count = images_reported(record)
+    return fidelity_images(folder, opened, record.input_shape, count)
+
+
+def _fidelity(done: Verification) -> dict[str, Any] | None:
+    return dataclasses.asdict(done.fidelity) if done.fidelity else None
+
+
+def _data(done: Verification) -> dict[str, Any]:
+    return {
+        "artifact": done.path,
+        "passed": not done.failed,
+        "checks": [dataclasses.asdict(check) for check in done.checks],
+        "fidelity": _fidelity(done),
+        "reported": {key: done.report.get(key) for key in ("images", "sites", "output")},
+        "warnings": list(done.warnings),
+    }
+
+
+def _render(done: Verification, record: Artifact) -> list:
+    words = {True: "passed", False: "FAILED", None: "not checked"}
+    rows = [
+        (check.name, words[check.passed], _number(check.value), _number(check.limit), check.detail)
+        for check in done.checks
+    ]
+    parts: list = [table(("check", "result", ">value", ">limit", "detail"), rows)]
+    if done.fidelity is not None:
+        parts += ["", *_compared(done, record)]
+    return parts
+
+
+def _compared(done: Verification, record: Artifact) -> list:
+    from dcnify.artifact.verify_fidelity import reported_sites
+
+    assert done.fidelity is not None
+    said, required = reported_sites(done.report), {}
+    for swap in record.plan.swaps:
+        required[swap.site.path] = (swap.require or {}).get("sqnr_db")
+    rows = []
+    for site in done.fidelity.sites:
+        was = said.get(site.path, {})
+        numbers = (was.get("sqnr_db", ""), site.sqnr_db, was.get("cosine", ""), site.cosine)
+        rows.append((site.path, *map(_fixed, numbers, (2, 2, 4, 4)), required[site.path]))
+    output, was = done.fidelity.output, done.report.get("output")
+    was = was if isinstance(was, dict) else {}
+    numbers = (was.get("sqnr_db", ""), output.sqnr_db, was.get("cosine", ""), output.cosine)
+    rows.append(("(output)", *map(_fixed, numbers, (2, 2, 4, 4)), None))
+    columns = ("site", ">SQNR dB, reported", ">now", ">cosine, reported", ">now", ">required dB")
+    if not any(row[-1] is not None for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    agreed = ""
+    if output.top1_agreement is not None:
+        agreed = f", top-1 agreement {output.top1_agreement:.0%}"
+    images = done.fidelity.images
+    line = (
+        f"output: relative error {output.relative_error:.1e}{agreed} on {output.images} images "
+        f"({images['origin']})"
+    )
+    return [table(columns, rows), line]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) or value == 0 else f"{value:.2g}"
+
+
+def _fixed(value: Any, digits: int) -> str:
+    """A number of a report; null stands for an infinite one, and anything else is no number."""
+    if value is None:
+        return "inf"
+    return f"{value:.{digits}f}" if type(value) in (int, float) else str(value)

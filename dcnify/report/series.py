@@ -1,0 +1,86 @@
+"""What to draw of a report: the layers' fidelity after each step, as far as the report has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Series:
+    """The fidelity of every layer at one moment."""
+
+    name: str
+    sqnr_db: dict[str, float]
+    """By path of the layer; infinite where the new layer is exact."""
+    reverted: frozenset[str]
+    """Layers that were put back, for what they would have lost."""
+    output: str
+    """The model's output, in words; empty where it was not measured."""
+
+
+def series_of(
+    report: Mapping[str, Any], recomputed: Mapping[str, Any] | None = None
+) -> list[Series]:
+    """The report's steps, or its final state where it has no steps; then what was recomputed.
+
+    Args:
+        report: the content of ``report.json``, from any dcnify. What is not of its form is left
+            out.
+        recomputed: ``sites`` and ``output`` measured again.
+    """
+    steps = [step for step in _entries(report.get("steps")) if _entries(step.get("sites"))]
+    found = [_series(str(step.get("step")), step) for step in steps]
+    if not found:
+        found = [_series("reported", report)]
+    if recomputed is not None:
+        found.append(_series("recomputed", recomputed))
+    return found
+
+
+def _series(name: str, measured: Mapping[str, Any]) -> Series:
+    sites = [site for site in _entries(measured.get("sites")) if isinstance(site.get("path"), str)]
+    values = {site["path"]: _sqnr(site) for site in sites}
+    return Series(
+        name=name,
+        sqnr_db={path: value for path, value in values.items() if value is not None},
+        reverted=frozenset(site["path"] for site in sites if site.get("reverted") is True),
+        output=", ".join(_output(measured.get("output"))),
+    )
+
+
+def _output(output: Any) -> Iterator[str]:
+    if not isinstance(output, Mapping):
+        return
+    sqnr = _sqnr(output)
+    if sqnr is not None:
+        yield "exact" if sqnr == math.inf else f"SQNR {sqnr:.1f} dB"
+    for key, words in (("cosine", "cosine {:.3f}"), ("top1_agreement", "top-1 agreement {:.0%}")):
+        if _is_number(output.get(key)):
+            yield words.format(output[key])
+    if _is_number(output.get("accuracy")):
+        words = f"accuracy {output['accuracy']:.1%}"
+        if _is_number(output.get("original_accuracy")):
+            words += f" (original {output['original_accuracy']:.1%})"
+        yield words
+
+
+def _sqnr(measured: Mapping[str, Any]) -> float | None:
+    """Decibels; JSON has null for infinity. None where there is no such number."""
+    if "sqnr_db" not in measured:
+        return None
+    value = measured["sqnr_db"]
+    if value is None or value == math.inf:
+        return math.inf
+    return float(value) if _is_number(value) else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _entries(value: Any) -> list[Mapping[str, Any]]:
+    items = value if isinstance(value, list | tuple) else ()
+    return [item for item in items if isinstance(item, Mapping)]
