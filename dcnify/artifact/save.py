@@ -25,6 +25,7 @@ from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.errors import InputError
+from dcnify.surgery.handover import handovers, settled
 from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def save(
         DcnifyError: writing failed; nothing is left behind.
     """
     target = check_output(path, overwrite)
-    plan = _whole_plan(result.plan, source)
+    plan = _as_it_stands(_whole_plan(result.plan, source), result.model)
     base = _verified_base(result.model, plan, base or (source.base if source else None))
     base = rebased(base, result.model)
     state = {k: v for k, v in result.model.state_dict().items() if isinstance(v, Tensor)}
@@ -116,11 +117,21 @@ def _write_file(place: Path, config: dict, texts: dict[str, str], kept: dict[str
 def _whole_plan(plan: Plan, source: Source | None) -> Plan:
     """The swaps of an artifact that was converted again come before the new ones."""
     earlier = source.plan if source else None
-    if earlier is None or plan.swaps[: len(earlier.swaps)] == earlier.swaps:
+    if earlier is None or settled(plan.swaps)[: len(earlier.swaps)] == settled(earlier.swaps):
         return plan
     return dataclasses.replace(
         plan, swaps=(*earlier.swaps, *plan.swaps), trims=(*earlier.trims, *plan.trims)
     )
+
+
+def _as_it_stands(plan: Plan, model: nn.Module) -> Plan:
+    """The plan without the handovers that are over in ``model``, an earlier conversion's too."""
+    left = handovers(model)
+    swaps = (
+        dataclasses.replace(swap, handover=swap.handover and swap.site.path in left)
+        for swap in plan.swaps
+    )
+    return dataclasses.replace(plan, swaps=tuple(swaps))
 
 
 def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:

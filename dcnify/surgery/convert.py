@@ -19,6 +19,7 @@ from dcnify.graph.flops import node_flops
 from dcnify.surgery.build import build, get, put
 from dcnify.surgery.calibrate import batches_wanted, calibrate
 from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
+from dcnify.surgery.handover import begin
 from dcnify.surgery.images import Calibration, fidelity_images, held_out, with_held_out
 from dcnify.surgery.init import initialise
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
@@ -43,6 +44,10 @@ def convert(
 
     The model is changed in place, so that everything that holds it sees the new layers; keep a
     ``copy.deepcopy`` to compare with. If anything fails, the model is as it was.
+
+    Where a swap says ``handover``, the new layers are initialised and measured like any others, as
+    if the handover were over. Only then the old ones are put beside them, at blend 1: the model
+    that is returned computes what it did before.
 
     Args:
         model: any module that takes one image tensor; training mode is kept.
@@ -134,6 +139,7 @@ def _convert(
         warnings=(*plan.notes, *warnings, *more),
         seconds=clock.laps,
     )
+    begin(model, plan, old, taken)
     return ConvertResult(model, plan, report, recipe)
 
 
