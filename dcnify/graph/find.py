@@ -64,7 +64,7 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
     nodes: dict[str, fx.Node] = {}
     for node, item in seen:
         if _hands_over(node):
-            near.append(NearMiss(item.path, item.role, "handing over to a DCNv4 already"))
+            near.append(NearMiss(item.path, item.role, "handing over to DCNv4 already"))
         elif _is_ours(node) and item.role != "dcnv3":
             near.append(NearMiss(item.path, item.role, "part of a DCNv4 that is already there"))
         elif isinstance(item, NearMiss):

@@ -92,8 +92,8 @@ class Handover(nn.Module):
         self._read_from = self._present()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # Averaging, broadcasting and loading write to the buffer behind our back. Reading it every
-        # time would make the CPU wait for the GPU.
+        # Whoever averages weights writes to the buffer too; but to read it every time would make the
+        # CPU wait for the GPU.
         if not torch.compiler.is_compiling() and not self._is_read():
             self._read()
         if self.pairs is None and self.runs != BOTH:
