@@ -25,7 +25,8 @@ from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.errors import InputError
-from dcnify.surgery.handover import handovers, settled
+from dcnify.nn import Handover
+from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
@@ -126,9 +127,11 @@ def _whole_plan(plan: Plan, source: Source | None) -> Plan:
 
 def _as_it_stands(plan: Plan, model: nn.Module) -> Plan:
     """The plan without the handovers that are over in ``model``, an earlier conversion's too."""
-    left = handovers(model)
+    modules = dict(model.named_modules(remove_duplicate=False))
     swaps = (
-        dataclasses.replace(swap, handover=swap.handover and swap.site.path in left)
+        dataclasses.replace(
+            swap, handover=swap.handover and isinstance(modules.get(swap.site.path), Handover)
+        )
         for swap in plan.swaps
     )
     return dataclasses.replace(plan, swaps=tuple(swaps))

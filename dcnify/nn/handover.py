@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import torch
@@ -92,8 +93,8 @@ class Handover(nn.Module):
         self._read_from = self._present()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # Whoever averages weights writes to the buffer too; but to read it every time would make the
-        # CPU wait for the GPU.
+        # Averaging weights writes to the buffer, too. To read it every time would make the CPU wait
+        # for the GPU.
         if not torch.compiler.is_compiling() and not self._is_read():
             self._read()
         if self.pairs is None and self.runs != BOTH:
@@ -166,10 +167,10 @@ class Handover(nn.Module):
 
 def _checked(value: float) -> float:
     """``value`` as float32 holds it; what lies between 0 and 1 is not rounded to either."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
         raise InputError(f"a blend is a number from 0 to 1, not {value!r}")
-    least = torch.finfo(torch.float32)
-    return float(value) if value in (0, 1) else min(max(value, least.tiny), 1 - least.eps / 2)
+    value, least = float(value), torch.finfo(torch.float32)
+    return value if value in (0, 1) else min(max(value, least.tiny), 1 - least.eps / 2)
 
 
 def _who_runs(blend: float) -> str:

@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -268,7 +269,7 @@ def test_at_the_ends_the_other_layer_does_not_run():
 
 def test_a_value_just_inside_the_ends_is_inside_in_32_bits_too():
     both = layer()
-    for value in (1 - 1e-12, 1e-60):
+    for value in (1 - 1e-12, 1e-60, np.float32(0.5)):
         both.set_blend(value)
         assert 0 < both.blend.item() < 1
 
@@ -446,6 +447,7 @@ def test_a_shared_layer_is_taken_out_at_every_path():
     model = tiny_convnext()
     model.also = model.stages[2].blocks[1].conv_dw
     result = convert(model, handing("depthwise_conv"))
+    assert isinstance(model.also, Handover)
     assert model.also is model.stages[2].blocks[1].conv_dw
     assert handover.set_blend(model, 0) == 5
     handover.finish(model, result.plan)
