@@ -237,6 +237,13 @@ def test_export_takes_the_model_at_its_blend(strict):
         assert apart(program.module()(x), block(x).double()) < 1e-6
 
 
+def test_export_takes_the_blend_that_was_just_loaded():
+    both, other, x = layer(), layer(blend=0), torch.randn(1, 6, 4, 4)
+    both.load_state_dict(other.state_dict())
+    program = torch.export.export(both, (x,))
+    assert torch.equal(program.module()(x), other(x))
+
+
 def test_an_average_of_the_weights_by_timm_follows_the_blend():
     model = tiny_convnext()
     convert(model, handing("depthwise_conv"))
