@@ -26,6 +26,8 @@ from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.errors import InputError
+from dcnify.nn import Handover
+from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def save(
         DcnifyError: writing failed; nothing is left behind.
     """
     target = check_output(path, overwrite)
-    plan = _whole_plan(result.plan, source)
+    plan = _as_it_stands(_whole_plan(result.plan, source), result.model)
     base = _verified_base(result.model, plan, base or (source.base if source else None))
     base = rebased(base, result.model)
     state = {k: v for k, v in result.model.state_dict().items() if isinstance(v, Tensor)}
@@ -134,11 +136,23 @@ def _write_file(
 def _whole_plan(plan: Plan, source: Source | None) -> Plan:
     """The swaps of an artifact that was converted again come before the new ones."""
     earlier = source.plan if source else None
-    if earlier is None or plan.swaps[: len(earlier.swaps)] == earlier.swaps:
+    if earlier is None or settled(plan.swaps)[: len(earlier.swaps)] == settled(earlier.swaps):
         return plan
     return dataclasses.replace(
         plan, swaps=(*earlier.swaps, *plan.swaps), trims=(*earlier.trims, *plan.trims)
     )
+
+
+def _as_it_stands(plan: Plan, model: nn.Module) -> Plan:
+    """The plan without the handovers that are over in ``model``, an earlier conversion's too."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    swaps = (
+        dataclasses.replace(
+            swap, handover=swap.handover and isinstance(modules.get(swap.site.path), Handover)
+        )
+        for swap in plan.swaps
+    )
+    return dataclasses.replace(plan, swaps=tuple(swaps))
 
 
 def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:

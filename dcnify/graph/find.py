@@ -20,6 +20,7 @@ _STAGE_IN_PATH = re.compile(r"(?:^|\.)(?:stages?|levels?)[._]?(\d+)(?:\.|$)")
 
 
 _DCNV3 = "dcnify.nn.dcnv3.DCNv3"
+_HANDOVER = "dcnify.nn.handover.Handover"
 _FINDERS = (find_depthwise, find_attention, find_dcnv3)
 """One per role: (capture, axes) to sites and near misses."""
 
@@ -62,7 +63,9 @@ def find(model: nn.Module, example: torch.Tensor) -> Found:
     mine: list[Site] = []
     nodes: dict[str, fx.Node] = {}
     for node, item in seen:
-        if _is_ours(node) and item.role != "dcnv3":
+        if _hands_over(node):
+            near.append(NearMiss(item.path, item.role, "handing over to DCNv4 already"))
+        elif _is_ours(node) and item.role != "dcnv3":
             near.append(NearMiss(item.path, item.role, "part of a DCNv4 that is already there"))
         elif isinstance(item, NearMiss):
             near.append(item)
@@ -90,6 +93,12 @@ def _is_ours(node: fx.Node) -> bool:
     """Whether the node runs inside a module that an earlier conversion put there."""
     owners = (node.meta.get("nn_module_stack") or {}).values()
     return any(owner.startswith("dcnify.nn.") and owner != _DCNV3 for _path, owner in owners)
+
+
+def _hands_over(node: fx.Node) -> bool:
+    """Whether the node runs beside or inside a new layer that is still taking over."""
+    owners = (node.meta.get("nn_module_stack") or {}).values()
+    return any(owner == _HANDOVER for _path, owner in owners)
 
 
 def _one_per_module(found: list[Site], model: nn.Module) -> list[Site]:

@@ -4,7 +4,16 @@ from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import FusedDCNv3
 from dcnify.nn.dcnv4 import DCNv4
 from dcnify.nn.depthwise import DepthwiseDCNv4
+from dcnify.nn.handover import Handover
 from dcnify.nn.prefix import PrefixAttention
 from dcnify.nn.tokens import TokenDCNv4
 
-__all__ = ["DCNv3", "DCNv4", "DepthwiseDCNv4", "FusedDCNv3", "PrefixAttention", "TokenDCNv4"]
+__all__ = [
+    "DCNv3",
+    "DCNv4",
+    "DepthwiseDCNv4",
+    "FusedDCNv3",
+    "Handover",
+    "PrefixAttention",
+    "TokenDCNv4",
+]

@@ -190,6 +190,9 @@ class Swap(Part):
     """How the new module starts: a method, or a list of steps that run in order."""
     require: Require | None = None
     """What each swapped layer must reach."""
+    handover: Flag = False
+    """Keep the old layer beside the new one, blended, so that training starts at the exact
+    original function. It goes when its share has come down to 0."""
 
     @model_validator(mode="after")
     def _replacement_fits_role(self) -> Swap:
@@ -213,6 +216,9 @@ class Swap(Part):
             raise refuse("with: fused_dcnv3 is exact and knows only transfer", at=("init",))
         if methods[0] == "calibrate":
             raise refuse("needs a start before it: transfer or paper", at=("init", 0))
+        if self.replace.with_ == "fused_dcnv3" and self.handover:
+            words = "with: fused_dcnv3 is exact, so there is nothing to hand over"
+            raise refuse(words, at=("handover",))
         return self
 
     @model_validator(mode="after")

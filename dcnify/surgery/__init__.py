@@ -1,5 +1,6 @@
 """Plan swaps, carry them out on a live model, and measure what they cost."""
 
+from dcnify.surgery import handover
 from dcnify.surgery.build import replay
 from dcnify.surgery.calibrate import images_wanted
 from dcnify.surgery.convert import convert
@@ -17,6 +18,7 @@ __all__ = [
     "SiteFidelity",
     "Skipped",
     "convert",
+    "handover",
     "images_wanted",
     "plan",
     "replay",

@@ -32,11 +32,11 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
-    _carry_settings(original, module)
+    carry_settings(original, module)
     return module
 
 
-def _carry_settings(original: nn.Module | None, module: nn.Module) -> None:
+def carry_settings(original: nn.Module | None, module: nn.Module) -> None:
     """Let callers that read a plain setting of the old layer, its resolution say, find it."""
     for name, value in vars(original).items() if original is not None else ():
         plain = isinstance(value, bool | int | float | str | tuple)
@@ -96,8 +96,11 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         InputError: the plan does not fit the model.
     """
+    from dcnify.surgery.handover import begin
+
+    old = {}
     for swap in plan.swaps:
-        old = get(model, swap.site.path)
-        put(model, swap, build(swap.module, original=old))
-    take_away(model, plan.trims)
+        old[swap.site.path] = get(model, swap.site.path)
+        put(model, swap, build(swap.module, original=old[swap.site.path]))
+    begin(model, plan, old, take_away(model, plan.trims))
     return model

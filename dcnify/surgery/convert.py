@@ -42,6 +42,10 @@ def convert(
     The model is changed in place, so that everything that holds it sees the new layers; keep a
     ``copy.deepcopy`` to compare with. If anything fails, the model is as it was.
 
+    Where a swap says ``handover``, the new layers are initialised and measured like any others, as
+    if the handover were over. Only then the old ones are put beside them, at blend 1: the model
+    that is returned computes what it did before.
+
     Args:
         model: any module that takes one image tensor; training mode is kept.
         recipe: which sites become what, and how the new modules start.
@@ -119,6 +123,7 @@ def _convert(
         seconds=clock.laps,
         steps=operation.steps if len(operation.steps) > 1 else (),
     )
+    operation.hand_over()
     return ConvertResult(model, operation.plan, report, recipe)
 
 
@@ -139,7 +144,17 @@ def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) 
         operation.place()
         start = {site.path: 10 ** (-site.sqnr_db / 10) for site in operation.steps[0].sites}
         at_most = {path: start[path] for path in swapped}
-        learn_together(model, original, swapped, learned.batches, steps, seed, progress, at_most)
+        learn_together(
+            model,
+            original,
+            swapped,
+            learned.batches,
+            steps,
+            seed=seed,
+            progress=progress,
+            at_most=at_most,
+            fixed=operation.handing_over(),
+        )
         clock.lap("calibrate model")
         operation.measure("calibrate: model")
     return warnings

@@ -11,6 +11,7 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.surgery.build import get, put
 from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
+from dcnify.surgery.handover import begin
 from dcnify.surgery.images import Images
 from dcnify.surgery.judge import judge
 from dcnify.surgery.plan import Plan
@@ -121,6 +122,21 @@ class Operation:
         if not all(bool(torch.isfinite(output).all()) for output in self._outputs):
             words = "the original model's output is not finite on these images"
             self.warnings = (*self.warnings, words)
+
+    def handing_over(self) -> list[nn.Parameter]:
+        """Parameters that stay as they are where old layers hand over: all but the new ones.
+
+        The model then starts from its original function, which is theirs.
+        """
+        if not any(swap.handover for swap in self.plan.swaps):
+            return []
+        old = {id(p) for layer in self._old.values() for p in layer.parameters()}
+        new = {id(p) for layer in self._new.values() for p in layer.parameters()} - old
+        return [p for p in self.model.parameters() if id(p) not in new]
+
+    def hand_over(self) -> None:
+        """Put old layers beside the new ones where the plan says so, once all is measured."""
+        begin(self.model, self.plan, self._old, self._taken)
 
     def replaced(self) -> list[tuple[nn.Module, nn.Module]]:
         """The old layers, each with the one in its place."""

@@ -39,6 +39,8 @@ class PlannedSwap:
     flops: int
     """Floating-point operations of the replacement at the site's captured input."""
     notes: tuple[str, ...] = ()
+    handover: bool = False
+    """The old layer stays beside the new one for now; see `dcnify.surgery.handover`."""
 
 
 @dataclass(frozen=True)
@@ -109,5 +111,6 @@ def _swap(data: dict[str, Any]) -> PlannedSwap:
             "module": ModuleSpec(**data["module"]),
             "init": tuple(data["init"]),
             "notes": tuple(data["notes"]),
+            "handover": data.get("handover") is True,
         }
     )

@@ -97,6 +97,7 @@ def _planned(
         parameters=sum(p.numel() for p in module.parameters()),
         flops=_flops(module, site, _dtype(original)),
         notes=notes,
+        handover=swap.handover,
     )
 
 

@@ -81,6 +81,8 @@ def result_table(result: ConvertResult) -> list[Any]:
     if report.output is not None:
         images = f"on {report.output.images} images ({report.images['origin']})"
         parts.append(f"output: {_output(report.output)} {images}")
+    if any(swap.handover for swap in result.plan.swaps):
+        parts.append("handover: measured as if it were over; the model starts as the original")
     calibrated = result.report.images.get("calibrated_on")
     if calibrated and result.report.images["held_out"]:
         parts.append(f"calibrated on {calibrated} others of them")
@@ -149,7 +151,7 @@ def _module(swap: PlannedSwap) -> str:
         text += " no pointwise"
     if args.get("prefix_tokens"):
         text += f" {args['prefix']}"
-    return text
+    return text + " with handover" if swap.handover else text
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ that makes thousands of different ones out of a few (Beyer et al., arXiv 2106.05
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +40,7 @@ def learn_together(
     seed: int = 0,
     progress: Progress | None = None,
     at_most: Mapping[str, float] | None = None,
+    fixed: Iterable[nn.Parameter] = (),
 ) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
@@ -57,6 +58,7 @@ def learn_together(
         progress: hears of every step.
         at_most: by path, how large a new layer's square error may become, over the square of the
             old layer's output, when it is given what the old one is given.
+        fixed: parameters that do not learn.
 
     Returns:
         How far the output is from the original's on the images left out, before and after.
@@ -65,7 +67,7 @@ def learn_together(
     held = max(1, len(images) // _HELD_OUT) if len(images) > 1 else 0
     unseen = _batches_of(images[len(images) - held :])
     draws = _Draws(images[: len(images) - held], seed)
-    with _learning(model, swapped) as groups, _wide(model), _wide(original):
+    with _learning(model, swapped, fixed) as groups, _wide(model), _wide(original):
         lesson = _Lesson(model, original, swapped)
         before = best = lesson.at_output(unseen)
         if steps == 0 or not groups:
@@ -187,15 +189,20 @@ def _rate(step: int, steps: int) -> float:
 
 
 @contextmanager
-def _learning(model: nn.Module, swapped: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+def _learning(
+    model: nn.Module, swapped: Sequence[str], fixed: Iterable[nn.Parameter]
+) -> Iterator[list[dict[str, Any]]]:
     """Let what learns require gradients; yields one group of Adam's for each parameter."""
+    stays = {id(parameter) for parameter in fixed}
     new = tuple(f"{path}." for path in swapped)
     every = list(model.named_parameters())
     before = [(parameter, parameter.requires_grad) for _, parameter in every]
     learned = [
         (name.startswith(new), parameter)
         for name, parameter in every
-        if parameter.is_floating_point() and (name.startswith(new) or parameter.requires_grad)
+        if parameter.is_floating_point()
+        and id(parameter) not in stays
+        and (name.startswith(new) or parameter.requires_grad)
     ]
     for parameter, _ in before:
         parameter.requires_grad_(False)
