@@ -153,7 +153,7 @@ def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) 
             seed=seed,
             progress=progress,
             at_most=at_most,
-            fixed=operation.handing_over(),
+            fixed=operation.fixed(),
         )
         clock.lap("calibrate model")
         operation.measure("calibrate: model")

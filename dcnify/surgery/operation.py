@@ -123,13 +123,15 @@ class Operation:
             words = "the original model's output is not finite on these images"
             self.warnings = (*self.warnings, words)
 
-    def handing_over(self) -> list[nn.Parameter]:
-        """Parameters that stay as they are where old layers hand over: all but the new ones.
+    def fixed(self) -> list[nn.Parameter]:
+        """Parameters that stay as they are, whatever else learns.
 
-        The model then starts from its original function, which is theirs.
+        Those of layers that were reverted; and where old layers hand over, all but the new ones':
+        the model then starts from its original function, which is theirs.
         """
         if not any(swap.handover for swap in self.plan.swaps):
-            return []
+            back = (layer for path, layer in self._old.items() if path not in self._new)
+            return [p for layer in back for p in layer.parameters()]
         old = {id(p) for layer in self._old.values() for p in layer.parameters()}
         new = {id(p) for layer in self._new.values() for p in layer.parameters()} - old
         return [p for p in self.model.parameters() if id(p) not in new]
