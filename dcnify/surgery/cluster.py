@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 _FEW = 384
-"""Up to this many channels there is time for more starts."""
+"""Up to this many channels there is time for more starts and rounds."""
 _ROUNDS = 10
 _EXACT = 1e-12
 _ENOUGH = 1e-4
@@ -45,7 +45,7 @@ def share(kernels: Tensor, groups: int, generator: torch.Generator) -> Shared:
     width = channels // groups
     energy = float(kernels.square().sum())
     least, seats = _balance(kernels, _grab(kernels, groups), groups)
-    for _ in range(3 if channels <= _FEW else 1):
+    for _ in range(3 if channels <= _FEW else 0):
         if least <= _EXACT * energy:
             break
         start = torch.randperm(channels, generator=generator) // width
@@ -113,7 +113,7 @@ def _balance(kernels: Tensor, seats: Tensor, groups: int) -> tuple[float, Tensor
     width = len(kernels) // groups
     energy = float(kernels.square().sum())
     left = energy
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if len(kernels) <= _FEW else _ROUNDS // 3):
         held = (kernels @ _directions(kernels, seats, groups).mT).square()
         columns = linear_sum_assignment(-held.repeat_interleave(width, 1).numpy())[1]
         seats = torch.as_tensor(columns) // width

@@ -18,7 +18,7 @@ from dcnify.nn import DCNv4, DepthwiseDCNv4
 from dcnify.surgery.cluster import Shared, reseat, share
 from dcnify.surgery.depthwise import before_softmax, tap_positions, transfer
 from dcnify.surgery.fit_points import Settled, settle
-from dcnify.surgery.footprint import AWAY, Footprints, fit_footprints, pursue
+from dcnify.surgery.footprint import AWAY, Footprints, closer, fit_footprints, pursue
 from dcnify.surgery.gate import shut_gate
 from dcnify.surgery.place import place
 from dcnify.surgery.plan import PlannedSwap
@@ -167,12 +167,13 @@ def _hold(shapes: Tensor, canvas: _Canvas, dcn: DCNv4, known: Tensor | None = No
     if len(canvas.support) <= count:
         points = torch.full((len(shapes), count, 2), AWAY, dtype=torch.float64)
         points[:, : len(canvas.support)] = canvas.support
-        return fit_footprints(shapes, [points], sweeps=0)
+        return fit_footprints(shapes, points, sweeps=0)
     if known is not None:
-        return fit_footprints(shapes, [known], sweeps=2)
+        return fit_footprints(shapes, known, sweeps=2)
     ladder, _ = place(canvas.at_taps(shapes), canvas.taps, dcn)
-    regular = (ladder - canvas.origin).expand(len(shapes), -1, 2).clone()
-    return fit_footprints(shapes, [pursue(shapes, count), regular])
+    regular = (ladder - canvas.origin).expand(len(shapes), -1, 2)
+    found = fit_footprints(shapes, pursue(shapes, count))
+    return closer(shapes, found, fit_footprints(shapes, regular, sweeps=0))
 
 
 def _wanted(kernels: Tensor, shared: Shared) -> Tensor:

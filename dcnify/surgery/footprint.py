@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ENOUGH = 1e-5
+_ENOUGH = 1e-3
 """A sweep that gains less than this part of what is left is the last."""
 _SURPLUS = 1e-14
 """Below this part of a shape's energy there is nothing for another point to do."""
@@ -81,43 +81,41 @@ def weigh(points: Tensor, shapes: Tensor, total: Tensor | None = None) -> Tensor
 
 
 def fit_footprints(
-    shapes: Tensor, starts: list[Tensor], sweeps: int = 8, total: Tensor | None = None
+    shapes: Tensor, points: Tensor, sweeps: int = 8, total: Tensor | None = None
 ) -> Footprints:
     """Points and weights that come closest to ``shapes`` (G, h, w), in float64.
 
     Args:
         shapes: what to represent; h and w at least 2.
-        starts: places (G, K, 2) to start from; the best result of all of them is taken, shape by
-            shape.
+        points: places (G, K, 2) to start from.
         sweeps: how often every point is moved, at most.
         total: (G,) what each shape's weights shall add up to; free without it.
     """
-    groups = len(shapes)
-    points = torch.cat(starts)
-    repeated = shapes.repeat(len(starts), 1, 1)
-    sums = None if total is None else total.repeat(len(starts))
-    weights = weigh(points, repeated, sums)
-    best = Footprints(points, weights)
-    best_left = _left(best, repeated)
-    energy = repeated.square().sum((1, 2))
-    points, weights = points.clone(), weights.clone()
+    energy = float(shapes.square().sum())
+    best = Footprints(points, weigh(points, shapes, total))
+    left = float(_left(best, shapes).sum())
+    points, weights = best.points.clone(), best.weights.clone()
     for _ in range(sweeps):
-        _sweep(points, weights, repeated)
-        weights = weigh(points, repeated, sums)
-        seen = Footprints(points, weights)
-        left = _left(seen, repeated)
-        better = left < best_left
-        gained = float(((best_left - left).clamp_min(0) / energy.clamp_min(1e-300)).max())
-        best = Footprints(
-            torch.where(better[:, None, None], points, best.points),
-            torch.where(better[:, None], weights, best.weights),
-        )
-        best_left = torch.minimum(left, best_left)
-        if gained < _ENOUGH:
+        if left <= _SURPLUS * energy:
             break
-    choice = best_left.unflatten(0, (len(starts), groups)).argmin(0)
-    rows = choice * groups + torch.arange(groups)
-    return Footprints(best.points[rows], best.weights[rows])
+        _sweep(points, weights, shapes)
+        weights = weigh(points, shapes, total)
+        best = closer(shapes, best, Footprints(points.clone(), weights))
+        now = float(_left(best, shapes).sum())
+        done = left - now < _ENOUGH * left
+        left = now
+        if done:
+            break
+    return best
+
+
+def closer(shapes: Tensor, one: Footprints, other: Footprints) -> Footprints:
+    """Of two tries, shape by shape, the one that comes closer to ``shapes`` (G, h, w)."""
+    better = _left(other, shapes) < _left(one, shapes)
+    return Footprints(
+        torch.where(better[:, None, None], other.points, one.points),
+        torch.where(better[:, None], other.weights, one.weights),
+    )
 
 
 def _left(seen: Footprints, shapes: Tensor) -> Tensor:
@@ -175,7 +173,7 @@ def _best_places(left: Tensor) -> tuple[Tensor, Tensor]:
     for axis in (0, 1):
         for sign in (1.0, -1.0):
             lines = (sign * (cell if axis == 0 else cell.mT)).clamp_min(0)
-            lengths = lines.norm(dim=-1)
+            lengths = torch.hypot(lines[..., 0], lines[..., 1])
             for index in (0, 1):
                 length = lengths[..., index]
                 along = lines[..., index, :] / length.clamp_min(1e-300)[..., None]
