@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,13 +30,17 @@ class Settled:
 
 
 def settle(
-    points: Tensor, wanted: Tensor, origin: Tensor, dcn: DCNv4, total: Tensor | None = None
+    points: Tensor,
+    wanted: Tensor,
+    origin: Tensor,
+    dcn: DCNv4,
+    weights_at: Callable[[Tensor], Tensor] | None = None,
 ) -> Settled:
     """Points (G, K, 2) that come closest to ``wanted`` (G, h, w), made the layer's own.
 
     Each takes the place in the layer's order that is nearest to it; those with nothing to do stay
     where a fresh layer has them. ``origin`` is the canvas's first pixel (x, y) in the query's
-    window. ``total`` (G,) fixes the sums of the weights.
+    window. ``weights_at`` weighs points (G, K, 2) otherwise than `weigh` does.
     """
     dtype = dcn.offset_mask.weight.dtype
     base = points_at(torch.zeros(dcn.num_points, 2, dtype=torch.float64), dcn)
@@ -47,7 +52,8 @@ def settle(
     placed = torch.where(idle[..., None], AWAY, placed)
     factor = torch.ones(len(points), dtype=torch.float64)
     if not dcn.softmax:
-        weights = weigh(placed, wanted, total).to(dtype)
+        weights = weights_at(placed) if weights_at else weigh(placed, wanted)
+        weights = weights.to(dtype)
         held = Footprints(placed, weights.double()).shapes(*wanted.shape[1:])
         return Settled(offsets, weights, factor, held, True)
     positive = _positive(placed, wanted)

@@ -54,17 +54,26 @@ def _hats(places: Tensor, size: int) -> Tensor:
 def weigh(points: Tensor, shapes: Tensor, total: Tensor | None = None) -> Tensor:
     """Weights (G, K) with which points (G, K, 2) come closest to shapes (G, h, w).
 
-    Least squares, with as much ridge as keeps the weights bounded. ``total`` (G,) fixes their sum.
+    ``total`` (G,) fixes their sum.
     """
     basis = spread(points, *shapes.shape[1:])
     flat = shapes.flatten(1)
-    values, vectors = torch.linalg.eigh(basis @ basis.mT)
-    projected = (vectors.mT @ (basis @ flat[..., None]))[..., 0]
+    bound = _LARGEST * flat.abs().sum(1)
+    return bounded(basis @ basis.mT, (basis @ flat[..., None])[..., 0], bound, total)
+
+
+def bounded(gram: Tensor, projected: Tensor, bound: Tensor, total: Tensor | None = None) -> Tensor:
+    """Least squares by its normal equations, ``gram`` (G, K, K) and ``projected`` (G, K).
+
+    Takes as much ridge as keeps the magnitudes of the K weights from adding up to more than
+    ``bound`` (G,). ``total`` (G,) fixes their sum.
+    """
+    values, vectors = torch.linalg.eigh(gram)
+    projected = (vectors.mT @ projected[..., None])[..., 0]
     ones = vectors.sum(1)
     most = values[:, -1:].clamp_min(1e-30)
-    bound = _LARGEST * flat.abs().sum(1, keepdim=True)
     weights = torch.zeros_like(projected)
-    undecided = torch.ones_like(bound, dtype=torch.bool)
+    undecided = torch.ones_like(most, dtype=torch.bool)
     for ridge in _RIDGES:
         inverse = torch.where(values > 1e-10 * most, 1 / (values + ridge * most), 0.0)
         solved = projected * inverse
@@ -74,7 +83,7 @@ def weigh(points: Tensor, shapes: Tensor, total: Tensor | None = None) -> Tensor
             solved = solved + ones * inverse * gap / reach
         seen = (vectors @ solved[..., None])[..., 0]
         weights = torch.where(undecided, seen, weights)
-        undecided &= seen.abs().sum(1, keepdim=True) > bound
+        undecided &= seen.abs().sum(1, keepdim=True) > bound[:, None]
         if not undecided.any():
             break
     return weights

@@ -15,7 +15,7 @@ from torch import nn
 
 from dcnify.graph.find import Found
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
-from dcnify.surgery import attention, dcnv3, depthwise, fit_depthwise
+from dcnify.surgery import attention, dcnv3, depthwise, fit_attention, fit_depthwise
 from dcnify.surgery.plan import Arguments, PlannedSwap
 from dcnify.surgery.teach import teach
 
@@ -64,6 +64,7 @@ REPLACEMENTS = {
         module=TokenDCNv4,
         arguments=attention.arguments,
         transfer=attention.transfer,
+        fit=fit_attention.fit,
         calibrate=_taught,
         always=attention.carry_prefix,
         takes_original=True,
