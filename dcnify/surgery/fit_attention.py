@@ -23,6 +23,8 @@ from dcnify.surgery.plan import PlannedSwap
 
 _FLAT = 1e-4
 """Patterns that vary less than this say nothing about positions."""
+_MOST = 0.5
+"""Points that hold a smaller part of the pattern's energy are worth a warning."""
 _PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum")
 
 
@@ -48,6 +50,12 @@ def fit(
     settled = settle(points, look.mean, origin, dcn, look.weights_at)
     like = dcn.offset_mask.weight
     dcn.set_static_points(settled.offsets[which].to(like), settled.weights[which].to(like))
+    held = float((1 - look.left(points) / look.energy)[which].mean())
+    if held < _MOST:
+        words = (
+            f"{dcn.num_points} points hold {max(held, 0.0):.0%} of where its position bias looks"
+        )
+        warnings = (*warnings, f"{site.path}: {words}")
     return warnings
 
 
@@ -64,7 +72,7 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
             if given.get("attn_mask") is None:
                 return None
             bias = evaluate(captured, given["attn_mask"], {})
-            probabilities = bias.double().softmax(-1)
+            probabilities = bias.cpu().double().softmax(-1)
         else:
             probabilities = _without_scores(found, core)
     except ValueError:  # the bias depends on the image
@@ -75,7 +83,7 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
     square = probabilities.shape[-2:] == (tokens, tokens)
     if not square or not probabilities.isfinite().all():
         return None
-    each = probabilities.double().cpu()
+    each = probabilities.cpu().double()
     each = each[0] if each.dim() == 4 else each.reshape(-1, tokens, tokens)
     if len(each) == 1:
         each = each.expand(heads, -1, -1)
