@@ -54,6 +54,10 @@ def fit(
     if broken:
         count = len(kernel.weight)
         warnings.append(f"{path}: {broken} of its {count} kernels are not finite, and start as 0")
+    if min(module.input_padding or (0,)) < 0:
+        warnings.append(
+            f"{path}: its window crops the image, so the fit does not hold at the border"
+        )
     if not start.settled.lossless:
         warnings.append(f"{path}: softmax cannot hold negative weights; clipped")
     return tuple(warnings)

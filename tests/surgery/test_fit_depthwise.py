@@ -74,7 +74,7 @@ def representable(draw):
     for shape in shapes:
         shape.view(-1)[torch.randperm(taps, generator=generator)[held:]] = 0
     dilation = draw(st.integers(1, 2))
-    reach = [dilation * (k - 1) // 2 for k in kernel]
+    reach = [-(-dilation * (k - 1) // 2) for k in kernel]
     options = {
         "dilation": dilation,
         "padding": tuple(reach),
@@ -171,6 +171,15 @@ def test_other_forms_of_the_layer_are_exact_where_they_have_the_points(options):
     image = torch.randn(1, 16, 9, 12)
     layer, _ = fitted(conv, image, **options)
     assert relative(layer, conv, image) < 1e-5 + 1e-4 * ("center_feature_scale" in options)
+
+
+def test_a_window_that_crops_the_image_is_told_to_be_wrong_at_the_border_alone():
+    conv = conv_of(torch.randn(2, 3, 3))
+    image = torch.randn(1, 16, 9, 12)
+    layer, report = fitted(conv, image, kernel_size="[1, 9]")
+    seen, expected = layer(image)[:, :, 1:-1], conv(image)[:, :, 1:-1]
+    assert ((seen - expected).norm() / expected.norm()).item() < 1e-5
+    assert any("at the border" in text for text in report.warnings)
 
 
 def smooth(channels, size=7, seed=0):
