@@ -1,8 +1,9 @@
-"""Init ``fit`` of an attention: sample where its own position bias makes it look.
+"""Init ``fit`` of an attention: sample where positions alone make it look.
 
-What a layer attends to depends on the image, except for what a position bias adds to the scores.
-With nothing else known, every query attends by that bias alone, and points and weights are fitted
-to that (`dcnify.surgery.look`). A layer without such a bias starts as by ``transfer``.
+What a layer attends to depends on the image and on positions: on a bias that is added to the
+scores, or on position embeddings that queries and keys still carry. A blank image, all zeros, shows
+the part of positions. Points and weights are fitted to that (`dcnify.surgery.fit_look`). A layer to
+which all places of a blank image are the same starts as by ``transfer``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from dcnify.graph.axis_rules import operation
+from dcnify.graph.capture import Capture
 from dcnify.graph.find import Found
 from dcnify.graph.site import Site
-from dcnify.graph.weights import evaluate, read_projections
+from dcnify.graph.weights import evaluate, evaluate_all, read_projections
 from dcnify.nn import DCNv4, TokenDCNv4
 from dcnify.surgery.attention import transfer
 from dcnify.surgery.fit_look import Look, places
@@ -25,19 +27,18 @@ _FLAT = 1e-4
 """Patterns that vary less than this say nothing about positions."""
 _MOST = 0.5
 """Points that hold a smaller part of the pattern's energy are worth a warning."""
-_PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum")
 
 
 @torch.no_grad()
 def fit(
     module: TokenDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
-    """Carry the projections over as `transfer` does, and place the points by the position bias."""
+    """Carry the projections over as `transfer` does, and place the points by what positions say."""
     warnings = transfer(module, planned, found, generator)
     dcn, site = module.dcn, planned.site
     attention = read_pattern(found, site)
     if attention is None:
-        words = "no position bias says where it looks; its points start as by transfer"
+        words = "positions alone do not say where it looks; its points start as by transfer"
         return (*warnings, f"{site.path}: {words}")
     shares, which = _heads_of_groups(len(attention), found, site, dcn).unique(
         dim=0, return_inverse=True
@@ -52,33 +53,25 @@ def fit(
     dcn.set_static_points(settled.offsets[which].to(like), settled.weights[which].to(like))
     held = float((1 - look.left(points) / look.energy)[which].mean())
     if held < _MOST:
-        words = (
-            f"{dcn.num_points} points hold {max(held, 0.0):.0%} of where its position bias looks"
-        )
+        words = f"{dcn.num_points} points hold {max(held, 0.0):.0%} of where positions make it look"
         warnings = (*warnings, f"{site.path}: {words}")
     return warnings
 
 
 def read_pattern(found: Found, site: Site) -> Tensor | None:
-    """(heads, N, N) how queries attend to keys when all their products are zero.
+    """(heads, HW, HW) how the image's tokens attend to each other where the image is blank.
 
-    None where that depends on the image, or is the same for all keys.
+    None where that cannot be told, or is the same for all keys.
     """
     captured, core = found.capture, found.nodes[site.path]
-    try:
-        if operation(core).startswith("scaled_dot_product"):
-            names = [argument.name for argument in core.target._schema.arguments]
-            given = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
-            if given.get("attn_mask") is None:
-                return None
-            bias = evaluate(captured, given["attn_mask"], {})
-            probabilities = bias.cpu().double().softmax(-1)
-        else:
-            probabilities = _without_scores(found, core)
-    except ValueError:  # the bias depends on the image
-        return None
-    if probabilities is None:
-        return None
+    like = next(iter(captured.tensors.values()), torch.empty(0))
+    image = captured.image.meta["val"]
+    blank = {captured.image: torch.zeros(image.shape, dtype=image.dtype, device=like.device)}
+    if operation(core).startswith("scaled_dot_product"):
+        probabilities = _fused(captured, core, blank)
+    else:
+        mixed = core.args[1] if operation(core) == "einsum" else core.args
+        probabilities = evaluate(captured, mixed[0], blank)
     heads, tokens = site.heads or 1, site.prefix_tokens + site.grid[0] * site.grid[1]
     square = probabilities.shape[-2:] == (tokens, tokens)
     if not square or not probabilities.isfinite().all():
@@ -98,26 +91,17 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
     return image if (spreads * image.shape[-1]).max() > _FLAT else None
 
 
-def _without_scores(found: Found, core: fx.Node) -> Tensor | None:
-    """What an attention that is written out multiplies its values with, if all scores are 0."""
-    operands = core.args[1] if operation(core) == "einsum" else core.args
-    frontier, seen = [operands[0]], set()
-    while frontier:
-        node = frontier.pop()
-        if node in seen or node not in found.capture.image_dependent:
-            continue
-        seen.add(node)
-        factors = list(node.args[1]) if operation(node) == "einsum" else node.all_input_nodes
-        factors = [one for one in factors if one in found.capture.image_dependent]
-        if operation(node) in _PRODUCTS and len(factors) == 2:
-            like = next(iter(found.capture.tensors.values()), torch.empty(0))
-            zeros = {
-                one: torch.zeros(one.meta["val"].shape, dtype=one.meta["val"].dtype).to(like.device)
-                for one in factors
-            }
-            return evaluate(found.capture, operands[0], zeros)
-        frontier.extend(node.all_input_nodes)
-    return None
+def _fused(captured: Capture, core: fx.Node, given: dict[fx.Node, Tensor]) -> Tensor:
+    """The probabilities inside a fused attention."""
+    names = [argument.name for argument in core.target._schema.arguments]
+    args = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
+    wanted = [args["query"], args["key"], args.get("attn_mask")]
+    query, key, *bias = evaluate_all(captured, [node for node in wanted if node is not None], given)
+    if key.shape[:-2] != query.shape[:-2]:  # heads that share their keys
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scale = args.get("scale") or query.shape[-1] ** -0.5
+    scores = scale * query.cpu().double() @ key.cpu().double().mT
+    return (scores + bias[0].cpu().double() if bias else scores).softmax(-1)
 
 
 def _heads_of_groups(heads: int, found: Found, site: Site, dcn: DCNv4) -> Tensor:
