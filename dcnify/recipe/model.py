@@ -40,7 +40,7 @@ from dcnify.recipe.shorthand import (
 from dcnify.recipe.where import Part, Range, Where
 
 Role = Literal[ROLES]
-METHODS = ("paper", "transfer", "calibrate")
+METHODS = ("paper", "transfer", "fit", "calibrate")
 FLASH = ("flash_intern_image", *(f"flash_intern_image_{size}" for size in "tsbl"))
 
 
@@ -110,9 +110,10 @@ class Init(Part):
     """One step of how the new module inherits from the old."""
 
     method: Literal[METHODS]
-    """``transfer`` carries over what can be carried of the old layer's weights. ``paper``
-    starts as published: zero output, so only for training from scratch. ``calibrate``, after
-    one of them, fits the new layer to the old one on images, without labels."""
+    """``transfer`` carries over what can be carried of the old layer's weights. ``fit`` chooses
+    points, weights and groups to be as close to them as the new layer can be, without images.
+    ``paper`` starts as published: zero output, so only for training from scratch. ``calibrate``,
+    after one of them, fits the new layer to the old one on images, without labels."""
     batches: Size | None = None
     """``calibrate`` only: batches of four images to look at, at most; 16 by default."""
     steps: Count | None = None
@@ -215,7 +216,7 @@ class Swap(Part):
         if self.replace.with_ == "fused_dcnv3" and methods != ["transfer"]:
             raise refuse("with: fused_dcnv3 is exact and knows only transfer", at=("init",))
         if methods[0] == "calibrate":
-            raise refuse("needs a start before it: transfer or paper", at=("init", 0))
+            raise refuse("needs a start before it: transfer, fit or paper", at=("init", 0))
         if self.replace.with_ == "fused_dcnv3" and self.handover:
             words = "with: fused_dcnv3 is exact, so there is nothing to hand over"
             raise refuse(words, at=("handover",))

@@ -80,15 +80,15 @@ def transfer(
     kernel = read_kernel(found, planned.site)
     weight = kernel.weight.double().cpu()
     means = weight.unflatten(0, (dcn.groups, -1)).mean(1)
-    taps = _tap_positions(planned.site, dcn)
+    taps = tap_positions(planned.site, dcn)
     points, weights = place(means, taps, dcn)
     warnings: tuple[str, ...] = ()
     scale = torch.ones(dcn.groups, dtype=torch.float64)
     if dcn.softmax:
-        weights, scale, lossless = _before_softmax(weights)
+        weights, scale, lossless = before_softmax(weights)
         if not lossless:
             warnings = (f"{planned.site.path}: softmax cannot hold negative weights; clipped",)
-    offsets = _offsets(points, dcn).expand(dcn.groups, -1, 2)
+    offsets = offsets_to(points, dcn).expand(dcn.groups, -1, 2)
     like = dcn.offset_mask.weight
     dcn.set_static_points(offsets.to(like), weights.to(like))
     _set_pointwise(module, scale, kernel.bias)
@@ -98,7 +98,7 @@ def transfer(
     return warnings
 
 
-def _tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
+def tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels under the old kernel's taps, counted from the new window's first pixel."""
     positions = []
     for axis in (0, 1):
@@ -110,16 +110,24 @@ def _tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
     return positions[0], positions[1]
 
 
-def _offsets(points: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
-    """Offsets (K, 2) that bring the points to ``points``, undoing the scaled base grid."""
-    half = torch.tensor(
-        [(dcn.dilation[a] * (dcn.kernel_size[a] - 1)) // 2 for a in (1, 0)], dtype=torch.float64
-    )
+def offsets_to(points: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
+    """Offsets (..., K, 2) that bring the points to ``points``, undoing the scaled base grid."""
     scale = dcn.offset_scale
-    return (points - half * (1 - scale)) / scale - dcn.base_points().double().cpu()
+    return (points - _half(dcn) * (1 - scale)) / scale - dcn.base_points().double().cpu()
 
 
-def _before_softmax(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+def points_at(offsets: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
+    """Where offsets (..., K, 2) bring the points; the inverse of `offsets_to`."""
+    scale = dcn.offset_scale
+    return (offsets + dcn.base_points().double().cpu()) * scale + _half(dcn) * (1 - scale)
+
+
+def _half(dcn: DCNv4) -> torch.Tensor:
+    spans = [dcn.dilation[axis] * (dcn.kernel_size[axis] - 1) // 2 for axis in (1, 0)]
+    return torch.tensor(spans, dtype=torch.float64)
+
+
+def before_softmax(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Logits whose softmax is proportional to ``weights``, the factor lost, and if all were > 0.
 
     A group whose weights are mostly negative keeps its sign in the factor.

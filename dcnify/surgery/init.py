@@ -19,8 +19,9 @@ def initialise(
 ) -> tuple[str, ...]:
     """Give every parameter of a fresh module its value; returns warnings.
 
-    Methods: ``paper`` (arXiv 2401.06197 as published: zero offsets and weights, so zero output)
-    and ``transfer`` (as much of the old layer as can be copied without looking at data).
+    Methods: ``paper`` (arXiv 2401.06197 as published: zero offsets and weights, so zero output),
+    ``transfer`` (as much of the old layer as can be copied without looking at data) and ``fit``
+    (as close to the old layer as the new one can be made without looking at data).
     """
     old = found.model.get_submodule(planned.site.path)
     own = list(_own_parameters(module, old))
@@ -62,14 +63,28 @@ def transfer_init(
     module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Copy what the old layer holds: a kernel onto sampling points, or V and output projections."""
+    _reset_predictor(module, generator)
+    return ADAPTERS[planned.module.type].transfer(module, planned, found, generator)
+
+
+def fit_init(
+    module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
+) -> tuple[str, ...]:
+    """Points, weights and groups fitted to what the old layer holds; else as `transfer_init`."""
+    role = ADAPTERS[planned.module.type]
+    _reset_predictor(module, generator)
+    return (role.fit or role.transfer)(module, planned, found, generator)
+
+
+def _reset_predictor(module: nn.Module, generator: torch.Generator) -> None:
+    """Random weights for the convolution before the offsets, which nothing is carried over to."""
     dcn = getattr(module, "dcn", module)
     if getattr(dcn, "offset_mask_dw", None) is not None:
         with _seeded(generator):
             dcn.offset_mask_dw.reset_parameters()
-    return ADAPTERS[planned.module.type].transfer(module, planned, found, generator)
 
 
-_METHODS = {"paper": paper_init, "transfer": transfer_init}
+_METHODS = {"paper": paper_init, "transfer": transfer_init, "fit": fit_init}
 
 
 @contextmanager

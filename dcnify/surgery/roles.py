@@ -15,7 +15,7 @@ from torch import nn
 
 from dcnify.graph.find import Found
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
-from dcnify.surgery import attention, dcnv3, depthwise
+from dcnify.surgery import attention, dcnv3, depthwise, fit_attention, fit_depthwise
 from dcnify.surgery.plan import Arguments, PlannedSwap
 from dcnify.surgery.teach import teach
 
@@ -34,6 +34,8 @@ class Replacement:
     """(found, site, kernel, replace) to the adapter's arguments beyond `DCNv4`'s own."""
     transfer: Transfer
     """The init method ``transfer``; returns warnings."""
+    fit: Transfer | None = None
+    """The init method ``fit``; without it ``transfer`` is as close as can be."""
     calibrate: Calibrate | None = None
     """The init method ``calibrate``: (module, old layer, what that is given, steps of descent)."""
     always: Callable[[Any, PlannedSwap, Found], None] | None = None
@@ -54,6 +56,7 @@ REPLACEMENTS = {
         module=DepthwiseDCNv4,
         arguments=depthwise.arguments,
         transfer=depthwise.transfer,
+        fit=fit_depthwise.fit,
         calibrate=_taught,
     ),
     ("attention", "dcnv4"): Replacement(
@@ -61,6 +64,7 @@ REPLACEMENTS = {
         module=TokenDCNv4,
         arguments=attention.arguments,
         transfer=attention.transfer,
+        fit=fit_attention.fit,
         calibrate=_taught,
         always=attention.carry_prefix,
         takes_original=True,

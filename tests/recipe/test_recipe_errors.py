@@ -143,19 +143,20 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
         ),
         (
             "[{method: transfer}]",
-            "fit",
-            "18:11: swaps.late.init: expected 'paper', 'transfer' or 'calibrate', got 'fit'",
+            "guess",
+            "18:11: swaps.late.init: expected 'paper', 'transfer', 'fit' or 'calibrate', "
+            "got 'guess'",
         ),
         (
             "[{method: transfer}]",
             "[paper, {method: calibrated}]",
-            "18:28: swaps.late.init.1.method: expected 'paper', 'transfer' or 'calibrate', "
+            "18:28: swaps.late.init.1.method: expected 'paper', 'transfer', 'fit' or 'calibrate', "
             "got 'calibrated', did you mean 'calibrate'?",
         ),
         (
             "[{method: transfer}]",
             "5",
-            "18:11: swaps.late.init: expected 'paper', 'transfer' or 'calibrate', got 5",
+            "18:11: swaps.late.init: expected 'paper', 'transfer', 'fit' or 'calibrate', got 5",
         ),
         (
             "{kernel: 7, stride: 1}",

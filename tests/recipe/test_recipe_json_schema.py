@@ -89,7 +89,7 @@ WRONG = [
     ([*SWAP, "select", "where"], {"kernal": 7}),
     ([*SWAP, "select", "where"], {"heads": [3, 3]}),
     ([*SWAP, "select", "where"], {"heads": {"mim": 3}}),
-    ([*SWAP, "init"], "fit"),
+    ([*SWAP, "init"], "guess"),
     ([*SWAP, "init"], []),
     ([*SWAP, "require"], {"on_violation": "fail"}),
     ([*SWAP, "require"], {"sqnr_db": 3, "on_violation": "shout"}),

@@ -166,7 +166,7 @@ def test_zero_steps_change_nothing():
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("calibrate", "needs a start before it: transfer or paper"),
+        ("calibrate", "needs a start before it: transfer, fit or paper"),
         ("[transfer, {method: transfer, steps: 5}]", "only for method calibrate, not for transfer"),
         ("[transfer, {method: calibrate, batches: 0}]", "init.1.batches"),
         ("[transfer, {method: calibrate, steps: -1}]", "init.1.steps"),
