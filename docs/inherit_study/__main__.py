@@ -24,14 +24,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+import dcnify
 from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
 from inherit_study.models import SUBJECTS, Subject
 from inherit_study.tables import write
 from inherit_study.training import accuracy, steps_back, trained
 
-MOST_STEPS = 3000
+MOST_STEPS, WITHIN = 2000, 0.01
+"""Of training after a conversion; how close to the original's accuracy is back."""
 BACK_FROM = ("paper", "transfer", "fit+calibrate")
-WITHIN = 0.01
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "16 channels a group": {"replace": ("group_channels=16",)},
+    "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
+    "offsets that see 3x3": {"replace": ("dw_kernel_size=3",)},
+    "1200 steps of the whole model": {"options": {"model_steps": 1200}},
+    "100 steps of the whole model": {"options": {"model_steps": 100}},
+    "no steps on single layers": {"options": {"steps": 0}},
+    "1200 steps on single layers": {"options": {"steps": 1200}},
+}
+"""What else could be: the first subject, all sites, fit+calibrate, the first seed."""
 
 
 def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -41,9 +53,40 @@ def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Calla
             yield (
                 f"keep {subject.name} {sites} {method} {seed}",
                 lambda sites=sites, method=method: row_of(
-                    trained(subject, seed, folder, say), subject, sites, method, seed
+                    trained(subject, seed, folder / "models", say),
+                    subject,
+                    sites,
+                    method,
+                    seed,
+                    artifact_of(subject, seed, folder, sites, method),
                 ),
             )
+
+
+def artifact_of(subject: Subject, seed: int, folder: Path, sites: str, method: str) -> Path:
+    """Where a converted model is kept."""
+    return folder / "converted" / f"{subject.name} {sites} {method} {seed}"
+
+
+def vary(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Other ways to convert the first subject."""
+    if subject is not SUBJECTS[0] or seed != 0:
+        return
+    for name, changes in VARIANTS.items():
+        yield (
+            f"vary {name}",
+            lambda name=name, changes=changes: {
+                "variant": name,
+                **row_of(
+                    trained(subject, seed, folder / "models", say),
+                    subject,
+                    "all",
+                    "fit+calibrate",
+                    seed,
+                    **changes,
+                ),
+            },
+        )
 
 
 def back(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -56,10 +99,13 @@ def back(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Calla
 
 
 def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
-    model, task = trained(subject, seed, folder, say), subject.data()
+    model, task = trained(subject, seed, folder / "models", say), subject.data()
     original = accuracy(model, task)
-    paths = chosen(model, subject, "all")
-    start = converted(model, subject, paths, method, seed).model
+    artifact = artifact_of(subject, seed, folder, "all", method)
+    if artifact.exists():
+        start = dcnify.load(artifact)
+    else:
+        start = converted(model, subject, chosen(model, subject, "all"), method, seed).model
     steps, curve = steps_back(start, task, original - WITHIN, MOST_STEPS, seed)
     return {
         "subject": subject.name,
@@ -77,29 +123,30 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", choices=["keep", "back", "table", []], help="all")
+    parts = ("keep", "back", "vary", "table")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study-out"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    parts = options.parts or ["keep", "back", "table"]
+    wanted = options.parts or parts
     subjects = [one for one in SUBJECTS if not options.only or one.name in options.only]
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         for subject in subjects:
-            for part in (keep, back):
-                if part.__name__ not in parts:
+            for part in (keep, back, vary):
+                if part.__name__ not in wanted:
                     continue
-                for key, measure in part(subject, seed, options.out / "models"):
+                for key, measure in part(subject, seed, options.out):
                     file = rows / f"{key}.json"
                     if not file.exists():
                         row = measure()
                         file.write_text(json.dumps(row, indent=1))
                         say(f"{key}: {row.get('accuracy', row.get('steps'))}")
-    if "table" in parts:
+    if "table" in wanted:
         write([json.loads(file.read_text()) for file in sorted(rows.glob("*.json"))])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def converted(
     method: str,
     seed: int,
     options: dict[str, int] | None = None,
-    replace: tuple[str, ...] | None = None,
+    replace: tuple[str, ...] = (),
 ) -> dcnify.ConvertResult:
     """A converted copy, by the subject's recipe with another ``init``."""
     calibrate = subject.calibrate | (options or {})
@@ -65,7 +66,7 @@ def converted(
     inside = ", ".join(f"{key}: {value}" for key, value in calibrate.items())
     init = METHODS[method].replace("{calibrate}", f"{{method: calibrate, {inside}}}")
     at = f"swaps.{subject.swap}"
-    changes = [f"{at}.replace.{one}" for one in (subject.replace if replace is None else replace)]
+    changes = [f"{at}.replace.{one}" for one in replace]
     changes += [f"{at}.init={init}", f"{at}.select.modules=[{', '.join(paths)}]"]
     images = images_of(subject.data())
     recipe = dcnify.Recipe.load(subject.recipe, changes)
@@ -73,16 +74,27 @@ def converted(
 
 
 def row_of(
-    model: nn.Module, subject: Subject, sites: str, method: str, seed: int
+    model: nn.Module,
+    subject: Subject,
+    sites: str,
+    method: str,
+    seed: int,
+    artifact: Path | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
-    """What one conversion keeps: accuracies on the validation images, in shares of 1."""
+    """What one conversion keeps: accuracies on the validation images, in shares of 1.
+
+    The converted model is left in ``artifact``, for whoever trains it on.
+    """
     task = subject.data()
     paths = chosen(model, subject, sites)
     original = accuracy(model, task)
     nothing = accuracy(zeroed(model, paths), task)
     start = time.perf_counter()
-    result = converted(model, subject, paths, method, seed)
+    result = converted(model, subject, paths, method, seed, **changes)
     seconds = time.perf_counter() - start
+    if artifact is not None:
+        dcnify.save(result, artifact, overwrite=True)
     reached = accuracy(result.model, task)
     levels = [min(max(site.sqnr_db, -99.0), 99.0) for site in result.report.sites]
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -27,10 +27,13 @@ class Subject:
     recipe: str
     swap: str
     """Name of the recipe's swap."""
-    replace: tuple[str, ...] = ()
-    """What the study changes of the recipe's ``replace``."""
-    calibrate: dict[str, int] = field(default_factory=dict)
-    """Options of the init method ``calibrate``."""
+    model_steps: int = 600
+    """Of ``calibrate``, in which the whole model learns."""
+
+    @property
+    def calibrate(self) -> dict[str, int]:
+        """Options of the init method ``calibrate``: three quarters of the images, all of them."""
+        return {"batches": 1000, "steps": 300, "model_steps": self.model_steps}
 
     def data(self) -> Task:
         return {"digits": digits, "photographs": photographs}[self.task](self.images)
@@ -40,8 +43,6 @@ class Subject:
         classes = self.data().classes
         return timm.create_model(self.architecture, num_classes=classes, **self.options)
 
-
-CALIBRATE = {"batches": 1000, "steps": 300, "model_steps": 2000}
 
 SUBJECTS = (
     Subject(
@@ -55,9 +56,8 @@ SUBJECTS = (
         task="digits",
         images=250_000,
         learning_rate=6e-3,
-        recipe="convnext",
+        recipe="convnext-calibrated",
         swap="dw7",
-        calibrate=CALIBRATE,
     ),
     Subject(
         name="ViT",
@@ -66,9 +66,8 @@ SUBJECTS = (
         task="digits",
         images=250_000,
         learning_rate=2e-3,
-        recipe="vit",
+        recipe="vit-calibrated",
         swap="attention",
-        calibrate=CALIBRATE,
     ),
     Subject(
         name="InternImage",
@@ -79,7 +78,6 @@ SUBJECTS = (
         learning_rate=3e-3,
         recipe="internimage-flash",
         swap="dcn",
-        calibrate=CALIBRATE,
     ),
     Subject(
         name="ConvNeXt on photographs",
@@ -90,10 +88,10 @@ SUBJECTS = (
             "patch_size": 4,
         },
         task="photographs",
+        model_steps=300,
         images=30_000,
         learning_rate=6e-3,
-        recipe="convnext",
+        recipe="convnext-calibrated",
         swap="dw7",
-        calibrate=CALIBRATE,
     ),
 )

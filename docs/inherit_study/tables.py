@@ -22,21 +22,25 @@ from inherit_study.training import LOOK_EVERY
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+SITES_LEVEL = "sites' mean SQNR dB"
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
     """Write what there is, and print it averaged over the seeds."""
-    kept = [row for row in rows if "retention" in row]
+    kept = [row for row in rows if "retention" in row and "variant" not in row]
+    varied = [row for row in rows if "variant" in row]
     back = [row for row in rows if "curve" in row]
     _csv(kept, RESULTS / "inherit.csv")
     _csv(
         [{k: v for k, v in row.items() if k != "curve"} for row in back],
         RESULTS / "inherit-back.csv",
     )
+    _csv(varied, RESULTS / "inherit-variants.csv")
     console = Console(width=140, highlight=False)
     console.print(_kept(kept))
     console.print(_back(back))
+    console.print(_varied(varied))
     if back:
         _plot(back, RESULTS / "inherit-back.svg")
 
@@ -74,8 +78,19 @@ def _kept(rows: Sequence[dict[str, Any]]) -> Table:
             method,
             *(_percent(row[key] for row in some) for key in ("original", "zeroed", "accuracy")),
             _spread(row["retention"] for row in some),
-            _spread((row["sites' mean SQNR dB"] for row in some), ".1f"),
+            _spread((row[SITES_LEVEL] for row in some), ".1f"),
         )
+    return table
+
+
+def _varied(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="Other ways, for one model")
+    for name in ("variant", "accuracy", "retention", "mean SQNR of sites", "seconds"):
+        table.add_column(name)
+    for row in rows:
+        level = f"{row[SITES_LEVEL]:.1f}"
+        cells = (_percent([row["accuracy"]]), f"{row['retention']:.2f}", level)
+        table.add_row(row["variant"], *cells, f"{row['seconds']:.0f}")
     return table
 
 
