@@ -16,12 +16,13 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint study clean
 
 help:
 	@echo "make demo    train a small model, convert it, compare (a few minutes, no GPU)"
 	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
 	@echo "make lint    ruff check and ruff format --check"
+	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
 demo: $(STAMP)
@@ -29,6 +30,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+study: $(STAMP)
+	@$(BIN)/python docs/inherit_study $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -45,5 +49,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info demo-out study-out .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

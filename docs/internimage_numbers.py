@@ -45,12 +45,13 @@ DIGITS = {"canvas": 64, "digit": 32, "piece": 10}
 TRAINED_ON, BATCH, LEARNING_RATE = 40_000, 64, 3e-3
 TUNED_FOR, TUNING_RATE = 100, 1e-3
 """Steps of the training that follows a conversion, and their learning rate."""
+_LAYERS = "[transfer, {method: calibrate, model_steps: 0, "
 STARTS = {
     "paper": ("paper", 32),
     "transfer": ("transfer", 32),
-    "as the recipe has it": ("[transfer, {method: calibrate, batches: 8, steps: 0}]", 32),
-    "the same, on 256 images": ("[transfer, {method: calibrate, batches: 64, steps: 0}]", 256),
-    "256 images, steps: 100": ("[transfer, {method: calibrate, batches: 64, steps: 100}]", 256),
+    "as the recipe has it": (_LAYERS + "batches: 8, steps: 0}]", 32),
+    "the same, on 256 images": (_LAYERS + "batches: 64, steps: 0}]", 256),
+    "256 images, steps: 100": (_LAYERS + "batches: 64, steps: 100}]", 256),
 }
 """By name, ``init`` and how many images there are to calibrate on."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from dcnify.artifact.verify_result import Check, Fidelity, Verification
 from dcnify.data import ImageBatch, load_images
 from dcnify.errors import InputError
 from dcnify.surgery.fidelity import Progress
-from dcnify.surgery.images import BATCH
 
 _USUAL_IMAGES = 8
 _MOST_IMAGES = 1 << 14
@@ -68,8 +68,8 @@ def verify(
     if against is not None and model is None:
         checks.append(Check("fidelity", None, detail="the model does not load"))
     elif against is not None:
-        batches, origin = _images(record, against, images)
-        fidelity = measure(model, against, swaps, batches, origin, progress)
+        measured, origin = _images(record, against, images)
+        fidelity = measure(model, against, swaps, measured, origin, progress)
         doubt, warnings = _doubt(record, against, origin)
         checks += check_reported(record, model, fidelity, doubt)
         more, said = check_recipe(record, model, fidelity, swaps)
@@ -89,18 +89,20 @@ def images_reported(record: Artifact) -> int | None:
 
 def _images(
     record: Artifact, source: Source, given: ImageBatch | None
-) -> tuple[list[torch.Tensor], dict[str, Any]]:
-    """Batches to measure on, chosen as the conversion chose them, and where they are from."""
+) -> tuple[ImageBatch, dict[str, Any]]:
+    """Images to measure on, chosen as the conversion chose them, and where they are from."""
     like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
     images = given if given is not None else _photographs(record, source)
-    measured = images.tensor.to(like.dtype)
-    if not len(measured):
+    count = len(images.tensor)
+    if not count:
         raise InputError("no images to measure on")
     if _images_said(record).get("calibrated_on"):
-        measured = measured[: -(-len(measured) // 4)]  # the others were calibrated on
-    size = "x".join(map(str, measured.shape[1:]))
-    origin = {"origin": images.origin, "count": len(measured), "size": size}
-    return list(measured.split(BATCH)), origin
+        count = -(-count // 4)  # the others were calibrated on
+    pixels, labels = images.tensor[:count].to(like.dtype), images.labels
+    size = "x".join(map(str, pixels.shape[1:]))
+    origin = {"origin": images.origin, "count": count, "size": size}
+    labels = labels if labels is None else labels[:count]
+    return dataclasses.replace(images, tensor=pixels, labels=labels), origin
 
 
 def _photographs(record: Artifact, source: Source) -> ImageBatch:

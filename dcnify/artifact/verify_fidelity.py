@@ -16,10 +16,14 @@ from dcnify.artifact.source import Source
 from dcnify.artifact.timm_names import first_line
 from dcnify.artifact.verify_files import tolerance
 from dcnify.artifact.verify_result import Check, Fidelity
+from dcnify.data import ImageBatch, labels_for
 from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.dcnv3 import running_here
 from dcnify.recipe import Recipe
 from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
+from dcnify.surgery.handover import set_blend
+from dcnify.surgery.images import BATCH
+from dcnify.surgery.judge import allowed_error
 from dcnify.surgery.plan import PlannedSwap
 
 _DIFFERENCE = 0.01
@@ -59,30 +63,42 @@ def measure(
     model: nn.Module,
     source: Source,
     swaps: Sequence[PlannedSwap],
-    batches: list[Tensor],
-    images: dict[str, Any],
+    images: ImageBatch,
+    origin: dict[str, Any],
     progress: Progress | None = None,
 ) -> Fidelity:
     """The new layers of ``model`` against the source's on the source's activations, and outputs.
 
-    ``model`` takes the source's dtype, so that both see the same numbers.
+    ``model`` takes the images' dtype, so that both see the same numbers. Layers that hand over are
+    measured as if that were over, which is how the conversion measured them.
 
     Raises:
         InputError: the two do not run on the same images.
     """
-    model.to(batches[0].dtype)
+    batches = list(images.tensor.split(BATCH))
+    model.to(images.tensor.dtype)
     new = {swap.site.path: model.get_submodule(swap.site.path) for swap in swaps}
+    if any(swap.handover for swap in swaps):
+        set_blend(model, 0)
+        new = {path: getattr(layer, "new", layer) for path, layer in new.items()}
     try:
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
             with running_here(source.model, batches[0][:1]):
                 sites, outputs = measure_sites(source.model, new, batches, progress)
             with running_here(model, batches[0][:1]):
-                output = measure_output(model, outputs, batches, {}, progress)
+                labels = _labels(images, outputs)
+                output = measure_output(model, outputs, batches, {}, progress, labels)
     except DcnifyError:
         raise
     except Exception as error:  # whatever a model may raise
         raise InputError(f"{source.spec} cannot be compared: {first_line(error)}") from error
-    return Fidelity(tuple(sites), output, images)
+    return Fidelity(tuple(sites), output, origin)
+
+
+def _labels(images: ImageBatch, outputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    """By batch, where the images have labels that are classes of the model."""
+    labels, _ = labels_for(images, outputs[0].shape[1] if outputs[0].dim() == 2 else 0)
+    return None if labels is None else labels.split(BATCH)
 
 
 def check_reported(
@@ -142,7 +158,7 @@ def check_recipe(
         checks.append(Check("certify", False, detail=str(error)))
         return checks, warnings
     if certify is not None:
-        error, limit = fidelity.output.relative_error, _allowed(certify.relative_error, model)
+        error, limit = fidelity.output.relative_error, allowed_error(certify.relative_error, model)
         checks.append(
             Check("certify", error <= limit, error, limit, "relative error of the output")
         )
@@ -218,11 +234,3 @@ def _apart(reported: Any, now: float, floor: float) -> float:
     was, seen = (10 ** (-min(max(db, -1e3), 1e4) / 20) for db in (was, seen))
     apart = abs(was - seen) / max(was, floor)
     return apart if math.isfinite(apart) else math.inf
-
-
-def _allowed(relative_error: float, model: nn.Module) -> float:
-    """The bound that ``certify`` sets, as it is applied when a model is converted."""
-    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
-    coarsest = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
-    loose = coarsest > torch.finfo(torch.float32).eps
-    return max(relative_error, 8 * coarsest) if loose else relative_error

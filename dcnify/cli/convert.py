@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipeName
+from dcnify.cli.options import AsJson, DataDir, Overrides, Overwrite, Quiet, RecipeName, Split
 from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
 from dcnify.cli.plotting import Plot, drawing
@@ -33,20 +33,6 @@ Images = Annotated[
         "dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, wds/, torch/, ImageFolder). "
         "Photographs that ship with packages by default.",
         show_default=False,
-    ),
-]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="The part of --images to use; the training images by default, else what there is.",
-        show_default=False,
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir", help="The folder in which a dataset of --images is.", show_default=False
     ),
 ]
 Count = Annotated[

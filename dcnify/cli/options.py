@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,5 +33,19 @@ Overrides = Annotated[
         help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. "
         "May be given more than once.",
         show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="The part of --images to use; the training images by default, else what there is.",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="The folder in which a dataset of --images is.", show_default=False
     ),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.options import AsJson, Overwrite, Quiet
+from dcnify.cli.options import AsJson, DataDir, Overwrite, Quiet, Split
 from dcnify.cli.output import emit, say, table, warn
 from dcnify.cli.phases import phases
 from dcnify.cli.plotting import Plot, drawing
@@ -25,8 +25,7 @@ from dcnify.cli.sources import (
 from dcnify.errors import CheckError, InputError
 
 if TYPE_CHECKING:
-    from dcnify.artifact import Artifact, Source, Verification
-    from dcnify.data import ImageBatch
+    from dcnify.artifact import Artifact, Verification
 
 ArtifactPath = Annotated[
     Path,
@@ -47,11 +46,12 @@ Against = Annotated[
     ),
 ]
 Images = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--images",
-        metavar="DIR",
-        help="With --against: images to measure on; by default the photographs that convert takes.",
+        metavar="WHERE",
+        help="With --against: images to measure on, as given to convert; by default the "
+        "photographs that convert takes.",
         show_default=False,
     ),
 ]
@@ -71,6 +71,8 @@ def verify(
     artifact: ArtifactPath,
     against: Against = None,
     images: Images = None,
+    split: Split = None,
+    data_dir: DataDir = None,
     image_count: Count = None,
     plot: Plot = None,
     overwrite: Overwrite = False,
@@ -92,10 +94,11 @@ def verify(
     $ dcnify verify out/
     $ dcnify verify out/ --against model.pt --plot fidelity.png
     """
-    from dcnify.artifact import read_artifact
+    from dcnify.artifact import images_reported, read_artifact
     from dcnify.artifact import verify as run
 
     options = {"--images": images, "--image-count": image_count, "--arch": arch}
+    options |= {"--split": split, "--data-dir": data_dir}
     options |= {"--model-arg": model_arg, "--pretrained": pretrained, "--use-ema": use_ema}
     _need_source(against, {**options, "--trust-pickle": trust_pickle})
     draw = drawing(plot, overwrite)
@@ -105,12 +108,17 @@ def verify(
         if against is not None:
             given = Given(against, arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
             opened = given.open(step)
-            batch = _images(record, opened, images, image_count)
+            count = image_count
+            if images is not None and count is None:
+                count = images_reported(record)
+            batch = fidelity_images(
+                images, opened, record.input_shape, count, split=split, data_dir=data_dir, step=step
+            )
         done = run(record, against=opened, images=batch, trust_code=trust_code, progress=step)
     for note in opened.notes if opened else ():
         say(note, quiet=quiet)
-    for path, reason in batch.skipped if batch else ():
-        warn(f"{path}: {reason}", quiet=quiet)
+    for remark in batch.remarks() if batch else ():
+        warn(remark, quiet=quiet)
     for words in done.warnings:
         warn(words, quiet=quiet)
     emit(as_json, _data(done), lambda: _render(done, record))
@@ -126,16 +134,6 @@ def _need_source(against: str | None, options: dict[str, Any]) -> None:
     for option, value in options.items():
         if value and against is None:
             raise InputError(f"{option} needs --against SOURCE, the model to compare with")
-
-
-def _images(
-    record: Artifact, opened: Source, folder: Path | None, count: int | None
-) -> ImageBatch | None:
-    from dcnify.artifact import images_reported
-
-    if folder is not None and count is None:
-        count = images_reported(record)
-    return fidelity_images(folder, opened, record.input_shape, count)
 
 
 def _fidelity(done: Verification) -> dict[str, Any] | None:

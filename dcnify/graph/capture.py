@@ -104,6 +104,15 @@ class Capture:
         key = next(key for key, owner in stack_of(node).items() if owner == path)
         return self.region(key, path)
 
+    @property
+    def classes(self) -> int:
+        """How many classes the model tells apart; 0 where its output is no (B, classes)."""
+        given = self.graph.output_node().args[0]
+        while isinstance(given, tuple | list) and len(given) == 1:
+            given = given[0]
+        value = given.meta.get("val") if isinstance(given, fx.Node) else None
+        return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else 0
+
     def operations(self) -> Iterator[fx.Node]:
         """Nodes that compute something, in the order of execution."""
         return (node for node in self.graph.nodes if node.op == "call_function")

@@ -87,7 +87,9 @@ def _convert(
         fresh, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")
         wanted = with_held_out(batches_wanted(plan))
-        images, origin = fidelity_images(model, example, calibration, _flops(found), wanted)
+        images, origin = fidelity_images(
+            model, example, calibration, _flops(found), wanted, found.capture.classes
+        )
         learned = None
         if wanted:
             every = images.count

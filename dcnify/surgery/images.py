@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcnify.data import ImageBatch, load_images
+from dcnify.data import ImageBatch, labels_for, load_images
 from dcnify.errors import InputError
 
 _FEWEST, _MOST = 2, 8
@@ -58,11 +58,12 @@ def fidelity_images(
     calibration: Calibration | None,
     flops: int,
     least: int = 0,
+    classes: int = 0,
 ) -> tuple[Images, dict[str, Any]]:
     """Images like ``example`` in dtype and device, and where they came from.
 
     ``flops`` of one forward pass decide how many photographs a default measurement takes; there
-    are ``least`` in any case.
+    are ``least`` in any case. Labels count where they are among the model's ``classes``.
 
     Raises:
         InputError: the given images are not of the example's channels.
@@ -70,8 +71,8 @@ def fidelity_images(
     labels = None
     if isinstance(calibration, ImageBatch):
         batches, origin = list(calibration.tensor.split(BATCH)), calibration.origin
-        if calibration.labels is not None:
-            labels = calibration.labels.split(BATCH)
+        known, _reason = labels_for(calibration, classes)
+        labels = known.split(BATCH) if known is not None else None
     elif calibration is not None:
         given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
         batches = [part for batch in given for part in _images_of(batch).split(BATCH)]

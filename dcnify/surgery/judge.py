@@ -75,14 +75,17 @@ def certify(recipe: Recipe, model: nn.Module, output: OutputFidelity) -> None:
     """
     if recipe.certify is None:
         return
-    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
-    coarsest = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
-    bound = recipe.certify.relative_error
-    if coarsest > torch.finfo(torch.float32).eps:
-        bound = max(bound, 8 * coarsest)
+    bound = allowed_error(recipe.certify.relative_error, model)
     if not output.relative_error <= bound:
         where = recipe.origins.prefix(("certify", "relative_error"))
         raise CheckError(
             f"{where}not certified: the output's relative error is {output.relative_error:.2e}, "
             f"at most {bound:.2g} is allowed; the model is unchanged"
         )
+
+
+def allowed_error(wanted: float, model: nn.Module) -> float:
+    """The relative error that ``certify`` allows: what it says, or what rounding alone costs."""
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    coarsest = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
+    return max(wanted, 8 * coarsest) if coarsest > torch.finfo(torch.float32).eps else wanted

@@ -26,7 +26,7 @@ RATE, RATE_OF_OTHERS = 0.02, 0.01
 """Adam's step, relative to the size of a parameter's values: of new layers, of all others."""
 TEMPERATURE = 2.0
 _WARM_UP, _LOOKS = 0.1, 10
-_LARGEST, _PIXELS = 64, 8 * 224 * 224
+_LARGEST, _PIXELS = 32, 8 * 224 * 224
 """Images of a step, and their pixels: the fewer of the two."""
 _HELD_OUT = 8
 
