@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from contextlib import ExitStack
@@ -23,6 +24,9 @@ from dcnify.surgery.operation import Operation
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.result import ConvertResult, Report
 from dcnify.surgery.together import learn_together
+
+_MARGIN = 0.9
+"""Of the error that a layer had at the start: it is judged on other images than it is held by."""
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -133,9 +137,10 @@ def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) 
     """Calibrate layer by layer, then the model as a whole; returns warnings."""
     model, plan, progress = operation.model, operation.plan, operation.progress
     operation.measure(start_of(plan))
+    start = {path: copy.deepcopy(layer.state_dict()) for path, layer in operation.fresh.items()}
     operation.weights, warnings = calibrate(model, plan, operation.fresh, learned.batches, progress)
     clock.lap("calibrate layers")
-    operation.measure("calibrate: layers")
+    operation.measure("calibrate: layers", unless_worse=start)
     steps = model_steps(plan)
     if not steps:
         return warnings
@@ -145,7 +150,7 @@ def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) 
         original = operation.keep_original()
         operation.place()
         start = {site.path: 10 ** (-site.sqnr_db / 10) for site in operation.steps[0].sites}
-        at_most = {path: start[path] for path in swapped}
+        at_most = {path: _MARGIN * start[path] for path in swapped}
         learn_together(
             model,
             original,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,13 +89,22 @@ class Operation:
         self._copy = copy.deepcopy(self.model)
         return self._copy
 
-    def measure(self, step: str) -> None:
-        """How close the new layers come as they are now, and the model with them in place."""
+    def measure(self, step: str, unless_worse: Mapping[str, dict[str, Any]] | None = None) -> None:
+        """How close the new layers come as they are now, and the model with them in place.
+
+        Args:
+            step: what was done.
+            unless_worse: state dicts by path, which layers take that are farther from the old one
+                than when they were last measured.
+        """
+        before = self._sites
         reference = self._copy if self._copy is not None else self.model
         sites, self._outputs = measure_sites(
             reference, self._new, self.images.batches, self.progress
         )
-        self._sites |= {site.path: site for site in sites}
+        for path, site in self._give_up_worse(before, sites, unless_worse or {}):
+            sites = [site if one.path == path else one for one in sites]
+        self._sites = self._sites | {site.path: site for site in sites}
         stays = self._placed
         if not stays:
             self.place()
@@ -101,6 +112,22 @@ class Operation:
         if not stays:
             self._take_out()
         self.steps = (*self.steps, StepFidelity(step, tuple(sites), self.output))
+
+    def _give_up_worse(
+        self,
+        before: Mapping[str, SiteFidelity],
+        now: Sequence[SiteFidelity],
+        states: Mapping[str, dict[str, Any]],
+    ) -> list[tuple[str, SiteFidelity]]:
+        """Give layers that are worse than before their old states; their fidelity then."""
+        worse = [
+            site.path
+            for site in now
+            if site.path in states and site.sqnr_db < before[site.path].sqnr_db
+        ]
+        for path in worse:
+            self.fresh[path].load_state_dict(states[path])
+        return [(path, before[path]) for path in worse]
 
     def revert_what_fails(self) -> None:
         """Give those layers back that miss what they must reach, where that is what is wanted."""

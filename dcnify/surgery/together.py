@@ -29,6 +29,7 @@ _WARM_UP, _LOOKS = 0.1, 10
 _LARGEST, _PIXELS = 32, 8 * 224 * 224
 """Images of a step, and their pixels: the fewer of the two."""
 _HELD_OUT = 8
+_CLOSE, _HALVINGS = 1e-3, 5
 
 
 def learn_together(
@@ -45,8 +46,9 @@ def learn_together(
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
     Parameters of the layers at ``swapped`` learn, and those of the rest that require gradients.
-    One image in eight is left out, and of the states along the way the one is kept that does best
-    on those: the first, unless another's output is closer and no layer of it errs more than it may.
+    One image in eight is left out, and of the states along the way the one is kept whose output is
+    closest on those, the first among them. A layer that then errs more than it may goes back, as
+    far as it must, to what it was.
 
     Args:
         model: with its new layers in place.
@@ -68,12 +70,12 @@ def learn_together(
     unseen = _batches_of(images[len(images) - held :])
     draws = _Draws(images[: len(images) - held], seed)
     with _learning(model, swapped, fixed) as groups, _wide(model), _wide(original):
-        lesson = _Lesson(model, original, swapped)
+        lesson = _Lesson(model, original, swapped, at_most or {})
         before = best = lesson.at_output(unseen)
         if steps == 0 or not groups:
             return before, before
         learned = [parameter for group in groups for parameter in group["params"]]
-        kept = [parameter.detach().clone() for parameter in learned]
+        first = kept = [parameter.detach().clone() for parameter in learned]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         for step in range(steps):
@@ -87,22 +89,41 @@ def learn_together(
             schedule.step()
             if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
                 now = lesson.at_output(unseen)
-                if now < best and lesson.within(at_most or {}, unseen):
+                if now < best:
                     best, kept = now, [parameter.detach().clone() for parameter in learned]
             if progress is not None:
                 progress("learning from the original", step + 1, steps)
-        with torch.no_grad():
-            for parameter, value in zip(learned, kept, strict=True):
-                parameter.grad = None
-                parameter.copy_(value)
+        _set(learned, kept)
+        if kept is not first:
+            lesson.hold(
+                unseen, {id(p): (a, b) for p, a, b in zip(learned, first, kept, strict=True)}
+            )
+            best = lesson.at_output(unseen)
+            if not best < before:
+                _set(learned, first)
+                best = before
     return before, best
+
+
+@torch.no_grad()
+def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.grad = None
+        parameter.copy_(value)
 
 
 class _Lesson:
     """What the original says of images, and how far the model is from it."""
 
-    def __init__(self, model: nn.Module, original: nn.Module, swapped: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        swapped: Sequence[str],
+        at_most: Mapping[str, float],
+    ) -> None:
         self.model, self.original, self.swapped = model, original, swapped
+        self.at_most = at_most
 
     def loss(self, images: Tensor) -> Tensor:
         """At the output, at each new layer in its place, and at each given what the old one is."""
@@ -110,7 +131,11 @@ class _Lesson:
             wanted, old = self._run(self.original, images)
         given, new = self._run(self.model, images)
         here = [_relative(new[path].output, old[path].output) for path in old if path in new]
-        alone = list(self._alone(old).values())
+        # A layer that is close already is held more tightly, by as much as it is closer.
+        alone = [
+            error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
+            for path, error in self._alone(old).items()
+        ]
         return _apart(given, wanted) + torch.stack(here).mean() + torch.stack(alone).mean()
 
     @torch.no_grad()
@@ -123,15 +148,34 @@ class _Lesson:
         return total / max(1, sum(map(len, batches)))
 
     @torch.no_grad()
-    def within(self, at_most: Mapping[str, float], batches: Sequence[Tensor]) -> bool:
-        """Whether no layer's error, given what the old one is given, is larger than it may be."""
-        if not at_most:
-            return True
-        found = [self._alone(self._run(self.original, batch)[1]) for batch in batches]
-        return all(
-            sum(float(one[path]) for one in found) / len(found) <= most
-            for path, most in at_most.items()
-        )
+    def hold(self, batches: Sequence[Tensor], ends: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Take every layer that errs more than it may back towards its first state.
+
+        Given what the old layer is given, that is; then a layer's error depends on it alone.
+
+        Args:
+            batches: images to judge by.
+            ends: by id of a parameter, its value in the first state and in the one it is in.
+        """
+        for path, most in self.at_most.items():
+            layer = self.model.get_submodule(path)
+            mine = [(p, *ends[id(p)]) for p in layer.parameters() if id(p) in ends]
+            low, high = 0.0, 1.0
+            share = high
+            for _ in range(_HALVINGS):
+                if self._error(path, batches) <= most:
+                    low = share
+                else:
+                    high = share
+                if low == 1.0:
+                    break
+                share = (low + high) / 2
+                _between(mine, share)
+            _between(mine, low)
+
+    def _error(self, path: str, batches: Sequence[Tensor]) -> float:
+        found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
+        return sum(float(one[path]) for one in found) / max(1, len(found))
 
     def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
         return {
@@ -141,15 +185,23 @@ class _Lesson:
             for path, call in old.items()
         }
 
-    def _run(self, model: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, _Call]]:
+    def _run(
+        self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None
+    ) -> tuple[Tensor, dict[str, _Call]]:
         calls: dict[str, _Call] = {}
         with ExitStack() as hooks:
-            for path in self.swapped:
+            for path in self.swapped if paths is None else paths:
                 layer = model.get_submodule(path)
                 handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
                 hooks.callback(handle.remove)
             output = comparable(model(images))
         return output.float(), calls
+
+
+def _between(ends: Sequence[tuple[nn.Parameter, Tensor, Tensor]], share: float) -> None:
+    """Set parameters between their first values, at 0, and their last, at 1."""
+    for parameter, first, last in ends:
+        parameter.copy_(first if share == 0 else last if share == 1 else first.lerp(last, share))
 
 
 @dataclass(frozen=True)
