@@ -35,11 +35,11 @@ def images_of(task: Task) -> torch.Tensor:
 
 
 def chosen(model: nn.Module, subject: Subject, sites: str) -> list[str]:
-    """Paths of all the sites that the subject's recipe takes, or of every second one."""
+    """Paths of all the sites that the subject's recipe takes, or of every second one, from the first."""
     example = images_of(subject.data())[:1]
     recipe = dcnify.Recipe.load(subject.recipe)
     paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps]
-    return paths if sites == "all" else paths[1::2]
+    return paths if sites == "all" else paths[::2]
 
 
 def zeroed(model: nn.Module, paths: list[str]) -> nn.Module:

@@ -59,10 +59,17 @@ def test_the_output_is_closer_on_images_that_were_left_out(make, role):
     assert model.steps[-1].sites == model.sites
 
 
-def test_no_layer_ends_farther_from_the_old_one_than_it_started():
-    report = convert(tiny_convnext(), "depthwise_conv", MODEL).report
+@pytest.mark.parametrize("start", ["transfer", "fit"])
+def test_no_layer_ends_farther_from_the_old_one_than_it_started(start):
+    model = tiny_convnext()
+    with torch.no_grad():  # one layer of which little is left to learn, others of which much is
+        kernel = model.stages[1].blocks[0].conv_dw.weight
+        kernel.copy_(kernel[:1] * torch.rand(len(kernel), 1, 1, 1))
+        kernel[:, :, 2:5, 2:5] *= 30
+    report = convert(model, "depthwise_conv", MODEL.replace("transfer", start)).report
+    assert report.steps[-1].output.sqnr_db > report.steps[1].output.sqnr_db
     for first, last in zip(report.steps[0].sites, report.steps[-1].sites, strict=True):
-        assert last.sqnr_db > first.sqnr_db - 0.2, first.path
+        assert last.sqnr_db >= first.sqnr_db, first.path
 
 
 def test_a_layer_that_is_exact_already_is_left_alone():
