@@ -25,6 +25,8 @@ from dcnify.surgery.fidelity import Progress, comparable, first_tensor
 RATE, RATE_OF_OTHERS = 0.02, 0.01
 """Adam's step, relative to the size of a parameter's values: of new layers, of all others."""
 TEMPERATURE = 2.0
+MIXED = 2 / 3
+"""Share of the images that are mixed with another."""
 _WARM_UP, _LOOKS = 0.1, 10
 _LARGEST, _PIXELS = 32, 8 * 224 * 224
 """Images of a step, and their pixels: the fewer of the two."""
@@ -312,13 +314,13 @@ def _room(shape: torch.Size) -> int:
 
 
 class _Draws:
-    """Batches without end: images in random order, two thirds of them mixed with another."""
+    """Batches without end: images in random order, many of them mixed with another."""
 
     def __init__(self, images: Sequence[Tensor], seed: int) -> None:
         self._images = images
         self._generator = torch.Generator().manual_seed(seed)
         self._queue: list[Tensor] = []
-        self._mix = Mixup(mixup_alpha=1.0, cutmix_alpha=1.0, prob=2 / 3, mode="elem", num_classes=1)
+        self._mix = Mixup(mixup_alpha=1.0, cutmix_alpha=1.0, prob=MIXED, mode="elem", num_classes=1)
         self._mixing = np.random.RandomState(seed % 2**32).get_state()
 
     def next(self) -> Tensor:

@@ -35,6 +35,8 @@ MOST_STEPS, WITHIN = 2000, 0.01
 BACK_FROM = ("paper", "transfer", "fit+calibrate")
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "images are not mixed": {"patch": {"MIXED": 0.0}},
+    "other layers do not learn": {"patch": {"RATE_OF_OTHERS": 0.0}},
     "16 channels a group": {"replace": ("group_channels=16",)},
     "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
     "offsets that see 3x3": {"replace": ("dw_kernel_size=3",)},

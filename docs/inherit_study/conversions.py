@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
 
 import dcnify
+from dcnify.surgery import together
 from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 from inherit_study.training import accuracy
@@ -35,7 +38,7 @@ def images_of(task: Task) -> torch.Tensor:
 
 
 def chosen(model: nn.Module, subject: Subject, sites: str) -> list[str]:
-    """Paths of all the sites that the subject's recipe takes, or of every second one, from the first."""
+    """Paths of all sites that the recipe takes, or of every second one, from the first."""
     example = images_of(subject.data())[:1]
     recipe = dcnify.Recipe.load(subject.recipe)
     paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps]
@@ -58,8 +61,15 @@ def converted(
     seed: int,
     options: dict[str, int] | None = None,
     replace: tuple[str, ...] = (),
+    patch: dict[str, float] | None = None,
 ) -> dcnify.ConvertResult:
-    """A converted copy, by the subject's recipe with another ``init``."""
+    """A converted copy, by the subject's recipe with another ``init``.
+
+    Args:
+        options: of ``calibrate``, where they differ from the subject's.
+        replace: changes of the recipe's ``replace``.
+        patch: other values of constants of `dcnify.surgery.together`.
+    """
     calibrate = subject.calibrate | (options or {})
     if method.endswith("layers only"):
         calibrate = calibrate | {"model_steps": 0}
@@ -70,7 +80,10 @@ def converted(
     changes += [f"{at}.init={init}", f"{at}.select.modules=[{', '.join(paths)}]"]
     images = images_of(subject.data())
     recipe = dcnify.Recipe.load(subject.recipe, changes)
-    return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
+    with ExitStack() as patches:
+        for name, value in (patch or {}).items():
+            patches.enter_context(mock.patch.object(together, name, value))
+        return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
 
 
 def row_of(
