@@ -332,7 +332,8 @@ class _Draws:
         even = len(batch) // 2 * 2
         if even:
             with self._numpy():
-                self._mix(batch[:even], torch.zeros(even, dtype=torch.long))
+                unused = torch.zeros(even, dtype=torch.long, device=batch.device)
+                self._mix(batch[:even], unused)
         return batch
 
     @contextmanager
