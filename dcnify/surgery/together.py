@@ -10,28 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from timm.data import Mixup
 from torch import Tensor, nn
 
-from dcnify.surgery.fidelity import Progress, comparable, first_tensor
+from dcnify.surgery.draws import Draws, batches_of
+from dcnify.surgery.fidelity import Progress
+from dcnify.surgery.lesson import Lesson
 
 RATE, RATE_OF_OTHERS = 0.02, 0.01
 """Adam's step, relative to the size of a parameter's values: of new layers, of all others."""
-TEMPERATURE = 2.0
-MIXED = 2 / 3
-"""Share of the images that are mixed with another."""
 _WARM_UP, _LOOKS = 0.1, 10
-_LARGEST, _PIXELS = 32, 8 * 224 * 224
-"""Images of a step, and their pixels: the fewer of the two."""
 _HELD_OUT = 8
-_CLOSE, _HALVINGS = 1e-3, 5
 
 
 def learn_together(
@@ -48,9 +40,9 @@ def learn_together(
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
     Parameters of the layers at ``swapped`` learn, and those of the rest that require gradients.
-    One image in eight is left out, and of the states along the way the one is kept whose output is
-    closest on those, the first among them. A layer that then errs more than it may goes back, as
-    far as it must, to what it was.
+    One image in eight is left out (a single one has to do for both), and of the states along the
+    way the one is kept whose output is closest on those, the first among them. A layer that then
+    errs more than it may goes back, as far as it must, to what it was.
 
     Args:
         model: with its new layers in place.
@@ -69,10 +61,10 @@ def learn_together(
     """
     images = [image for batch in batches for image in batch]
     held = max(1, len(images) // _HELD_OUT) if len(images) > 1 else 0
-    unseen = _batches_of(images[len(images) - held :])
-    draws = _Draws(images[: len(images) - held], seed)
+    unseen = batches_of(images[len(images) - held :] if held else images)
+    draws = Draws(images[: len(images) - held], seed)
     with _learning(model, swapped, fixed) as groups, _wide(model), _wide(original):
-        lesson = _Lesson(model, original, swapped, at_most or {})
+        lesson = Lesson(model, original, swapped, at_most or {})
         before = best = lesson.at_output(unseen)
         if steps == 0 or not groups:
             return before, before
@@ -112,126 +104,6 @@ def _set(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.grad = None
         parameter.copy_(value)
-
-
-class _Lesson:
-    """What the original says of images, and how far the model is from it."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        original: nn.Module,
-        swapped: Sequence[str],
-        at_most: Mapping[str, float],
-    ) -> None:
-        self.model, self.original, self.swapped = model, original, swapped
-        self.at_most = at_most
-
-    def loss(self, images: Tensor) -> Tensor:
-        """At the output, at each new layer in its place, and at each given what the old one is."""
-        with torch.no_grad():
-            wanted, old = self._run(self.original, images)
-        given, new = self._run(self.model, images)
-        here = [_relative(new[path].output, old[path].output) for path in old if path in new]
-        # A layer that is close already is held more tightly, by as much as it is closer.
-        alone = [
-            error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
-            for path, error in self._alone(old).items()
-        ]
-        return _apart(given, wanted) + torch.stack(here).mean() + torch.stack(alone).mean()
-
-    @torch.no_grad()
-    def at_output(self, batches: Sequence[Tensor]) -> float:
-        """The output's part of the loss, on some images."""
-        total = 0.0
-        for batch in batches:
-            wanted, given = (comparable(model(batch)) for model in (self.original, self.model))
-            total += float(_apart(given.float(), wanted.float())) * len(batch)
-        return total / max(1, sum(map(len, batches)))
-
-    @torch.no_grad()
-    def hold(self, batches: Sequence[Tensor], ends: Mapping[int, tuple[Tensor, Tensor]]) -> None:
-        """Take every layer that errs more than it may back towards its first state.
-
-        Given what the old layer is given, that is; then a layer's error depends on it alone.
-
-        Args:
-            batches: images to judge by.
-            ends: by id of a parameter, its value in the first state and in the one it is in.
-        """
-        for path, most in self.at_most.items():
-            layer = self.model.get_submodule(path)
-            mine = [(p, *ends[id(p)]) for p in layer.parameters() if id(p) in ends]
-            low, high = 0.0, 1.0
-            share = high
-            for _ in range(_HALVINGS):
-                if self._error(path, batches) <= most:
-                    low = share
-                else:
-                    high = share
-                if low == 1.0:
-                    break
-                share = (low + high) / 2
-                _between(mine, share)
-            _between(mine, low)
-
-    def _error(self, path: str, batches: Sequence[Tensor]) -> float:
-        found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
-        return sum(float(one[path]) for one in found) / max(1, len(found))
-
-    def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
-        return {
-            path: _relative(
-                first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
-            )
-            for path, call in old.items()
-        }
-
-    def _run(
-        self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None
-    ) -> tuple[Tensor, dict[str, _Call]]:
-        calls: dict[str, _Call] = {}
-        with ExitStack() as hooks:
-            for path in self.swapped if paths is None else paths:
-                layer = model.get_submodule(path)
-                handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
-                hooks.callback(handle.remove)
-            output = comparable(model(images))
-        return output.float(), calls
-
-
-def _between(ends: Sequence[tuple[nn.Parameter, Tensor, Tensor]], share: float) -> None:
-    """Set parameters between their first values, at 0, and their last, at 1."""
-    for parameter, first, last in ends:
-        parameter.copy_(first if share == 0 else last if share == 1 else first.lerp(last, share))
-
-
-@dataclass(frozen=True)
-class _Call:
-    args: tuple
-    kwargs: dict[str, Any]
-    output: Tensor
-
-
-def _remember(calls: dict[str, _Call], path: str) -> Any:
-    def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        calls[path] = _Call(args, kwargs, first_tensor(output))
-
-    return hook
-
-
-def _apart(given: Tensor, wanted: Tensor) -> Tensor:
-    """Of logits, how surprised the original is by the model; of anything else, the square error."""
-    if wanted.dim() != 2 or wanted.shape[1] < 2:
-        return _relative(given, wanted)
-    soft = F.log_softmax(given / TEMPERATURE, 1)
-    hard = F.log_softmax(wanted / TEMPERATURE, 1)
-    return TEMPERATURE**2 * F.kl_div(soft, hard, reduction="batchmean", log_target=True)
-
-
-def _relative(given: Tensor, wanted: Tensor) -> Tensor:
-    wanted = wanted.float()
-    return (given.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
 def _rate(step: int, steps: int) -> float:
@@ -294,55 +166,3 @@ def _wide(model: nn.Module) -> Iterator[None]:
     finally:
         for tensor, dtype in narrow:
             tensor.data = tensor.data.to(dtype)
-
-
-def _batches_of(images: Sequence[Tensor]) -> list[Tensor]:
-    """Images (C, H, W) of one size together, as many as a step takes, in float32."""
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for image in images:
-        by_shape.setdefault(image.shape, []).append(image)
-    return [
-        torch.stack(some[start : start + room]).float()
-        for shape, some in by_shape.items()
-        for room in [_room(shape)]
-        for start in range(0, len(some), room)
-    ]
-
-
-def _room(shape: torch.Size) -> int:
-    return max(2, min(_LARGEST, _PIXELS // (shape[-1] * shape[-2])))
-
-
-class _Draws:
-    """Batches without end: images in random order, many of them mixed with another."""
-
-    def __init__(self, images: Sequence[Tensor], seed: int) -> None:
-        self._images = images
-        self._generator = torch.Generator().manual_seed(seed)
-        self._queue: list[Tensor] = []
-        self._mix = Mixup(mixup_alpha=1.0, cutmix_alpha=1.0, prob=MIXED, mode="elem", num_classes=1)
-        self._mixing = np.random.RandomState(seed % 2**32).get_state()
-
-    def next(self) -> Tensor:
-        if not self._queue:
-            order = torch.randperm(len(self._images), generator=self._generator)
-            self._queue = _batches_of([self._images[index] for index in order])
-            self._queue = self._queue[:-1] if len(self._queue) > 1 else self._queue
-        batch = self._queue.pop()
-        even = len(batch) // 2 * 2
-        if even:
-            with self._numpy():
-                unused = torch.zeros(even, dtype=torch.long, device=batch.device)
-                self._mix(batch[:even], unused)
-        return batch
-
-    @contextmanager
-    def _numpy(self) -> Iterator[None]:
-        """timm mixes by NumPy's global random state, which is the caller's."""
-        theirs = np.random.get_state()
-        np.random.set_state(self._mixing)
-        try:
-            yield
-        finally:
-            self._mixing = np.random.get_state()
-            np.random.set_state(theirs)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import dcnify
-from dcnify.surgery import together
+from dcnify.surgery import draws, together
 from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 from inherit_study.training import accuracy
@@ -68,7 +68,7 @@ def converted(
     Args:
         options: of ``calibrate``, where they differ from the subject's.
         replace: changes of the recipe's ``replace``.
-        patch: other values of constants of `dcnify.surgery.together`.
+        patch: other values of constants of `dcnify.surgery.together` or ``draws``.
     """
     calibrate = subject.calibrate | (options or {})
     if method.endswith("layers only"):
@@ -82,7 +82,8 @@ def converted(
     recipe = dcnify.Recipe.load(subject.recipe, changes)
     with ExitStack() as patches:
         for name, value in (patch or {}).items():
-            patches.enter_context(mock.patch.object(together, name, value))
+            where = draws if hasattr(draws, name) else together
+            patches.enter_context(mock.patch.object(where, name, value))
         return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
 
 

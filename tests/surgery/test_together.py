@@ -198,6 +198,7 @@ def test_images_of_several_sizes_are_learned_from():
 def test_few_images_do_not_stop_it(count):
     report = convert(tiny_convnext(), "depthwise_conv", MODEL, IMAGES[:count]).report
     assert report.steps[-1].step == "calibrate: model"
+    assert report.steps[-1].output != report.steps[1].output
 
 
 def test_learning_never_ends_worse_than_it_began_on_the_images_left_out():

@@ -1,0 +1,145 @@
+"""What the original model says of images, and how far the converted one is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dcnify.surgery.fidelity import comparable, first_tensor
+
+TEMPERATURE = 2.0
+_CLOSE, _HALVINGS = 1e-3, 5
+
+
+class Lesson:
+    """What ``original`` says of images, and how far ``model`` is from it.
+
+    Args:
+        model: with its new layers in place.
+        original: a copy of the model from before.
+        swapped: paths of the layers whose outputs are to agree.
+        at_most: by path, the error that a new layer may have when it is given what the old one is
+            given: its square over the square of the old layer's output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        original: nn.Module,
+        swapped: Sequence[str],
+        at_most: Mapping[str, float],
+    ) -> None:
+        self.model, self.original, self.swapped = model, original, swapped
+        self.at_most = at_most
+
+    def loss(self, images: Tensor) -> Tensor:
+        """At the output, at each new layer in its place, and at each given what the old one is."""
+        with torch.no_grad():
+            wanted, old = self._run(self.original, images)
+        given, new = self._run(self.model, images)
+        here = [_relative(new[path].output, old[path].output) for path in old if path in new]
+        # A layer that is close already is held more tightly, by as much as it is closer.
+        alone = [
+            error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
+            for path, error in self._alone(old).items()
+        ]
+        return _apart(given, wanted) + torch.stack(here).mean() + torch.stack(alone).mean()
+
+    @torch.no_grad()
+    def at_output(self, batches: Sequence[Tensor]) -> float:
+        """The output's part of the loss, on some images."""
+        total = 0.0
+        for batch in batches:
+            wanted, given = (comparable(model(batch)) for model in (self.original, self.model))
+            total += float(_apart(given.float(), wanted.float())) * len(batch)
+        return total / max(1, sum(map(len, batches)))
+
+    @torch.no_grad()
+    def hold(self, batches: Sequence[Tensor], ends: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """Take every layer that errs more than it may back towards its first state.
+
+        Given what the old layer is given, that is; then a layer's error depends on it alone.
+
+        Args:
+            batches: images to judge by.
+            ends: by id of a parameter, its value in the first state and in the one it is in.
+        """
+        for path, most in self.at_most.items():
+            layer = self.model.get_submodule(path)
+            mine = [(p, *ends[id(p)]) for p in layer.parameters() if id(p) in ends]
+            low, high = 0.0, 1.0
+            share = high
+            for _ in range(_HALVINGS):
+                if self._error(path, batches) <= most:
+                    low = share
+                else:
+                    high = share
+                if low == 1.0:
+                    break
+                share = (low + high) / 2
+                _between(mine, share)
+            _between(mine, low)
+
+    def _error(self, path: str, batches: Sequence[Tensor]) -> float:
+        found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
+        return sum(float(one[path]) for one in found) / max(1, len(found))
+
+    def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
+        return {
+            path: _relative(
+                first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
+            )
+            for path, call in old.items()
+        }
+
+    def _run(
+        self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None
+    ) -> tuple[Tensor, dict[str, _Call]]:
+        calls: dict[str, _Call] = {}
+        with ExitStack() as hooks:
+            for path in self.swapped if paths is None else paths:
+                layer = model.get_submodule(path)
+                handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
+                hooks.callback(handle.remove)
+            output = comparable(model(images))
+        return output.float(), calls
+
+
+def _between(ends: Sequence[tuple[nn.Parameter, Tensor, Tensor]], share: float) -> None:
+    """Set parameters between their first values, at 0, and their last, at 1."""
+    for parameter, first, last in ends:
+        parameter.copy_(first if share == 0 else last if share == 1 else first.lerp(last, share))
+
+
+@dataclass(frozen=True)
+class _Call:
+    args: tuple
+    kwargs: dict[str, Any]
+    output: Tensor
+
+
+def _remember(calls: dict[str, _Call], path: str) -> Any:
+    def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        calls[path] = _Call(args, kwargs, first_tensor(output))
+
+    return hook
+
+
+def _apart(given: Tensor, wanted: Tensor) -> Tensor:
+    """Of logits, how surprised the original is by the model; of anything else, the square error."""
+    if wanted.dim() != 2 or wanted.shape[1] < 2:
+        return _relative(given, wanted)
+    soft = F.log_softmax(given / TEMPERATURE, 1)
+    hard = F.log_softmax(wanted / TEMPERATURE, 1)
+    return TEMPERATURE**2 * F.kl_div(soft, hard, reduction="batchmean", log_target=True)
+
+
+def _relative(given: Tensor, wanted: Tensor) -> Tensor:
+    wanted = wanted.float()
+    return (given.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
