@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dcnify.surgery.fidelity import comparable, first_tensor
 
@@ -49,7 +50,7 @@ class Lesson:
             error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
             for path, error in self._alone(old).items()
         ]
-        return _apart(given, wanted) + torch.stack(here).mean() + torch.stack(alone).mean()
+        return _apart(given, wanted) + _mean(here) + _mean(alone)
 
     @torch.no_grad()
     def at_output(self, batches: Sequence[Tensor]) -> float:
@@ -88,7 +89,7 @@ class Lesson:
 
     def _error(self, path: str, batches: Sequence[Tensor]) -> float:
         found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
-        return sum(float(one[path]) for one in found) / max(1, len(found))
+        return float(_mean([one[path] for one in found if path in one]))
 
     def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
         return {
@@ -111,6 +112,11 @@ class Lesson:
         return output.float(), calls
 
 
+def _mean(errors: Sequence[Tensor]) -> Tensor:
+    """Of none, where no image came to a swapped layer, it is 0."""
+    return torch.stack(tuple(errors)).mean() if errors else torch.zeros(())
+
+
 def _between(ends: Sequence[tuple[nn.Parameter, Tensor, Tensor]], share: float) -> None:
     """Set parameters between their first values, at 0, and their last, at 1."""
     for parameter, first, last in ends:
@@ -126,9 +132,15 @@ class _Call:
 
 def _remember(calls: dict[str, _Call], path: str) -> Any:
     def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        calls[path] = _Call(args, kwargs, first_tensor(output))
+        # Clones, because the model may go on in place.
+        given = (args, kwargs) if torch.is_grad_enabled() else tree_map(_clone, (args, kwargs))
+        calls[path] = _Call(*given, first_tensor(output).clone())
 
     return hook
+
+
+def _clone(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _apart(given: Tensor, wanted: Tensor) -> Tensor:

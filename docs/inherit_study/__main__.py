@@ -32,18 +32,18 @@ from inherit_study.training import accuracy, steps_back, trained
 
 MOST_STEPS, WITHIN = 2000, 0.01
 """Of training after a conversion; how close to the original's accuracy is back."""
-BACK_FROM = ("paper", "transfer", "fit+calibrate")
+BACK_FROM = ("paper", "fit+calibrate")
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "images are not mixed": {"patch": {"MIXED": 0.0}},
     "other layers do not learn": {"patch": {"RATE_OF_OTHERS": 0.0}},
+    "no steps on single layers": {"options": {"steps": 0}},
+    "1200 steps on single layers": {"options": {"steps": 1200}},
+    "100 steps of the whole model": {"options": {"model_steps": 100}},
+    "1200 steps of the whole model": {"options": {"model_steps": 1200}},
     "16 channels a group": {"replace": ("group_channels=16",)},
     "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
     "offsets that see 3x3": {"replace": ("dw_kernel_size=3",)},
-    "1200 steps of the whole model": {"options": {"model_steps": 1200}},
-    "100 steps of the whole model": {"options": {"model_steps": 100}},
-    "no steps on single layers": {"options": {"steps": 0}},
-    "1200 steps on single layers": {"options": {"steps": 1200}},
 }
 """What else could be: the first subject, all sites, fit+calibrate, the first seed."""
 

@@ -176,6 +176,26 @@ def test_feature_maps_are_learned_where_there_are_no_classes():
     assert model.output.sqnr_db > layers.output.sqnr_db
 
 
+def test_a_model_that_goes_on_in_place_is_learned_from_all_the_same():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 16, 3, stride=2)
+            self.conv = nn.Conv2d(16, 16, 7, padding=3, groups=16)
+            self.head = nn.Linear(16, 5)
+
+        def forward(self, x):
+            x = self.stem(x)
+            y = self.conv(x).mul_(-2).relu_()
+            x += y
+            return self.head(x.mean((2, 3)))
+
+    report = convert(loud(InPlace().eval()), "depthwise_conv", MODEL).report
+    layers, model = report.steps[1], report.steps[2]
+    assert model.output.sqnr_db > layers.output.sqnr_db
+    assert model.sites[0].sqnr_db > layers.sites[0].sqnr_db - 1
+
+
 def test_labels_say_how_many_images_are_right_before_and_after():
     model = tiny_convnext()
     with torch.no_grad():
