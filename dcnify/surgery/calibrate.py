@@ -80,7 +80,7 @@ def calibrate(
             fit = ADAPTERS[swaps[path].module.type].calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
-            fit(module, old[path], _first(inputs, BATCH * step["batches"]), step["steps"])
+            fit(module, old[path], first_images(inputs, BATCH * step["batches"]), step["steps"])
         done.append(path)
         if progress is not None:
             progress("calibrating", len(done), len(swaps))
@@ -99,8 +99,8 @@ def calibrate(
     return weights, (words,) if idle else ()
 
 
-def _first(inputs: list[torch.Tensor], images: int) -> list[torch.Tensor]:
-    """What the first so many images give the layer."""
+def first_images(inputs: Sequence[torch.Tensor], images: int) -> list[torch.Tensor]:
+    """Of batches, the first so many images."""
     taken: list[torch.Tensor] = []
     for batch in inputs:
         left = images - sum(map(len, taken))

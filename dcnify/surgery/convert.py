@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 import time
 from contextlib import ExitStack
@@ -15,18 +14,15 @@ from dcnify._version import __version__
 from dcnify.graph.dcnv3 import running_here
 from dcnify.graph.find import Found, find
 from dcnify.graph.flops import node_flops
-from dcnify.surgery.calibrate import batches_wanted, calibrate, model_steps, start_of
+from dcnify.surgery.calibrate import batches_wanted, start_of
+from dcnify.surgery.carry_out import carry_out
 from dcnify.surgery.fidelity import Progress
 from dcnify.surgery.fresh import new_modules
-from dcnify.surgery.images import Calibration, Images, fidelity_images, with_held_out
+from dcnify.surgery.images import Calibration, fidelity_images, with_held_out
 from dcnify.surgery.judge import certify
 from dcnify.surgery.operation import Operation
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.result import ConvertResult, Report
-from dcnify.surgery.together import learn_together
-
-_MARGIN = 0.9
-"""Of the error that a layer had at the start: it is judged on other images than it is held by."""
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -98,15 +94,20 @@ def _convert(
         if wanted:
             every = images.count
             images, learned = images.held_out()
-            origin |= {"count": images.count, "calibrated_on": learned.count}
             origin["held_out"] = images.count + learned.count == every
+            odd, learned = learned.count, learned.finite()
+            odd -= learned.count
+            if odd:
+                words = f"{odd} images hold numbers that are not finite, and are not learned from"
+                warnings = (*warnings, words)
+            origin |= {"count": images.count, "calibrated_on": learned.count}
         with running_here(model, example) as reason:
             if reason:
                 words = f"DCNv3 layers do not run here, our operator ran in their place: {reason}"
                 warnings = (*warnings, words)
             operation = Operation(model, plan, fresh, images, progress)
             try:
-                more = _carry_out(operation, learned, seed, clock) if learned else ()
+                more = carry_out(operation, learned, seed, clock.lap) if learned else ()
                 operation.finish(start_of(plan))
                 certify(recipe, model, operation.output)
             except BaseException:
@@ -131,40 +132,6 @@ def _convert(
     )
     operation.hand_over()
     return ConvertResult(model, operation.plan, report, recipe)
-
-
-def _carry_out(operation: Operation, learned: Images, seed: int, clock: _Clock) -> tuple[str, ...]:
-    """Calibrate layer by layer, then the model as a whole; returns warnings."""
-    model, plan, progress = operation.model, operation.plan, operation.progress
-    operation.measure(start_of(plan))
-    start = {path: copy.deepcopy(layer.state_dict()) for path, layer in operation.fresh.items()}
-    operation.weights, warnings = calibrate(model, plan, operation.fresh, learned.batches, progress)
-    clock.lap("calibrate layers")
-    operation.measure("calibrate: layers", unless_worse=start)
-    steps = model_steps(plan)
-    if not steps:
-        return warnings
-    operation.revert_what_fails()
-    swapped = [swap.site.path for swap in operation.plan.swaps]
-    if swapped:
-        original = operation.keep_original()
-        operation.place()
-        start = {site.path: 10 ** (-site.sqnr_db / 10) for site in operation.steps[0].sites}
-        at_most = {path: _MARGIN * start[path] for path in swapped}
-        learn_together(
-            model,
-            original,
-            swapped,
-            learned.batches,
-            steps,
-            seed=seed,
-            progress=progress,
-            at_most=at_most,
-            fixed=operation.fixed(),
-        )
-        clock.lap("calibrate model")
-        operation.measure("calibrate: model")
-    return warnings
 
 
 def _flops(found: Found) -> int:

@@ -10,11 +10,12 @@ import torch
 from timm.data import Mixup
 from torch import Tensor
 
+from dcnify.surgery.precision import wide
+
 MIXED = 2 / 3
 """Share of the images that are mixed with another."""
 _LARGEST, _PIXELS = 32, 8 * 224 * 224
 """Images of a batch, and their pixels: the fewer of the two."""
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def batches_of(images: Sequence[Tensor]) -> list[Tensor]:
@@ -23,15 +24,11 @@ def batches_of(images: Sequence[Tensor]) -> list[Tensor]:
     for image in images:
         by_shape.setdefault(image.shape, []).append(image)
     return [
-        _wide(torch.stack(some[start : start + room]))
+        wide(torch.stack(some[start : start + room]))
         for shape, some in by_shape.items()
         for room in [_room(shape)]
         for start in range(0, len(some), room)
     ]
-
-
-def _wide(images: Tensor) -> Tensor:
-    return images.float() if images.dtype in _HALF else images
 
 
 def _room(shape: torch.Size) -> int:

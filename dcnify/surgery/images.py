@@ -38,6 +38,18 @@ class Images:
     def count(self) -> int:
         return sum(map(len, self.batches))
 
+    def finite(self) -> Images:
+        """Those without infinities or NaN, without their labels.
+
+        Raises:
+            InputError: there is none.
+        """
+        kept = [batch[torch.isfinite(batch).flatten(1).all(1)] for batch in self.batches]
+        kept = [batch for batch in kept if len(batch)]
+        if not kept:
+            raise InputError("no images to calibrate on: none holds finite numbers only")
+        return Images(tuple(kept))
+
     def held_out(self) -> tuple[Images, Images]:
         """A quarter of the images to measure on, and the others to calibrate on.
 

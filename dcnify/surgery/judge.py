@@ -26,13 +26,12 @@ class Verdict:
     warnings: tuple[str, ...]
 
 
-def judge(plan: Plan, measured: Sequence[SiteFidelity], *, fail: bool = True) -> Verdict:
+def judge(plan: Plan, measured: Sequence[SiteFidelity]) -> Verdict:
     """Act on each swap's ``require``: keep, warn, take the site out of the plan, or fail.
 
     Args:
         plan: what was done.
         measured: the fidelity of each of its swaps, in order.
-        fail: otherwise only take out what is to be reverted; the layers may get better yet.
 
     Raises:
         CheckError: a layer misses what it must reach, and the recipe says ``fail``.
@@ -55,9 +54,8 @@ def judge(plan: Plan, measured: Sequence[SiteFidelity], *, fail: bool = True) ->
             warnings.append(f"reverted {text}")
             continue
         swaps.append(swap)
-        if fail:
-            warnings.append(text)
-            failed += [text] if action == "fail" else []
+        warnings.append(text)
+        failed += [text] if action == "fail" else []
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise CheckError(f"require not met: {failed[0]}{more}; the model is unchanged")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dcnify.surgery.fidelity import comparable, first_tensor
+from dcnify.surgery.precision import wide
 
 TEMPERATURE = 2.0
 _CLOSE, _HALVINGS = 1e-3, 5
@@ -50,7 +51,7 @@ class Lesson:
             error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
             for path, error in self._alone(old).items()
         ]
-        return _apart(given, wanted) + _mean(here) + _mean(alone)
+        return self._apart(given, wanted) + _mean(here) + _mean(alone)
 
     @torch.no_grad()
     def at_output(self, batches: Sequence[Tensor]) -> float:
@@ -58,7 +59,7 @@ class Lesson:
         total = 0.0
         for batch in batches:
             wanted, given = (comparable(model(batch)) for model in (self.original, self.model))
-            total += float(_apart(given.float(), wanted.float())) * len(batch)
+            total += float(self._apart(given.double(), wanted.double())) * len(batch)
         return total / max(1, sum(map(len, batches)))
 
     @torch.no_grad()
@@ -87,6 +88,16 @@ class Lesson:
                 _between(mine, share)
             _between(mine, low)
 
+    def _apart(self, given: Tensor, wanted: Tensor) -> Tensor:
+        """Of logits, how surprised the original is by the model; of all else, the square error."""
+        classes = wanted.shape[1] if wanted.dim() == 2 else 0
+        if classes < 2 or getattr(self.original, "num_classes", classes) != classes:
+            return _relative(given, wanted)
+        soft = F.log_softmax(given / TEMPERATURE, 1)
+        hard = F.log_softmax(wanted / TEMPERATURE, 1)
+        apart = F.kl_div(soft, hard, reduction="batchmean", log_target=True)
+        return TEMPERATURE**2 * apart.clamp_min(0)
+
     def _error(self, path: str, batches: Sequence[Tensor]) -> float:
         found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
         return float(_mean([one[path] for one in found if path in one]))
@@ -109,7 +120,7 @@ class Lesson:
                 handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
                 hooks.callback(handle.remove)
             output = comparable(model(images))
-        return output.float(), calls
+        return wide(output), calls
 
 
 def _mean(errors: Sequence[Tensor]) -> Tensor:
@@ -143,15 +154,6 @@ def _clone(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _apart(given: Tensor, wanted: Tensor) -> Tensor:
-    """Of logits, how surprised the original is by the model; of anything else, the square error."""
-    if wanted.dim() != 2 or wanted.shape[1] < 2:
-        return _relative(given, wanted)
-    soft = F.log_softmax(given / TEMPERATURE, 1)
-    hard = F.log_softmax(wanted / TEMPERATURE, 1)
-    return TEMPERATURE**2 * F.kl_div(soft, hard, reduction="batchmean", log_target=True)
-
-
 def _relative(given: Tensor, wanted: Tensor) -> Tensor:
-    wanted = wanted.float()
-    return (given.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+    wanted = wide(wanted)
+    return (wide(given) - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,17 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.surgery.build import get, put
-from dcnify.surgery.fidelity import Progress, measure_output, measure_sites
+from dcnify.surgery.fidelity import Agreement, Progress, measure_output, measure_sites
 from dcnify.surgery.handover import begin
 from dcnify.surgery.images import Images
 from dcnify.surgery.judge import judge
 from dcnify.surgery.plan import Plan
 from dcnify.surgery.result import OutputFidelity, SiteFidelity, StepFidelity
 from dcnify.surgery.trims import Taken, give_back, take_away
+
+_SAME = 1e-2
+Fallback = Mapping[str, tuple[dict[str, Any], SiteFidelity]]
+"""By path, the state of a new layer, and how close it was then."""
 
 
 class Operation:
@@ -89,21 +93,31 @@ class Operation:
         self._copy = copy.deepcopy(self.model)
         return self._copy
 
-    def measure(self, step: str, unless_worse: Mapping[str, dict[str, Any]] | None = None) -> None:
+    def fallback(self) -> Fallback:
+        """What the new layers are, and were when they were last measured."""
+        return {
+            path: (copy.deepcopy(layer.state_dict()), self._sites[path])
+            for path, layer in self._new.items()
+        }
+
+    def measure(
+        self, step: str, fallback: Fallback | None = None, floor: Fallback | None = None
+    ) -> None:
         """How close the new layers come as they are now, and the model with them in place.
 
         Args:
             step: what was done.
-            unless_worse: state dicts by path, which layers take that are farther from the old one
-                than when they were last measured.
+            fallback: what layers become again that are too far from the old ones.
+            floor: how far that is: farther than they were then; by default, than in ``fallback``.
         """
-        before = self._sites
         reference = self._copy if self._copy is not None else self.model
-        sites, self._outputs = measure_sites(
-            reference, self._new, self.images.batches, self.progress
-        )
-        for path, site in self._give_up_worse(before, sites, unless_worse or {}):
-            sites = [site if one.path == path else one for one in sites]
+        sites, outputs = measure_sites(reference, self._new, self.images.batches, self.progress)
+        self._keep(outputs)
+        least = floor if floor is not None else fallback or {}
+        for index, site in enumerate(sites):
+            if site.path in least and site.sqnr_db < least[site.path][1].sqnr_db:
+                state, sites[index] = fallback[site.path]
+                self.fresh[site.path].load_state_dict(state)
         self._sites = self._sites | {site.path: site for site in sites}
         stays = self._placed
         if not stays:
@@ -113,25 +127,34 @@ class Operation:
             self._take_out()
         self.steps = (*self.steps, StepFidelity(step, tuple(sites), self.output))
 
-    def _give_up_worse(
-        self,
-        before: Mapping[str, SiteFidelity],
-        now: Sequence[SiteFidelity],
-        states: Mapping[str, dict[str, Any]],
-    ) -> list[tuple[str, SiteFidelity]]:
-        """Give layers that are worse than before their old states; their fidelity then."""
-        worse = [
-            site.path
-            for site in now
-            if site.path in states and site.sqnr_db < before[site.path].sqnr_db
-        ]
-        for path in worse:
-            self.fresh[path].load_state_dict(states[path])
-        return [(path, before[path]) for path in worse]
+    def came_closer(self) -> bool:
+        """Whether the last step brought the output closer, or to agree more often."""
+        before, now = (step.output for step in self.steps[-2:])
+        if now.sqnr_db >= before.sqnr_db:
+            return True
+        return (now.top1_agreement or 0) > (before.top1_agreement or 0)
 
-    def revert_what_fails(self) -> None:
-        """Give those layers back that miss what they must reach, where that is what is wanted."""
-        self._judge(fail=False)
+    def take_back(self, layers: Fallback) -> None:
+        """The last step counts for nothing: its parameters are back where they were before."""
+        before, last = self.steps[-2:]
+        self.steps = (*self.steps[:-1], dataclasses.replace(before, step=last.step))
+        self._sites = self._sites | {path: fidelity for path, (_, fidelity) in layers.items()}
+        self._output = before.output
+
+    def _keep(self, outputs: list[torch.Tensor]) -> None:
+        """Compare with the original's outputs from before anything changed, whatever runs now."""
+        if not self._outputs:
+            self._outputs = outputs
+            return
+        sums = Agreement()
+        for before, now in zip(self._outputs, outputs, strict=True):
+            sums.add(before, now)
+        if sums.relative_error > _SAME:
+            words = (
+                "a copy of the original computes something else than it did: the model has random "
+                "numbers, or refers to itself where a copy does not see it"
+            )
+            self.warnings = (*self.warnings, words)
 
     def finish(self, step: str) -> None:
         """Measure, if nothing was yet; judge the layers; leave the new ones in place.
@@ -141,7 +164,7 @@ class Operation:
         """
         if not self.steps:
             self.measure(step)
-        self._judge(fail=True)
+        self._judge()
         if not self._placed:
             self.place()
         if len(self.plan.swaps) < len(self.steps[-1].sites):  # reverted since
@@ -151,14 +174,11 @@ class Operation:
             self.warnings = (*self.warnings, words)
 
     def fixed(self) -> list[nn.Parameter]:
-        """Parameters that stay as they are, whatever else learns.
-
-        Those of layers that were reverted; and where old layers hand over, all but the new ones':
-        the model then starts from its original function, which is theirs.
+        """Parameters that stay as they are, whatever else learns: where old layers hand over, all
+        but the new ones'. The model then starts from its original function, which is theirs.
         """
         if not any(swap.handover for swap in self.plan.swaps):
-            back = (layer for path, layer in self._old.items() if path not in self._new)
-            return [p for layer in back for p in layer.parameters()]
+            return []
         old = {id(p) for layer in self._old.values() for p in layer.parameters()}
         new = {id(p) for layer in self._new.values() for p in layer.parameters()} - old
         return [p for p in self.model.parameters() if id(p) not in new]
@@ -183,8 +203,8 @@ class Operation:
         give_back(self.model, self._taken)
         self._placed, self._taken = False, {}
 
-    def _judge(self, fail: bool) -> None:
-        verdict = judge(self.plan, [self._sites[path] for path in self._new], fail=fail)
+    def _judge(self) -> None:
+        verdict = judge(self.plan, [self._sites[path] for path in self._new])
         left = {swap.site.path for swap in verdict.plan.swaps}
         for swap in self.plan.swaps:
             path = swap.site.path

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.surgery.fidelity import first_tensor
+from dcnify.surgery.precision import in_float32, wide
 
 LEARNING_RATE = 3e-3
 _LOOKS = 10
@@ -37,11 +38,22 @@ def teach(
         The square error on the batches left out, over the square of the old layer's output there:
         before and after.
     """
+    with torch.no_grad():
+        targets = [wide(first_tensor(old(x))) for x in inputs]
+    with in_float32(module):
+        return _taught(module, list(parameters), [wide(x) for x in inputs], targets, steps)
+
+
+def _taught(
+    module: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    inputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    steps: int,
+) -> tuple[float, float]:
     learned = [parameter for parameter in parameters if parameter.is_floating_point()]
     held = max(1, len(inputs) // 4) if len(inputs) > 1 else 0
     seen, unseen = inputs[: len(inputs) - held], inputs[len(inputs) - held :] or inputs
-    with torch.no_grad():
-        targets = [first_tensor(old(x)) for x in inputs]
     wanted, judged = targets[: len(seen)], targets[len(targets) - len(unseen) :]
     before = best = _error(module, unseen, judged)
     kept = [parameter.detach().clone() for parameter in learned]

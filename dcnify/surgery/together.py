@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dcnify.surgery.draws import Draws, batches_of
 from dcnify.surgery.fidelity import Progress
 from dcnify.surgery.lesson import Lesson
+from dcnify.surgery.precision import in_float32
 
 RATE, RATE_OF_OTHERS = 0.02, 0.01
 """Adam's step, relative to the size of a parameter's values: of new layers, of all others."""
@@ -39,7 +40,7 @@ def learn_together(
 ) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
-    Parameters of the layers at ``swapped`` learn, and those of the rest that require gradients.
+    Parameters that require gradients learn, those of the layers at ``swapped`` in larger steps.
     One image in eight is left out (a single one has to do for both), and of the states along the
     way the one is kept whose output is closest on those, the first among them. A layer that then
     errs more than it may goes back, as far as it must, to what it was.
@@ -63,7 +64,7 @@ def learn_together(
     held = max(1, len(images) // _HELD_OUT) if len(images) > 1 else 0
     unseen = batches_of(images[len(images) - held :] if held else images)
     draws = Draws(images[: len(images) - held], seed)
-    with _learning(model, swapped, fixed) as groups, _wide(model), _wide(original):
+    with _learning(model, swapped, fixed) as groups, in_float32(model), in_float32(original):
         lesson = Lesson(model, original, swapped, at_most or {})
         before = best = lesson.at_output(unseen)
         if steps == 0 or not groups:
@@ -122,16 +123,15 @@ def _learning(
     stays = {id(parameter) for parameter in fixed}
     new = tuple(f"{path}." for path in swapped)
     every = list(model.named_parameters())
-    before = [(parameter, parameter.requires_grad) for _, parameter in every]
+    before = [(parameter, parameter.requires_grad, parameter.grad) for _, parameter in every]
     learned = [
         (name.startswith(new), parameter)
         for name, parameter in every
-        if parameter.is_floating_point()
-        and id(parameter) not in stays
-        and (name.startswith(new) or parameter.requires_grad)
+        if parameter.requires_grad and parameter.numel() and id(parameter) not in stays
     ]
-    for parameter, _ in before:
+    for parameter, _, _ in before:
         parameter.requires_grad_(False)
+        parameter.grad = None
     for _, parameter in learned:
         parameter.requires_grad_(True)
     try:
@@ -140,29 +140,12 @@ def _learning(
             for fresh, parameter in learned
         ]
     finally:
-        for parameter, wanted in before:
-            parameter.grad = None
+        for parameter, wanted, gradient in before:
             parameter.requires_grad_(wanted)
+            parameter.grad = gradient
 
 
 def _size(parameter: Tensor) -> float:
     """The size of its values, or what a linear layer's would be where they are smaller."""
-    fan = max(1, parameter[0].numel()) if parameter.dim() > 1 else len(parameter)
+    fan = max(1, parameter[0].numel() if parameter.dim() > 1 else parameter.numel())
     return max(float(parameter.detach().float().square().mean().sqrt()), fan**-0.5)
-
-
-@contextmanager
-def _wide(model: nn.Module) -> Iterator[None]:
-    """In float32 for a while: the steps are smaller than half precision can tell apart."""
-    narrow = [
-        (tensor, tensor.dtype)
-        for tensor in (*model.parameters(), *model.buffers())
-        if tensor.dtype in (torch.float16, torch.bfloat16)
-    ]
-    for tensor, _ in narrow:
-        tensor.data = tensor.data.float()
-    try:
-        yield
-    finally:
-        for tensor, dtype in narrow:
-            tensor.data = tensor.data.to(dtype)

@@ -136,7 +136,7 @@ def test_a_layer_that_is_reverted_is_the_original_module_untouched():
         assert all(torch.equal(state[key], before[path][key]) for key in state)
     assert [swap.site.stage for swap in result.plan.swaps] == [0, 1, 3]
     assert result.report.steps[-1].step == "calibrate: model"
-    assert len(result.report.steps[-1].sites) == 3
+    assert len(result.report.steps[-1].sites) == 5
 
 
 def test_the_same_seed_gives_the_same_bits_and_nobody_elses_random_numbers_change():
@@ -217,8 +217,10 @@ def test_images_of_several_sizes_are_learned_from():
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_images_do_not_stop_it(count):
     report = convert(tiny_convnext(), "depthwise_conv", MODEL, IMAGES[:count]).report
-    assert report.steps[-1].step == "calibrate: model"
-    assert report.steps[-1].output != report.steps[1].output
+    layers, model = report.steps[1:]
+    assert model.step == "calibrate: model"
+    assert model.output.sqnr_db >= layers.output.sqnr_db
+    assert model.output != layers.output or "came no closer" in report.warnings[-1]
 
 
 def test_learning_never_ends_worse_than_it_began_on_the_images_left_out():
