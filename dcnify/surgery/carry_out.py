@@ -62,7 +62,6 @@ def _as_a_whole(
     except Exception as error:  # whatever a model may hold
         raise InputError(f"the model cannot be copied, to learn from: {error}; {advice}") from error
     operation.place()
-    before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
     at_most = {
         path: _MARGIN * 10 ** (-fidelity.sqnr_db / 10) for path, (_, fidelity) in start.items()
     }
@@ -83,9 +82,6 @@ def _as_a_whole(
         raise InputError(f"the model cannot learn as a whole: {reason}; {advice}") from error
     operation.measure(step, layers, floor=start)
     if not operation.came_closer():
-        with torch.no_grad():
-            for parameter, value in before:
-                parameter.copy_(value)
         operation.take_back(layers)
         return ("as a whole the model came no closer to the original; its layers alone are kept",)
     return ()

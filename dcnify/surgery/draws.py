@@ -14,7 +14,7 @@ from dcnify.surgery.precision import wide
 
 MIXED = 2 / 3
 """Share of the images that are mixed with another."""
-_LARGEST, _PIXELS = 32, 8 * 224 * 224
+_LARGEST, _PIXELS = 32, 4 * 224 * 224
 """Images of a batch, and their pixels: the fewer of the two."""
 
 

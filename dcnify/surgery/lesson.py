@@ -72,21 +72,17 @@ class Lesson:
             batches: images to judge by.
             ends: by id of a parameter, its value in the first state and in the one it is in.
         """
-        for path, most in self.at_most.items():
-            layer = self.model.get_submodule(path)
-            mine = [(p, *ends[id(p)]) for p in layer.parameters() if id(p) in ends]
-            low, high = 0.0, 1.0
-            share = high
-            for _ in range(_HALVINGS):
-                if self._error(path, batches) <= most:
-                    low = share
-                else:
-                    high = share
-                if low == 1.0:
-                    break
-                share = (low + high) / 2
-                _between(mine, share)
-            _between(mine, low)
+        spans = {path: _Span(self._between(path, ends)) for path in self.at_most}
+        for _ in range(_HALVINGS):
+            errors = self._errors([path for path in spans if not spans[path].settled], batches)
+            for path, error in errors.items():
+                spans[path].judge(error <= self.at_most[path])
+        for span in spans.values():
+            span.settle()
+
+    def _between(self, path: str, ends: Mapping[int, tuple[Tensor, Tensor]]) -> list[_Ends]:
+        layer = self.model.get_submodule(path)
+        return [(p, *ends[id(p)]) for p in layer.parameters() if id(p) in ends]
 
     def _apart(self, given: Tensor, wanted: Tensor) -> Tensor:
         """Of logits, how surprised the original is by the model; of all else, the square error."""
@@ -98,9 +94,13 @@ class Lesson:
         apart = F.kl_div(soft, hard, reduction="batchmean", log_target=True)
         return TEMPERATURE**2 * apart.clamp_min(0)
 
-    def _error(self, path: str, batches: Sequence[Tensor]) -> float:
-        found = [self._alone(self._run(self.original, batch, (path,))[1]) for batch in batches]
-        return float(_mean([one[path] for one in found if path in one]))
+    def _errors(self, paths: Sequence[str], batches: Sequence[Tensor]) -> dict[str, float]:
+        """By layer that the images come to, its error given what the old one is given."""
+        found: dict[str, list[Tensor]] = {}
+        for batch in batches if paths else ():
+            for path, error in self._alone(self._run(self.original, batch, paths)[1]).items():
+                found.setdefault(path, []).append(error)
+        return {path: float(_mean(errors)) for path, errors in found.items()}
 
     def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
         return {
@@ -128,10 +128,38 @@ def _mean(errors: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(errors)).mean() if errors else torch.zeros(())
 
 
-def _between(ends: Sequence[tuple[nn.Parameter, Tensor, Tensor]], share: float) -> None:
-    """Set parameters between their first values, at 0, and their last, at 1."""
-    for parameter, first, last in ends:
-        parameter.copy_(first if share == 0 else last if share == 1 else first.lerp(last, share))
+_Ends = tuple[nn.Parameter, Tensor, Tensor]
+"""A parameter, its first value and its last."""
+
+
+class _Span:
+    """How far a layer may go from its first state, at 0, to its last, at 1, by halving."""
+
+    def __init__(self, ends: Sequence[_Ends]) -> None:
+        self._ends = ends
+        self._low, self._high, self._share = 0.0, 1.0, 1.0
+
+    @property
+    def settled(self) -> bool:
+        return self._low == 1.0
+
+    def judge(self, good: bool) -> None:
+        """Hear whether the layer may be as it is now, and go halfway to what is known of it."""
+        if good:
+            self._low = self._share
+        else:
+            self._high = self._share
+        if not self.settled:
+            self._go((self._low + self._high) / 2)
+
+    def settle(self) -> None:
+        """Go as far as was found good."""
+        self._go(self._low)
+
+    def _go(self, share: float) -> None:
+        self._share = share
+        for parameter, first, last in self._ends:
+            parameter.copy_(last if share == 1 else first.lerp(last, share) if share else first)
 
 
 @dataclass(frozen=True)

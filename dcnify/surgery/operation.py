@@ -135,7 +135,14 @@ class Operation:
         return (now.top1_agreement or 0) > (before.top1_agreement or 0)
 
     def take_back(self, layers: Fallback) -> None:
-        """The last step counts for nothing: its parameters are back where they were before."""
+        """Undo the last step: new layers as given, all else as it was in the beginning."""
+        assert self._copy is not None
+        assert self._placed
+        self._take_out()
+        _copy_parameters(self._copy, self.model)
+        for path, (state, _) in layers.items():
+            self.fresh[path].load_state_dict(state)
+        self.place()
         before, last = self.steps[-2:]
         self.steps = (*self.steps[:-1], dataclasses.replace(before, step=last.step))
         self._sites = self._sites | {path: fidelity for path, (_, fidelity) in layers.items()}
