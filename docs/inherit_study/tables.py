@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dcnify.bench.machine import describe
+from inherit_study.conversions import METHODS
+from inherit_study.models import SUBJECTS
 from inherit_study.training import LOOK_EVERY
 
 matplotlib.use("Agg")
@@ -28,7 +30,16 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
     """Write what there is, and print it averaged over the seeds."""
-    kept = [row for row in rows if "retention" in row and "variant" not in row]
+    order = [subject.name for subject in SUBJECTS], list(METHODS)
+    kept = sorted(
+        (row for row in rows if "retention" in row and "variant" not in row),
+        key=lambda row: (
+            order[0].index(row["subject"]),
+            row["sites"],
+            order[1].index(row["method"]),
+            row["seed"],
+        ),
+    )
     varied = [row for row in rows if "variant" in row]
     back = [row for row in rows if "curve" in row]
     _csv(kept, RESULTS / "inherit.csv")
@@ -95,14 +106,20 @@ def _varied(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _back(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Steps of training with labels until within one point of the original")
-    for name in ("model", "start", "steps, by seed"):
+    table = Table(title="Steps of training with labels until the accuracy is near the original's")
+    for name in ("model", "start", "within 5 points, by seed", "within 1"):
         table.add_column(name)
     for (subject, start), some in _groups(rows, "subject", "start").items():
-        most = max((len(row["curve"]) - 1) * LOOK_EVERY for row in some)
-        steps = [f"more than {most}" if row["steps"] is None else str(row["steps"]) for row in some]
-        table.add_row(subject, start, ", ".join(steps))
+        soon = [str(_steps_to(row, row["original"] - 0.05)) for row in some]
+        table.add_row(subject, start, ", ".join(soon), ", ".join(str(row["steps"]) for row in some))
     return table
+
+
+def _steps_to(row: dict[str, Any], wanted: float) -> int | None:
+    """The steps after which the accuracy is first as good; None if it never is."""
+    looks = (look for look, reached in enumerate(row["curve"]) if reached >= wanted)
+    look = next(looks, None)
+    return None if look is None else look * LOOK_EVERY
 
 
 def _percent(values: Iterable[float]) -> str:
