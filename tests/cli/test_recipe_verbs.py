@@ -91,11 +91,13 @@ def test_ls_lists_every_builtin(dcnify):
     rows = json.loads(dcnify("recipe", "ls", "--json")[1])
     names = [
         "convnext",
+        "convnext-calibrated",
         "convnext-late",
         "internimage-exact",
         "internimage-flash",
         "mobilenet",
         "vit",
+        "vit-calibrated",
     ]
     assert [row["name"] for row in rows] == names
     assert rows[5]["sha256"] == Recipe.load("vit").sha256
