@@ -60,7 +60,7 @@ def _as_a_whole(
     try:
         original = operation.keep_original()
     except Exception as error:  # whatever a model may hold
-        raise InputError(f"the model cannot be copied, to learn from: {error}; {advice}") from error
+        raise InputError(f"the model cannot be copied: {_first_line(error)}; {advice}") from error
     operation.place()
     at_most = {
         path: _MARGIN * 10 ** (-fidelity.sqnr_db / 10) for path, (_, fidelity) in start.items()
@@ -78,10 +78,14 @@ def _as_a_whole(
             fixed=operation.fixed(),
         )
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"the model cannot learn as a whole: {reason}; {advice}") from error
+        words = f"the model cannot learn as a whole: {_first_line(error)}; {advice}"
+        raise InputError(words) from error
     operation.measure(step, layers, floor=start)
     if not operation.came_closer():
         operation.take_back(layers)
         return ("as a whole the model came no closer to the original; its layers alone are kept",)
     return ()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
