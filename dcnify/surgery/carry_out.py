@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from dcnify.errors import InputError
+from dcnify.errors import DcnifyError, InputError
 from dcnify.surgery.calibrate import batches_wanted, calibrate, first_images, model_steps, start_of
 from dcnify.surgery.images import BATCH, Images
 from dcnify.surgery.operation import Fallback, Operation
@@ -77,7 +77,9 @@ def _as_a_whole(
             at_most=at_most,
             fixed=operation.fixed(),
         )
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except DcnifyError:
+        raise
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
         words = f"the model cannot learn as a whole: {_first_line(error)}; {advice}"
         raise InputError(words) from error
     operation.measure(step, layers, floor=start)
