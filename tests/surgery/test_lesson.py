@@ -1,0 +1,78 @@
+"""What a converted model is told of the original, and how its layers are held to what they were."""
+
+from __future__ import annotations
+
+import copy
+
+import models
+import torch
+from torch import nn
+
+import dcnify
+from dcnify.graph.find import find
+from dcnify.surgery.fresh import new_modules
+from dcnify.surgery.images import Images
+from dcnify.surgery.lesson import Lesson
+from dcnify.surgery.operation import Operation
+
+IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.conv(x)
+        y.mul_(3).relu_()
+        x += y
+        return x.mean((2, 3))
+
+
+@torch.no_grad()
+def test_a_model_that_goes_on_in_place_agrees_with_itself():
+    original = InPlace().eval()
+    lesson = Lesson(copy.deepcopy(original), original, ["conv"], {})
+    assert float(lesson.loss(IMAGES)) == 0
+
+
+@torch.no_grad()
+def test_a_layer_that_errs_too_much_goes_back_as_far_as_it_must_and_no_farther():
+    original = InPlace().eval()
+    model = copy.deepcopy(original)
+    weight = model.conv.weight
+    first = weight.clone()
+    weight += 0.5 * weight.abs().mean() * torch.randn_like(weight)
+    last = weight.clone()
+    lesson = Lesson(model, original, ["conv"], {})
+    far = lesson._errors(["conv"], [IMAGES])["conv"]
+    lesson.at_most = {"conv": far / 4}  # half of the way: errors grow with the square
+    lesson.hold([IMAGES], {id(weight): (first, last)})
+    assert far / 8 < lesson._errors(["conv"], [IMAGES])["conv"] <= far / 4
+    lesson.at_most = {"conv": 2 * far}
+    weight.copy_(last)
+    lesson.hold([IMAGES], {id(weight): (first, last)})
+    assert torch.equal(weight, last)
+
+
+@torch.no_grad()
+def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
+    model = models.tiny_convnext()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = find(model, images[:1])
+    plan = dcnify.plan(model, models.recipe("depthwise_conv"), images[:1])
+    fresh, _ = new_modules(model, plan, found, 0, None)
+    operation = Operation(model, plan, fresh, Images((images,)))
+    operation.measure("before")
+    start = operation.fallback()
+    path = plan.swaps[0].site.path
+    worse = fresh[path]
+    worse.dcn.output_proj.weight.mul_(5)
+    operation.measure("after", start)
+    assert operation.sites[0] == start[path][1]
+    assert all(torch.equal(worse.state_dict()[key], value) for key, value in start[path][0].items())
+    assert operation.output == operation.steps[0].output
