@@ -79,10 +79,14 @@ class DepthwiseDCNv4(nn.Module):
         if sides is not None:
             top, bottom, left, right = sides
             x = F.pad(x, (left, right, top, bottom))
-        y = self.dcn(x.permute(0, 2, 3, 1).contiguous())
+        y = self.dcn(self.image_of(x).contiguous())
         if self.bias is not None:
             y = y + self.bias
         return y.permute(0, 3, 1, 2)
+
+    def image_of(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) of what the caller's layout is."""
+        return x.permute(0, 2, 3, 1)
 
     def _sides(self, height: int, width: int) -> tuple[int, ...] | None:
         if self.same_kernel is None:

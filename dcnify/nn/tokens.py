@@ -92,14 +92,23 @@ class TokenDCNv4(nn.Module):
         y = self._mix(x, args, kwargs)
         return (y, *(None,) * self.extra_returns) if self.returns_tuple else y
 
-    def _mix(self, x: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
+    def image_of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, H, W, C) the grid in ``tokens``, which are in the caller's layout."""
         if self.layout == "BCHW":
-            return self.dcn(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return tokens.permute(0, 2, 3, 1)
         if self.layout == "BHWC":
-            return self.dcn(x)
-        height, width = self._grid_of(x.shape[1])
-        image = x[:, self.prefix_tokens :].unflatten(1, (height, width))
-        y = self.dcn(image).flatten(1, 2)
+            return tokens
+        height, width = self._grid_of(tokens.shape[1])
+        return tokens[:, self.prefix_tokens :].unflatten(1, (height, width))
+
+    def _mix(self, x: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
+        image = self.image_of(x)
+        y = self.dcn(image)
+        if self.layout == "BCHW":
+            return y.permute(0, 3, 1, 2)
+        if self.layout == "BHWC":
+            return y
+        y = y.flatten(1, 2)
         if not self.prefix_tokens:
             return y
         return torch.cat([self._prefix(x, image, args, kwargs), y], dim=1)

@@ -14,6 +14,7 @@ from dcnify.graph.find import Found
 from dcnify.graph.site import Pair, Site
 from dcnify.nn import DCNv4, FusedDCNv3
 from dcnify.nn.dcnv3_parts import Dcnv3Parts, pack_, parts_of
+from dcnify.surgery.closed_form import fit_output, with_one
 from dcnify.surgery.gate import shut_gate
 from dcnify.surgery.plan import Arguments, PlannedSwap
 from dcnify.surgery.ridge import Ridge
@@ -143,8 +144,7 @@ def calibrate(module: DCNv4, old: nn.Module, inputs: Sequence[Tensor], steps: in
     parts = parts_of(old)
     if (module.num_points, module.groups) == (parts.sampling.num_points, parts.sampling.groups):
         _fit_points(module, parts, inputs)
-    if not module.without_pointwise:
-        _fit_output(module, parts, inputs)
+    fit_output(module, module, parts.forward, inputs)
     teach(module, module.parameters(), parts.forward, inputs, steps)
 
 
@@ -158,44 +158,8 @@ def _fit_points(module: DCNv4, parts: Dcnv3Parts, inputs: Sequence[Tensor]) -> N
         offsets, weights = _points(parts, parts.offset(query), parts.mask(query), module)
         targets = torch.cat((offsets.flatten(-2), weights), -1).flatten(-2)
         for image in range(len(batch)):
-            rows = _with_one(seen[image].flatten(0, 1))
+            rows = with_one(seen[image].flatten(0, 1))
             ridge.add(rows, targets[image].flatten(0, 1))
     fitted, _left = ridge.solve()
     linear.weight[:used] = fitted[:, :-1].to(linear.weight)
     linear.bias[:used] = fitted[:, -1].to(linear.bias)
-
-
-def _fit_output(module: DCNv4, parts: Dcnv3Parts, inputs: Sequence[Tensor]) -> None:
-    linear = module.output_proj
-    start = linear.weight
-    if linear.bias is not None:
-        start = torch.cat((start, linear.bias[:, None]), 1)
-    ridge = Ridge(start.double().cpu())
-    for batch in inputs:
-        wanted = parts.forward(batch)
-        rows = _before_output(module, batch)
-        for image in range(len(batch)):
-            one = rows[image].flatten(0, 1)
-            one = one if linear.bias is None else _with_one(one)
-            ridge.add(one, wanted[image].flatten(0, 1))
-    fitted, _left = ridge.solve()
-    columns = linear.weight.shape[1]
-    linear.weight.copy_(fitted[:, :columns])
-    if linear.bias is not None:
-        linear.bias.copy_(fitted[:, columns])
-
-
-def _before_output(module: DCNv4, x: Tensor) -> Tensor:
-    """What the layer hands to its output projection."""
-    seen: list[Tensor] = []
-    handle = module.output_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    try:
-        module(x)
-    finally:
-        handle.remove()
-    return seen[0]
-
-
-def _with_one(rows: Tensor) -> Tensor:
-    """(N, F) to (N, F + 1): a column of ones, for the bias."""
-    return torch.cat((rows, rows.new_ones(len(rows), 1)), 1)

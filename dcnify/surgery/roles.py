@@ -16,6 +16,8 @@ from torch import nn
 from dcnify.graph.find import Found
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
 from dcnify.surgery import attention, dcnv3, depthwise, fit_attention, fit_depthwise
+from dcnify.surgery.closed_form import fit_output
+from dcnify.surgery.fidelity import first_tensor
 from dcnify.surgery.plan import Arguments, PlannedSwap
 from dcnify.surgery.teach import teach
 
@@ -44,8 +46,9 @@ class Replacement:
     """Whether the adapter may keep the replaced layer, or parts of it."""
 
 
-def _taught(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], steps: int) -> None:
-    """Teach the DCNv4 inside; what stands beside it for prefix tokens is exact already."""
+def _calibrate(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], steps: int) -> None:
+    """Fit the DCNv4 inside; what stands beside it for prefix tokens is exact already."""
+    fit_output(module, module.dcn, lambda x: module.image_of(first_tensor(old(x))), inputs)
     bias = [] if getattr(module, "bias", None) is None else [module.bias]
     teach(module, [*module.dcn.parameters(), *bias], old, inputs, steps)
 
@@ -57,7 +60,7 @@ REPLACEMENTS = {
         arguments=depthwise.arguments,
         transfer=depthwise.transfer,
         fit=fit_depthwise.fit,
-        calibrate=_taught,
+        calibrate=_calibrate,
     ),
     ("attention", "dcnv4"): Replacement(
         adapter="tokens",
@@ -65,7 +68,7 @@ REPLACEMENTS = {
         arguments=attention.arguments,
         transfer=attention.transfer,
         fit=fit_attention.fit,
-        calibrate=_taught,
+        calibrate=_calibrate,
         always=attention.carry_prefix,
         takes_original=True,
     ),

@@ -155,11 +155,31 @@ def _mode(name):
     return torch.inference_mode()
 
 
-def test_zero_steps_change_nothing():
+def test_without_steps_only_output_projections_change_which_have_a_closed_form():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
-    dcnify.convert(model, recipe("depthwise_conv", none), IMAGES[:1], IMAGES)
-    dcnify.convert(other, recipe("depthwise_conv", "transfer"), IMAGES[:1], IMAGES)
+    after = dcnify.convert(model, recipe("depthwise_conv", none), IMAGES[:1], IMAGES)
+    before = dcnify.convert(other, recipe("depthwise_conv", "transfer"), IMAGES[:1], IMAGES)
+    mine, theirs = model.state_dict(), other.state_dict()
+    changed = [key for key in mine if not torch.equal(mine[key], theirs[key])]
+    assert changed
+    assert all(".output_proj." in key for key in changed)
+    pairs = zip(before.report.sites, after.report.sites, strict=True)
+    assert all(new.sqnr_db >= old.sqnr_db for old, new in pairs)
+
+
+def test_without_steps_or_projections_nothing_changes():
+    model, other = tiny_convnext(), tiny_convnext()
+    none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
+    bare = [
+        dcnify.Recipe.from_yaml(
+            recipe("depthwise_conv", init).to_yaml(),
+            overrides=["swaps.all.replace.pointwise=false"],
+        )
+        for init in (none, "transfer")
+    ]
+    dcnify.convert(model, bare[0], IMAGES[:1], IMAGES)
+    dcnify.convert(other, bare[1], IMAGES[:1], IMAGES)
     mine, theirs = model.state_dict(), other.state_dict()
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
