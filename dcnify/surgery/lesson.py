@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from dcnify.surgery.distance import are_logits, relative_error, surprise
 from dcnify.surgery.fidelity import comparable, first_tensor
 from dcnify.surgery.precision import wide
 
@@ -45,7 +45,7 @@ class Lesson:
         with torch.no_grad():
             wanted, old = self._run(self.original, images)
         given, new = self._run(self.model, images)
-        here = [_relative(new[path].output, old[path].output) for path in old if path in new]
+        here = [relative_error(new[path].output, old[path].output) for path in old if path in new]
         # A layer that is close already is held more tightly, by as much as it is closer.
         alone = [
             error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
@@ -86,13 +86,9 @@ class Lesson:
 
     def _apart(self, given: Tensor, wanted: Tensor) -> Tensor:
         """Of logits, how surprised the original is by the model; of all else, the square error."""
-        classes = wanted.shape[1] if wanted.dim() == 2 else 0
-        if classes < 2 or getattr(self.original, "num_classes", classes) != classes:
-            return _relative(given, wanted)
-        soft = F.log_softmax(given / TEMPERATURE, 1)
-        hard = F.log_softmax(wanted / TEMPERATURE, 1)
-        apart = F.kl_div(soft, hard, reduction="batchmean", log_target=True)
-        return TEMPERATURE**2 * apart.clamp_min(0)
+        if not are_logits(wanted, self.original):
+            return relative_error(given, wanted)
+        return surprise(given, wanted, TEMPERATURE)
 
     def _errors(self, paths: Sequence[str], batches: Sequence[Tensor]) -> dict[str, float]:
         """By layer that the images come to, its error given what the old one is given."""
@@ -104,7 +100,7 @@ class Lesson:
 
     def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
         return {
-            path: _relative(
+            path: relative_error(
                 first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
             )
             for path, call in old.items()
@@ -180,8 +176,3 @@ def _remember(calls: dict[str, _Call], path: str) -> Any:
 
 def _clone(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
-
-
-def _relative(given: Tensor, wanted: Tensor) -> Tensor:
-    wanted = wide(wanted)
-    return (wide(given) - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
