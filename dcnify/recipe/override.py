@@ -68,9 +68,10 @@ def _assign(
                 raise InputError(f"{name}: unknown key {key!r}{did_you_mean(key, valid) or known}")
             step: str | int = key
             if not last and here.get(key) is None:
-                if (*path, key) in NAMED:
-                    words = f"there is no {NAMED[*path, key]} yet; give a whole list first"
-                    raise InputError(f"{name}: {words}, such as --set finetune=[align, recover]")
+                if noun := NAMED.get((*path, key)):
+                    whole = ".".join(map(str, (*path, key)))
+                    such = f", such as --set {whole}=[align, recover]" if noun == "stage" else ""
+                    raise InputError(f"{name}: there is no {noun} yet; give a whole list{such}")
                 here[key] = {}
             if last and path[:-1] in NAMED and value is not None:
                 here.pop(LENGTHS.get(key), None)  # a stage has one length, and this is the last

@@ -70,8 +70,9 @@ def _rate(value: float) -> float:
 
 
 def _is_argument(value: Any) -> bool:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return isinstance(value, bool | int | float | str) and finite
+    if isinstance(value, int | float):
+        return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+    return isinstance(value, str)
 
 
 def _options(value: Any) -> dict[str, Any]:
@@ -164,12 +165,11 @@ def _span(most: float, words: str):
         if isinstance(value, list | tuple) and len(value) == 2:
             low, high = value
             numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
-            if numbers and 0 < low <= high <= most and high < math.inf:
+            if numbers and 0 < low <= high <= most:
                 return (float(low), float(high))
         raise refuse(f"expected {words}, got {shown(value)}")
 
-    number = {"type": "number", "exclusiveMinimum": 0}
-    number |= {"maximum": most} if most < math.inf else {}
+    number = {"type": "number", "exclusiveMinimum": 0, "maximum": most}
     schema = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
     return Annotated[tuple[float, float], BeforeValidator(check), WithJsonSchema(schema)]
 
@@ -192,7 +192,7 @@ class Augment(Part):
         1.0,
     )
     """Share of the image's area that a crop has: [smallest, largest]."""
-    crop_ratio: _span(math.inf, "[smallest, largest] ratios above 0") = (3 / 4, 4 / 3)
+    crop_ratio: _span(100.0, "[smallest, largest] ratios, above 0 and up to 100") = (3 / 4, 4 / 3)
     """Width of a crop over its height: [smallest, largest]."""
     hflip: Share = 0.5
     """Probability that an image is mirrored."""

@@ -159,6 +159,10 @@ def test_reading_the_usual_loads_neither_torch_nor_timm():
             "11:29: finetune.stages.only.augment.crop_ratio: expected [smallest, largest] ratios",
         ),
         (
+            f"augment: {{crop_ratio: [1, 0x{'f' * 290}]}}",
+            "11:29: finetune.stages.only.augment.crop_ratio: expected [smallest, largest] ratios",
+        ),
+        (
             "augment: {auto: rnd-m9}",
             "11:23: finetune.stages.only.augment.auto: expected a policy of timm such as "
             "'rand-m9-mstd0.5-inc1', 'augmix-m5-w4-d2' or '3a', got 'rnd-m9'",
@@ -252,6 +256,10 @@ def test_what_is_wrong_with_a_stage_is_pointed_at(more, message):
             "39: finetune.stages.only.optimizer.options.a: expected a value or a list of values",
         ),
         (
+            f"lr: 1, options: {{a: {2**63}}}",
+            "39: finetune.stages.only.optimizer.options.a: expected a value or a list of values",
+        ),
+        (
             "lr: 1, options: {a-b: 1}",
             "41: finetune.stages.only.optimizer.options.a-b: 'a-b' is no name of an argument",
         ),
@@ -342,9 +350,10 @@ def test_what_is_wrong_with_an_override_of_a_stage_names_the_override(override, 
 
 def test_a_stage_of_a_recipe_that_has_none_cannot_be_set():
     assert error_of("", "finetune.stages.align.steps=3") == (
-        "--set finetune.stages.align.steps=3: there is no stage yet; give a whole list first, "
-        "such as --set finetune=[align, recover]"
+        "--set finetune.stages.align.steps=3: there is no stage yet; give a whole list, "
+        "such as --set finetune.stages=[align, recover]"
     )
+    assert len(read("", "finetune.stages=[align, recover]").finetune.stages) == 2
 
 
 def test_without_the_section_nothing_about_it_is_written():
@@ -393,7 +402,7 @@ stages = st.fixed_dictionaries(
                 "options": st.dictionaries(
                     st.sampled_from(["betas", "eps", "nesterov", "yes", "on"]),
                     st.booleans()
-                    | st.integers()
+                    | st.integers(-(2**63) + 1, 2**63 - 1)
                     | st.floats(-1e300, 1e300)
                     | st.sampled_from(["no", "1e-3", "@x", "", "null"])
                     | st.lists(st.floats(0, 1), max_size=3),
