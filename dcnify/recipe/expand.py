@@ -5,7 +5,6 @@ Works on plain data that nobody has checked yet. What it does not know, it leave
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from dcnify.recipe.place import DataPath, Origins
@@ -60,9 +59,7 @@ def stage_written_out(stage: Any) -> Any:
             if given.get(key) is not None:
                 used.pop(replaced, None)
         given = _merged(used, {key: value for key, value in given.items() if key != "use"})
-    if given.get("augment") == "none":
-        return {**given, "augment": copy.deepcopy(UNCHANGED)}
-    return given
+    return {**given, "augment": dict(UNCHANGED)} if given.get("augment") == "none" else given
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
