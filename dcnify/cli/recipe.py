@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
 from dcnify.cli.output import complain, emit, say, table
 from dcnify.errors import InputError
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Builtin, StagePreset
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,13 +24,18 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a built-in recipe.")]
 NameOrPath = Annotated[
-    str, typer.Argument(metavar="NAME", help="A built-in recipe, or the path of a YAML file.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="A built-in recipe, a stage preset, or the path of a YAML file."
+    ),
 ]
 
 
 @app.command("ls")
 def ls(as_json: AsJson = False) -> None:
-    """List the built-in recipes.
+    """List the built-in recipes, and the stages that their fine-tuning can name.
+
+    With --json, one list: "kind" is "recipe" or "stage", and a stage has no sha256.
 
     \b
     $ dcnify recipe ls
@@ -35,16 +43,22 @@ def ls(as_json: AsJson = False) -> None:
     convnext       Every 7x7 depthwise convolution of a ConvNeXt-like model.
     ...
     """
-    from dcnify.recipe import Recipe, builtins
+    from dcnify.recipe import Recipe, builtins, stage_presets
 
-    found = builtins().values()
+    recipes, stages = builtins().values(), stage_presets().values()
+
+    def listed(kind: str, found: Builtin | StagePreset) -> dict[str, str]:
+        return {"name": found.name, "summary": found.summary, "kind": kind}
+
     emit(
         as_json,
-        [
-            {"name": r.name, "summary": r.summary, "sha256": Recipe.load(r.name).sha256}
-            for r in found
+        [listed("recipe", r) | {"sha256": Recipe.load(r.name).sha256} for r in recipes]
+        + [listed("stage", stage) for stage in stages],
+        lambda: [
+            table(["name", "what it swaps"], [(r.name, r.summary) for r in recipes]),
+            "",
+            table(["stage", "what it trains"], [(s.name, s.summary) for s in stages]),
         ],
-        lambda: table(["name", "what it swaps"], [(r.name, r.summary) for r in found]),
     )
 
 
@@ -57,21 +71,27 @@ def show(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a recipe: as it is written, or resolved.
+    """Print a recipe, or a stage of fine-tuning: as it is written, or resolved.
 
-    With --set or --json the recipe is always the resolved one.
+    With --set or --json it is always the resolved one.
 
     \b
     $ dcnify recipe show convnext
     $ dcnify recipe show convnext --set swaps.dw7.replace.kernel_size=5
+    $ dcnify recipe show align
     """
     from dcnify import recipe as room
 
-    recipe = room.Recipe.load(name, overrides or ())
+    stage = room.stage_presets().get(name)
+    found = (
+        room.load_finetune(name, overrides or ()).stages[0]
+        if stage
+        else room.Recipe.load(name, overrides or ())
+    )
     if resolved or overrides or as_json:
-        emit(as_json, room.resolved(recipe), lambda: recipe.to_yaml().rstrip("\n"))
+        emit(as_json, room.resolved(found), lambda: room.to_yaml(found).rstrip("\n"))
     else:
-        print(room.source_text(name)[0], end="")
+        print(stage.text if stage else room.source_text(name)[0], end="")
 
 
 @app.command("copy")

@@ -1,7 +1,8 @@
-"""Recipes: what to swap, written in YAML, checked with line numbers, and applied to sites."""
+"""Recipes: what to swap and how to train, in YAML, checked with line numbers, applied to sites."""
 
 from dcnify.recipe.builtin import Builtin, builtin, builtins
-from dcnify.recipe.dump import resolved
+from dcnify.recipe.dump import resolved, to_yaml
+from dcnify.recipe.finetune import Finetune, Stage
 from dcnify.recipe.json_schema import schema
 from dcnify.recipe.load import source_text
 from dcnify.recipe.model import (
@@ -15,24 +16,39 @@ from dcnify.recipe.model import (
     Swap,
     Where,
 )
+from dcnify.recipe.presets import StagePreset, stage_preset, stage_presets
 from dcnify.recipe.select import Selection, select
+from dcnify.recipe.standalone import load_finetune
+from dcnify.recipe.training import Augment, HandOver, Losses, Optimizer, Schedule
 
 __all__ = [
+    "Augment",
     "Builtin",
     "Expect",
+    "Finetune",
+    "HandOver",
     "Init",
+    "Losses",
+    "Optimizer",
     "Range",
     "Recipe",
     "Replace",
     "Require",
+    "Schedule",
     "Select",
     "Selection",
+    "Stage",
+    "StagePreset",
     "Swap",
     "Where",
     "builtin",
     "builtins",
+    "load_finetune",
     "resolved",
     "schema",
     "select",
     "source_text",
+    "stage_preset",
+    "stage_presets",
+    "to_yaml",
 ]

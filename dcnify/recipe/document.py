@@ -190,6 +190,8 @@ def _describe(error: yaml.YAMLError, text: str, origin: str) -> tuple[Place, str
         return place, words
     if "'\\t'" in words:
         return place, "a tab, where YAML allows only spaces"
+    if "'@'" in words:
+        return place, "text that begins with '@' goes in quotes, such as \"@swapped\""
     if error.context and "\n" not in error.context:
         words = f"{words} ({error.context})"
     return place, f"not valid YAML: {words}"

@@ -9,22 +9,22 @@ import yaml
 
 from dcnify.recipe.document import Loader
 from dcnify.recipe.model import Recipe
+from dcnify.recipe.where import Part
 
 
-def resolved(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON-ready data with every default in place.
+def resolved(part: Part) -> dict[str, Any]:
+    """A recipe, or a part of one, as JSON-ready data with every default in place.
 
     What is null because it was not asked for (a condition, a section) is left out.
-    ``dw_kernel_size: null`` is a choice and stays.
+    ``dw_kernel_size: null`` and ``clip: null`` are choices and stay.
     """
-    data = recipe.model_dump(mode="json", by_alias=True)
-    return _without_nulls(data, keep=("dw_kernel_size",))
+    data = part.model_dump(mode="json", by_alias=True)
+    return _without_nulls(data, keep=("dw_kernel_size", "clip"))
 
 
-def to_yaml(recipe: Recipe) -> str:
-    return yaml.dump(
-        resolved(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
+def to_yaml(part: Part) -> str:
+    """The resolved recipe, or part of one, as YAML."""
+    return yaml.dump(resolved(part), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def sha256(recipe: Recipe) -> str:

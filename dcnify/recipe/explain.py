@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dcnify.errors import InputError
-from dcnify.recipe.place import DataPath, Origins, Place
+from dcnify.recipe.place import NAMED, DataPath, Origins, Place
 from dcnify.recipe.shorthand import shown
 
 _EXPECTED = {
@@ -29,6 +29,7 @@ _EXPECTED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_MAPPING = ("model_type", "model_attributes_type")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,11 @@ def explain(
         e for e in error.errors(include_url=False) if e["type"] != "too_short" or not e["input"]
     ]
     problems = [_problem(detail, data, origins, model) for detail in details]
-    typos = [(p.path, close_name(p.unknown, keys_at(model, p.path))) for p in problems if p.unknown]
+    typos = [
+        (p.path, close_name(p.unknown, written_keys_at(model, p.path)))
+        for p in problems
+        if p.unknown
+    ]
     # A misspelt key is also a missing one; say it once.
     problems = [p for p in problems if p.missing is None or (p.path, p.missing) not in typos]
     # What is there and wrong comes before what is not there.
@@ -77,10 +82,9 @@ def label(path: DataPath, data: Any) -> str:
     """``swaps.late.replace.kernel_size``: the path as ``--set`` would write it."""
     words = []
     for depth, part in enumerate(path):
-        if depth == 1 and path[0] == "swaps" and isinstance(part, int):
-            name = (
-                data["swaps"][part].get("name") if isinstance(data["swaps"][part], dict) else None
-            )
+        data = data[part]
+        if path[:depth] in NAMED and isinstance(data, dict):
+            name = data.get("name")
             part = name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,40}", name) else part
         words.append(str(part))
     return ".".join(words)
@@ -129,11 +133,11 @@ def _follow(loc: Sequence[str | int], data: Any) -> tuple[DataPath, tuple[str | 
 
 def _unknown_key(path: DataPath, data: Any, model: type[BaseModel]) -> str:
     key, holder = path[-1], path[:-1]
-    valid = keys_at(model, holder)
+    valid = written_keys_at(model, holder)
     words = f"unknown key {shown(key)}"
     if hint := did_you_mean(str(key), valid):
         return words + hint
-    where = label(holder, data) or "a recipe"
+    where = label(holder, data) or f"a {_document(model)}"
     if homes := [home for home, keys in _sections(model) if key in keys]:
         return f"{words} in {where}; it belongs under {' or '.join(map(repr, homes[:2]))}"
     return f"{words}; the keys of {where} are {', '.join(valid)}"
@@ -147,6 +151,12 @@ def _wrong_value(kind: str, context: dict[str, Any], given: Any, path: DataPath)
         return words + (did_you_mean(given, valid) if isinstance(given, str) else "")
     if path == ("swaps",) and kind in ("tuple_type", "list_type"):
         return f"expected a list of swaps, each beginning with '- name:', {got}"
+    if path in NAMED and kind in ("tuple_type", "list_type"):
+        return f"expected a list of stages, such as [align, recover], {got}"
+    if path == ("finetune",) and kind in _MAPPING:
+        return f"expected a list of stages, such as [align, recover], or a mapping, {got}"
+    if path[-1:] == ("augment",) and kind in _MAPPING:
+        return f"expected none or a mapping, {got}"
     if kind in _EXPECTED:
         quote = "; put it in quotes" if kind == "string_type" and _is_scalar(given) else ""
         return f"expected {_EXPECTED[kind]}, {got}{quote}"
@@ -155,7 +165,11 @@ def _wrong_value(kind: str, context: dict[str, Any], given: Any, path: DataPath)
     if kind == "string_pattern_mismatch":
         return f"expected letters, digits, - and _, beginning with a letter, {got}"
     if kind == "greater_than_equal":
-        return f"expected {context['ge']} or more, {got}"
+        return f"expected {context['ge']:.10g} or more, {got}"
+    if kind == "less_than_equal":
+        return f"expected {context['le']:.10g} or less, {got}"
+    if kind == "less_than":
+        return f"expected less than {context['lt']:g}, {got}"
     if kind == "greater_than":
         return f"expected more than {context['gt']:g}, {got}"
     message = next((e for e in (context.get("error"),) if e), None) or kind.replace("_", " ")
@@ -167,13 +181,27 @@ def _is_scalar(value: Any) -> bool:
 
 
 def keys_at(model: type[BaseModel], path: DataPath) -> list[str]:
-    """The keys that are valid in the mapping at ``path``."""
+    """The keys that the mapping at ``path`` can hold once short forms are written out."""
+    here = _model_at(model, path)
+    return [f.alias or name for name, f in here.model_fields.items()] if here else []
+
+
+def written_keys_at(model: type[BaseModel], path: DataPath) -> list[str]:
+    """The keys with which the mapping at ``path`` can be written."""
+    return [*getattr(_model_at(model, path), "short_keys", ()), *keys_at(model, path)]
+
+
+def _model_at(model: type[BaseModel], path: DataPath) -> type[BaseModel] | None:
     here: type[BaseModel] | None = model
     for part in path:
         if isinstance(part, str) and here is not None:
             fields = {f.alias or name: f for name, f in here.model_fields.items()}
             here = next(_models(fields[part].annotation), None) if part in fields else None
-    return [f.alias or name for name, f in here.model_fields.items()] if here else []
+    return here
+
+
+def _document(model: type[BaseModel]) -> str:
+    return "recipe" if "swaps" in model.model_fields else "fine-tuning section"
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

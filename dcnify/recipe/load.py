@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dcnify.errors import InputError
 from dcnify.recipe.builtin import builtins
@@ -16,8 +16,10 @@ from dcnify.recipe.explain import close_name, explain
 from dcnify.recipe.model import Recipe
 from dcnify.recipe.override import apply_overrides
 from dcnify.recipe.place import Origins
+from dcnify.recipe.presets import stage_presets
 
 SUFFIXES = (".yaml", ".yml")
+Document = TypeVar("Document", bound=BaseModel)
 
 
 def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
@@ -28,7 +30,7 @@ def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) ->
 
 def source_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     """The text that a name or path stands for, comments and all, and what errors call it."""
-    if not _is_path(name_or_path) and (found := builtins().get(name_or_path)):
+    if not is_path(name_or_path) and (found := builtins().get(name_or_path)):
         return found.text, f"{found.name}.yaml (built-in)"
     return read_file(name_or_path), os.fspath(name_or_path)
 
@@ -36,17 +38,20 @@ def source_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
 def from_yaml(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
     """See `Recipe.from_yaml`."""
     data, origins = read_document(text, name)
-    return build(*apply_overrides(data, origins, overrides, Recipe))
-
-
-def build(data: dict[str, Any], origins: Origins) -> Recipe:
-    """A recipe from plain data, with errors that know where each value was written."""
-    try:
-        recipe = Recipe.model_validate(data)
-    except ValidationError as error:
-        raise explain(error, data, origins, Recipe) from None
-    recipe._origins = origins
+    recipe = build(*apply_overrides(data, origins, overrides, Recipe), Recipe)
+    if recipe.finetune is not None:
+        recipe.finetune._origins = recipe.origins.within(("finetune",))
     return recipe
+
+
+def build(data: dict[str, Any], origins: Origins, model: type[Document]) -> Document:
+    """A document from plain data, with errors that know where each value was written."""
+    try:
+        built = model.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, data, origins, model) from None
+    built._origins = origins
+    return built
 
 
 def read_file(path: str | os.PathLike[str]) -> str:
@@ -69,7 +74,7 @@ def read_file(path: str | os.PathLike[str]) -> str:
     return decode(data, shown)
 
 
-def _is_path(name: str | os.PathLike[str]) -> bool:
+def is_path(name: str | os.PathLike[str]) -> bool:
     if not isinstance(name, str):
         return True
     return "/" in name or os.sep in name or name.lower().endswith(SUFFIXES)
@@ -77,9 +82,12 @@ def _is_path(name: str | os.PathLike[str]) -> bool:
 
 def _not_found(path: str | os.PathLike[str]) -> str:
     shown, names = os.fspath(path), list(builtins())
-    if not _is_path(path):
-        match = close_name(shown, names)
+    if not is_path(path):
+        if shown in stage_presets():
+            return f"{shown!r} is a stage, not a recipe; a recipe has it as 'finetune: [{shown}]'"
+        match, stage = close_name(shown, names), close_name(shown, list(stage_presets()))
         hint = f", did you mean {match!r}?" if match else "."
+        hint = f", did you mean the stage {stage!r}?" if stage and not match else hint
         return (
             f"no recipe {shown!r}{hint} Built in: {', '.join(names)}; "
             f"a file needs its path, such as ./{shown or 'recipe'}.yaml"

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from dcnify.graph.site import ROLES
+from dcnify.recipe.finetune import Finetune
 from dcnify.recipe.place import Origins
 from dcnify.recipe.shorthand import (
     AlsoWord,
@@ -255,6 +256,9 @@ class Recipe(Part):
     """What to swap, in order."""
     certify: Certify | None = None
     """What the output must reach, for conversions that shall change nothing."""
+    finetune: Finetune | None = None
+    """How the converted model is trained. A list of stages stands for a mapping with them, and
+    the name of a stage preset for a list of one."""
 
     _origins: Origins = PrivateAttr(default_factory=Origins)
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 DataPath = tuple[str | int, ...]
 """Keys and list indices from the root of a recipe's data, such as ``("swaps", 0, "name")``."""
 
+NAMED: dict[DataPath, str] = {
+    ("swaps",): "swap",
+    ("finetune", "stages"): "stage",
+    ("stages",): "stage",  # where a fine-tuning section is a document by itself
+}
+"""Lists whose items go by their names, and what one item is called."""
+
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -51,6 +58,24 @@ class Origins:
         """``"recipe.yaml:12:5: "``, or nothing for a recipe that was built in Python."""
         place = str(self.value(path))
         return f"{place}: " if place else ""
+
+    def moved(self, old: DataPath, new: DataPath) -> Origins:
+        """These places once all that lies beneath ``old`` lies beneath ``new``."""
+
+        def carried(places: dict[DataPath, Place]) -> dict[DataPath, Place]:
+            beneath = [p for p in places if len(p) > len(old) and p[: len(old)] == old]
+            kept = {p: at for p, at in places.items() if p not in set(beneath)}
+            return kept | {(*new, *p[len(old) :]): places[p] for p in beneath}
+
+        return Origins(self.name, carried(self.keys), carried(self.values))
+
+    def within(self, path: DataPath) -> Origins:
+        """The places of what lies at ``path`` and beneath it, by paths that begin there."""
+
+        def inner(places: dict[DataPath, Place]) -> dict[DataPath, Place]:
+            return {p[len(path) :]: at for p, at in places.items() if p[: len(path)] == path}
+
+        return Origins(self.name, inner(self.keys), {(): self.value(path)} | inner(self.values))
 
     def overridden(self, path: DataPath, label: str) -> Origins:
         """These places once ``path`` is what ``label`` (a ``--set``) says."""

@@ -18,7 +18,7 @@ from dcnify.cli import app, main
 from dcnify.cli.options import AsJson, Overrides, RecipeName
 from dcnify.cli.output import emit, say, table
 from dcnify.errors import CheckError, InputError
-from dcnify.recipe import Recipe, builtin, schema
+from dcnify.recipe import Recipe, Stage, builtin, load_finetune, schema, stage_preset
 
 
 @pytest.fixture
@@ -88,6 +88,7 @@ def test_ls_lists_every_builtin(dcnify):
     code, out, _ = dcnify("recipe", "ls")
     assert code == 0
     assert builtin("mobilenet").summary in out
+    assert out.index(builtin("vit").summary) < out.index(stage_preset("align").summary)
     rows = json.loads(dcnify("recipe", "ls", "--json")[1])
     names = [
         "convnext",
@@ -99,7 +100,8 @@ def test_ls_lists_every_builtin(dcnify):
         "vit",
         "vit-calibrated",
     ]
-    assert [row["name"] for row in rows] == names
+    assert [row["name"] for row in rows if row["kind"] == "recipe"] == names
+    assert [row["name"] for row in rows if row["kind"] == "stage"] == ["align", "recover"]
     assert rows[names.index("vit")]["sha256"] == Recipe.load("vit").sha256
 
 
@@ -111,6 +113,18 @@ def test_show_prints_the_file_or_what_it_means(dcnify):
     assert yaml.safe_load(changed)["swaps"][0]["replace"]["kernel_size"] == [5, 5]
     data = json.loads(dcnify("recipe", "show", "vit", "--json")[1])
     assert data == yaml.safe_load(resolved)
+
+
+def test_show_prints_a_stage_of_finetuning_too(dcnify):
+    assert dcnify("recipe", "show", "align") == (0, stage_preset("align").text, "")
+    resolved = yaml.safe_load(dcnify("recipe", "show", "align", "--resolved")[1])
+    assert resolved == json.loads(dcnify("recipe", "show", "align", "--json")[1])
+    assert load_finetune("align").stages == (Stage.model_validate(resolved),)
+    changed = dcnify("recipe", "show", "align", "--set", "finetune.stages.align.steps=7")[1]
+    assert yaml.safe_load(changed)["steps"] == 7
+    code, out, err = dcnify("recipe", "show", "algn")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: no recipe 'algn', did you mean the stage 'align'?")
 
 
 def test_an_error_in_json_mode_leaves_stdout_empty(dcnify):

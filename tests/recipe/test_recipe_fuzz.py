@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from dcnify.errors import InputError
 from dcnify.recipe import Recipe, builtins
 
-TEXTS = [recipe.text for recipe in builtins().values()]
+TRAINED = Recipe.load("vit", ["finetune=[align, {use: recover, handover: {until: 0.5}}]"])
+TEXTS = [*(recipe.text for recipe in builtins().values()), TRAINED.to_yaml()]
 PLAIN = [yaml.safe_load(text) for text in TEXTS]
 BITS = [
     *("\t", "\n", " ", ":", "- ", "[", "]", "{", "}", "'", '"', "#", "&a ", "*a", "!", "!!int "),
@@ -17,11 +18,13 @@ BITS = [
     *("1e999", "9" * 400, "\U0001f600", "re:(", "**", '"\\ud800"', '"\\UFFFFFFFF"', "\x85"),
 ]
 KEYS = ["name", "min", "max", "with", "role", "kernel", "method", "prefix", "0", "", "é"]
+KEYS += ["finetune", "stages", "use", "steps", "epochs", "augment", "options", "lr", "train"]
 STEPS = ["swaps", "late", "0", "replace", "init", "select", "where", "name", "x", ""]
+STEPS += ["finetune", "stages", "align", "optimizer", "options", "augment", "steps", "epochs"]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 values = st.recursive(
-    scalars | st.sampled_from(["attention", "transfer", "re:[", "a.**"]),
+    scalars | st.sampled_from(["attention", "transfer", "re:[", "a.**", "align", "@head"]),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=4)
@@ -75,10 +78,7 @@ def test_random_values_in_random_places_never_escape(data):
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
-    st.lists(
-        st.sampled_from(["swaps", "late", "0", "replace", "init", "where", "name", "x", ""]),
-        max_size=5,
-    ),
+    st.lists(st.sampled_from(STEPS), max_size=5),
     st.sampled_from(["=", "", "=="]),
     st.sampled_from(BITS) | st.text(max_size=10),
 )

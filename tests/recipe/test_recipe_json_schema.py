@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcnify.errors import InputError
-from dcnify.recipe import Recipe, builtins, resolved, schema
+from dcnify.recipe import Recipe, builtins, resolved, schema, stage_presets
 from dcnify.recipe.document import read_document
 from dcnify.recipe.json_schema import DIALECT
 
@@ -23,6 +23,8 @@ def data_of(text: str) -> dict:
 
 def with_value(path: list[str | int], value: object) -> dict:
     data = data_of(builtins()["convnext-late"].text)
+    if path[0] == "finetune" and len(path) > 1:
+        data["finetune"] = {"stages": [{"use": "recover"}, data_of(stage_presets()["align"].text)]}
     here = data
     for step in path[:-1]:
         here = here[step]
@@ -45,7 +47,7 @@ def test_every_builtin_passes_as_written_and_resolved(name):
 def test_every_key_has_a_title_and_a_description():
     body = schema()
     parts = [body, *body["$defs"].values()]
-    assert len(parts) == 10
+    assert len(parts) == 19
     for part in parts:
         assert part["description"]
         for key, field in part["properties"].items():
@@ -53,6 +55,8 @@ def test_every_key_has_a_title_and_a_description():
 
 
 SWAP = ["swaps", 0]
+USED = ["finetune", "stages", 0]
+STAGE = ["finetune", "stages", 1]
 SHORTHANDS = [
     ([*SWAP, "replace", "kernel_size"], 5),
     ([*SWAP, "replace", "kernel_size"], [3, 5]),
@@ -72,6 +76,20 @@ SHORTHANDS = [
     ([*SWAP, "require"], {"sqnr_db": -1}),
     ([*SWAP, "expect"], {"max": 3}),
     (["input"], [3, 64, 64]),
+    (["finetune"], None),
+    (["finetune"], "recover"),
+    (["finetune"], ["align", "recover"]),
+    (["finetune"], ["align", {"use": "align", "name": "again", "optimizer": {"clip": None}}]),
+    (["finetune"], {"seed": 3, "stages": "align"}),
+    (USED, "recover"),
+    (USED, {"use": "recover", "steps": 3, "optimizer": {"offset_lr": 1}, "losses": {"layers": 1}}),
+    ([*USED, "augment"], "none"),
+    ([*STAGE, "augment"], {"crop_scale": [0.5, 1], "auto": "rand-m9-mstd0.5-inc1"}),
+    ([*STAGE, "train"], "@norms"),
+    ([*STAGE, "train"], ["head", "re:.*bias"]),
+    ([*STAGE, "epochs"], 0.5),
+    ([*STAGE, "handover"], {}),
+    ([*STAGE, "optimizer", "options"], {"betas": [0.9, 0.95], "nesterov": True}),
 ]
 WRONG = [
     ([*SWAP, "replace", "kernel_size"], "three"),
@@ -98,6 +116,25 @@ WRONG = [
     (["version"], 2),
     (["input"], [3, 224]),
     (["finetune"], {}),
+    (["finetune"], []),
+    (["finetune"], "aling"),
+    (["finetune"], ["aling"]),
+    (["finetune"], [5]),
+    (USED, {"use": "recovr"}),
+    (USED, {"use": "recover", "optimizer": {"lrr": 1}}),
+    ([*USED, "steps"], 0),
+    ([*STAGE, "optimizer"], {"name": "sgd"}),
+    ([*STAGE, "optimizer", "lr"], 0),
+    ([*STAGE, "optimizer", "options"], {"betas": {}}),
+    ([*STAGE, "optimizer", "layer_decay"], 1.5),
+    ([*STAGE, "schedule"], {"name": "plateau"}),
+    ([*STAGE, "losses"], {"temperature": 0}),
+    ([*STAGE, "augment"], "some"),
+    ([*STAGE, "augment"], {"crop_scale": [0.5, 2]}),
+    ([*STAGE, "handover"], {"until": 0}),
+    ([*STAGE, "train"], []),
+    ([*STAGE, "ema"], 1),
+    ([*STAGE, "amp"], "fp32"),
 ]
 
 
@@ -116,13 +153,13 @@ def test_what_the_loader_refuses_the_schema_refuses(path, value):
     assert not VALIDATOR.is_valid(data)
 
 
-small = st.integers(-1, 4) | st.sampled_from([None, True, 1.5, "a.b", "paper", "re:x", "", {}])
+SHAPE_KEYS = ["min", "max", "method", "kernel", "heads", "use", "steps", "epochs", "lr", "stages"]
+small = st.integers(-1, 4) | st.sampled_from(
+    [None, True, 1.5, "a.b", "paper", "re:x", "", {}, "align", "none", {"use": "recover"}]
+)
 shapes = st.recursive(
     small,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["min", "max", "method", "kernel", "heads"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(SHAPE_KEYS), inner),
     max_leaves=4,
 )
 

@@ -56,8 +56,8 @@ def test_the_last_of_two_overrides_wins():
         ("swaps.late.replace.kernel=5", "unknown key 'kernel', did you mean 'kernel_size'?"),
         ("swap.late=5", "unknown key 'swap', did you mean 'swaps'?"),
         (
-            "finetune.epochs=5",
-            "unknown key 'finetune'; the keys are version, name, description, input, swaps",
+            "ablate.epochs=5",
+            "unknown key 'ablate'; the keys are version, name, description, input, swaps",
         ),
         (
             "swaps.late.select.where.kernel.min=3",
