@@ -15,7 +15,7 @@ from dcnify.data.picture import Picture, Pictures, printable
 from dcnify.data.splits import hidden, is_folder, split_folder
 from dcnify.errors import InputError
 
-_CHOOSE = "name the order with --images ImageFolder (timm) or torch/image_folder, and --data-dir"
+_CHOOSE = "name the order with {} ImageFolder (timm) or torch/image_folder, and --data-dir"
 
 
 def file_or_folder(where: Path, count: int, split: str | None) -> Pictures:
@@ -32,15 +32,9 @@ def file_or_folder(where: Path, count: int, split: str | None) -> Pictures:
             raise InputError(f"images: {printable(where)} is one file and has no split")
         picture = Picture(printable(where.name), partial(open_image, where))
         return Pictures(printable(where), (picture,), 1, unlabelled="one file has no label")
-    try:
-        where = split_folder(where, split)
-        files, folders, unreachable = _walk(where)
-    except OSError as error:
-        raise InputError(f"images: {printable(where)}: {reason_of(error)}") from None
-    if not files:
-        more = f"; {': '.join(unreachable[0])}" if unreachable else ""
-        raise InputError(f"images: no image files in {printable(where)}{more}")
-    classes, unlabelled = _classes(files, folders)
+    where = split_folder(where, split)
+    files, folders, unreachable = image_files(where)
+    classes, unlabelled = class_folders(files, folders, "--images")
     return Pictures(
         printable(where),
         _pictures(where, files, count, classes),
@@ -49,6 +43,22 @@ def file_or_folder(where: Path, count: int, split: str | None) -> Pictures:
         unlabelled,
         tuple(unreachable),
     )
+
+
+def image_files(root: Path) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
+    """Image files and folders below ``root``, relative to it and sorted, and what is out of reach.
+
+    Raises:
+        InputError: there is no image, or ``root`` cannot be looked into.
+    """
+    try:
+        files, folders, unreachable = _walk(root)
+    except OSError as error:
+        raise InputError(f"images: {printable(root)}: {reason_of(error)}") from None
+    if not files:
+        more = f"; {': '.join(unreachable[0])}" if unreachable else ""
+        raise InputError(f"images: no image files in {printable(root)}{more}")
+    return files, folders, unreachable
 
 
 def spread(count: int, total: int) -> Iterator[int]:
@@ -82,7 +92,7 @@ def _pictures(
 
 
 def _walk(root: Path) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
-    """Image files and folders below ``root``, relative to it and sorted, and what is out of reach.
+    """What `image_files` gives.
 
     Links to folders come after all real ones, so that a folder goes by its own name if it has one.
     """
@@ -129,8 +139,16 @@ def _out_of_reach(entry: os.DirEntry[str]) -> str:
         return f"a link to nowhere ({reason_of(error)})" if entry.is_symlink() else reason_of(error)
 
 
-def _classes(files: list[Path], folders: list[Path]) -> tuple[tuple[str, ...] | None, str]:
-    """Names of the class folders by label; or None and why there are no labels."""
+def class_folders(
+    files: list[Path], folders: list[Path], option: str
+) -> tuple[tuple[str, ...] | None, str]:
+    """Names of the class folders by label; or None and why there are no labels.
+
+    Args:
+        files: as `image_files` gives them.
+        folders: likewise.
+        option: the flag by which the person named the folder, for the advice to name it otherwise.
+    """
     loose = sum(len(path.parts) == 1 for path in files)
     if loose:
         few = "not every image is" if loose < len(files) else "the images are not"
@@ -144,7 +162,8 @@ def _classes(files: list[Path], folders: list[Path]) -> tuple[tuple[str, ...] | 
     if empty:
         return None, f"the folder {printable(empty[0])} has no images: is it a class?"
     if not _one_order(names):
-        return None, f"timm and torchvision number these class folders differently: {_CHOOSE}"
+        choose = _CHOOSE.format(option)
+        return None, f"timm and torchvision number these class folders differently: {choose}"
     return tuple(names), ""
 
 

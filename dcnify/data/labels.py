@@ -25,8 +25,8 @@ def labels_for(batch: ImageBatch, num_classes: int) -> tuple[torch.Tensor | None
         return None, batch.unlabelled or "the images have no labels"
     if num_classes < 1:
         return None, "the model has no classes"
-    if classes is not None and (numbers := _imagenet(classes, num_classes)) is not None:
-        return numbers[labels], ""
+    if classes is not None and (found := imagenet_numbers(classes, num_classes)):
+        return found[0][labels], ""
     if classes is not None and len(classes) != num_classes:
         return None, f"the images have {len(classes)} classes, the model {num_classes}"
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
@@ -36,14 +36,22 @@ def labels_for(batch: ImageBatch, num_classes: int) -> tuple[torch.Tensor | None
     return labels, ""
 
 
-def _imagenet(classes: tuple[str, ...], num_classes: int) -> torch.Tensor | None:
-    """Label → number in the ImageNet of that many classes, if every class is one of its ids."""
+def imagenet_numbers(
+    classes: tuple[str, ...], num_classes: int
+) -> tuple[torch.Tensor, tuple[str, ...]] | None:
+    """How the ImageNet of ``num_classes`` classes counts some of them, all named by WordNet ids.
+
+    Returns:
+        (classes,), int64: its number by label; and its names by number. None if there is no
+        ImageNet of that many classes, or not every class is one of its ids.
+    """
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": num_classes})
     if subset is None:
         return None
-    numbers = {name: number for number, name in enumerate(ImageNetInfo(subset).label_names())}
+    names = tuple(ImageNetInfo(subset).label_names())
+    numbers = {name: number for number, name in enumerate(names)}
     if not set(classes) <= numbers.keys():
         return None
-    return torch.tensor([numbers[name] for name in classes])
+    return torch.tensor([numbers[name] for name in classes]), names

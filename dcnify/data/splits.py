@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dcnify.data.decode import suffixes
+from dcnify.data.decode import reason_of, suffixes
 from dcnify.data.picture import printable
 from dcnify.errors import InputError
 
@@ -23,9 +23,12 @@ def split_folder(folder: Path, split: str | None) -> Path:
     nothing but parts of a dataset in it.
 
     Raises:
-        InputError: there is no such part.
+        InputError: there is no such part, or ``folder`` cannot be looked into.
     """
-    entries = [entry for entry in os.scandir(folder) if not hidden(entry.name)]
+    try:
+        entries = [entry for entry in os.scandir(folder) if not hidden(entry.name)]
+    except OSError as error:
+        raise InputError(f"images: {printable(folder)}: {reason_of(error)}") from None
     inside = sorted(entry.name for entry in entries if is_folder(entry))
     if split is None:
         pictures = any(Path(entry.name).suffix.lower() in suffixes() for entry in entries)
@@ -42,6 +45,28 @@ def split_folder(folder: Path, split: str | None) -> Path:
         f"images: no split {printable(split)!r} in {printable(folder)}; "
         + (f"its folders are {there}" if inside else "it has no folders")
     )
+
+
+def validation_folder(folder: Path, training: Path, split: str | None) -> Path | None:
+    """The subfolder of ``folder`` to validate on, if its subfolder ``training`` is trained on.
+
+    Without a wish it is the first of `EVAL` that there is besides ``training``; None if none is.
+
+    Raises:
+        InputError: there is no such part, or ``folder`` cannot be looked into.
+    """
+    if split is not None:
+        return split_folder(folder, split)
+    if training == folder:
+        return None
+    others = [e.name for e in os.scandir(folder) if is_folder(e) and e.name != training.name]
+    return next((folder / name for name in _called(EVAL, sorted(others))), None)
+
+
+def same_split(one: str, other: str) -> bool:
+    """Whether two names mean the same part of a dataset."""
+    one, other = one.lower(), other.lower()
+    return one == other or any({one, other} <= {*names} for names in _SAME)
 
 
 def hidden(name: str) -> bool:

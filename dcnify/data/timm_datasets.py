@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,44 @@ _TWO_PARTS = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist
 _TORCH_FOLDER = ("image_folder", "folder")
 
 
+class NoSplitError(InputError):
+    """The dataset is there, and has none of the parts that would do."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of a dataset."""
+
+    count: int | None
+    """Images to be read; all, if None. Of a stream no more are asked for."""
+    split: str | None
+    """The part by name."""
+    usual: tuple[str, ...] = (*TRAIN, *EVAL)
+    """Without a name: parts in the order in which the first that is there is taken."""
+    others: bool = True
+    """Whether any other part will do, if none of the usual is there."""
+    shuffled: bool = False
+    """Whether a stream comes in another order in each epoch, to train on."""
+
+
 def is_timm_dataset(name: str) -> bool:
     """Whether ``name`` is that of a dataset, as far as its first part tells."""
     prefix, slash, _ = name.partition("/")
     return prefix.lower() in _NEEDS if slash else name.lower() in FOLDER
+
+
+def is_folder_dataset(name: str) -> bool:
+    """Whether ``name`` stands for class folders in the data folder."""
+    prefix, slash, rest = name.partition("/")
+    return (prefix.lower(), rest.lower()) in {("torch", kind) for kind in _TORCH_FOLDER} or (
+        not slash and name.lower() in FOLDER
+    )
+
+
+def has_two_parts(name: str) -> bool:
+    """Whether ``name`` is a dataset whose every part but the training one is the same."""
+    prefix, _, rest = name.partition("/")
+    return prefix.lower() == "torch" and rest.lower() in _TWO_PARTS
 
 
 def timm_dataset(name: str, count: int, split: str | None, data_dir: str | None) -> Pictures:
@@ -54,6 +89,17 @@ def timm_dataset(name: str, count: int, split: str | None, data_dir: str | None)
         count: how many images are wanted.
         split: the training part by default, else what there is.
         data_dir: where the files are, or where downloaded ones are kept.
+
+    Raises:
+        InputError: a package is missing, or the dataset, or its split.
+    """
+    wish = Wish(count, split)
+    dataset, shown = open_timm(name, wish, data_dir)
+    return pictures_of(dataset, count, shown)
+
+
+def open_timm(name: str, wish: Wish, data_dir: str | None) -> tuple[Dataset[Any], str]:
+    """A timm dataset, and what to call it; see `timm_dataset`.
 
     Raises:
         InputError: a package is missing, or the dataset, or its split.
@@ -74,8 +120,8 @@ def timm_dataset(name: str, count: int, split: str | None, data_dir: str | None)
     if data_dir is not None and prefix in ("", *_LOCAL):
         shown = f"{shown} in {printable(data_dir)}"
     with contextlib.redirect_stdout(sys.stderr):
-        dataset = _open(shown, prefix, rest if slash else name, count, split, data_dir)
-    return pictures_of(dataset, count, shown)
+        dataset = _open(shown, prefix, rest if slash else name, wish, data_dir)
+    return dataset, shown
 
 
 def tar_file(path: Path, count: int) -> Pictures:
@@ -84,30 +130,35 @@ def tar_file(path: Path, count: int) -> Pictures:
     Raises:
         InputError: it is no tar file, or has no images.
     """
-    return pictures_of(_tar(path), count, printable(path))
+    return pictures_of(open_tar(path), count, printable(path))
 
 
-def _tar(path: Path) -> Dataset[Any]:
+def open_tar(path: Path) -> Dataset[Any]:
+    """The images of a tar file, in class folders or not.
+
+    Raises:
+        InputError: it is no tar file, or has no images.
+    """
     from timm.data.readers import get_img_extensions
 
     with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(path) as tar:
         known = get_img_extensions(as_set=True) | {".tar"}
         if not any(os.path.splitext(member.name)[1].lower() in known for member in tar):
             raise InputError(f"images: no image files in {printable(path)}")
-    # A list of its members would be written beside a large file.
-    return _created(printable(path), "", root=str(path), cache_tarinfo=False)
+    # A list of its members would be written beside a large file. An open one is not for two
+    # processes: they would move each other's place in it.
+    return _created(printable(path), "", root=str(path), cache_tarinfo=False, cache_tarfiles=False)
 
 
-def _open(
-    shown: str, prefix: str, name: str, count: int, split: str | None, data_dir: str | None
-) -> Dataset[Any]:
+def _open(shown: str, prefix: str, name: str, wish: Wish, data_dir: str | None) -> Dataset[Any]:
     """``prefix/name``, or timm's own folder reader where there is no prefix."""
+    split = wish.split
     if not prefix or (prefix == "torch" and name.lower() in _TORCH_FOLDER):
         root = Path(str(data_dir))
         if not prefix and root.suffix == ".tar" and root.is_file():
             if split is not None:
                 raise InputError(f"images: {printable(root)} is one file and has no split")
-            return _tar(root)
+            return open_tar(root)
         if root.is_dir():
             root = split_folder(root, split)
         return _created(
@@ -115,53 +166,71 @@ def _open(
         )
     more: dict[str, Any] = {}
     if prefix == "torch":
-        split = split or TRAIN[0]
-        if name.lower() in _TWO_PARTS:
+        split = split or wish.usual[0]
+        if has_two_parts(f"torch/{name}"):
             split = split.lower()
             if split not in (*TRAIN, *EVAL):
                 raise InputError(f"{shown}: no split {printable(split)!r}: it has train and test")
         return _created(shown, f"torch/{name}", root=data_dir, split=split)
+    if prefix in ("hfids", "tfds", "wds"):
+        more["is_training"] = wish.shuffled
     if prefix in ("hfids", "wds"):
-        more["num_samples"] = count
-    if prefix == "tfds":
+        more["num_samples"] = wish.count
+    if prefix == "tfds" and wish.count is not None:
         more["prefetch_size"] = 1  # by default it decodes two thousand images ahead
     if prefix in ("hfds", "hfids"):
         columns, parts = _on_the_hub(name, data_dir, shown)
         more.update(columns)
-        usual = (part for part in (*TRAIN, *EVAL, *parts) if part in parts)
-        split = split or next(usual, None)
+        suit = (*wish.usual, *parts) if wish.others else wish.usual
+        split = split or next((part for part in suit if part in parts), None)
+        if split is None and parts:
+            raise NoSplitError(f"{shown}: no split {wish.usual[0]!r}: it has {', '.join(parts)}")
     if prefix == "wds" and split is None:
         split = _shards(Path(str(data_dir)))
+        if split and wish.shuffled and not wish.count:
+            raise InputError(
+                f"{shown}: its files do not say how many images they hold: give a count"
+            )
+        if split and wish.usual[0] not in TRAIN:
+            raise NoSplitError(f"{shown}: no list of its splits: name the .tar files of one")
     call = partial(_created, shown, f"{prefix}/{name}", root=data_dir, **more)
-    return _first_that_is_there(call, split)
+    return call(split=split) if split is not None else _first_that_is_there(call, wish.usual)
 
 
-def _first_that_is_there(call: Callable[..., Dataset[Any]], split: str | None) -> Dataset[Any]:
-    """The named split; else the training one, or the first other that the dataset has."""
-    if split is not None:
-        return call(split=split)
+def _first_that_is_there(call: Callable[..., Dataset[Any]], usual: Sequence[str]) -> Dataset[Any]:
+    """The first of the usual splits that the dataset has.
+
+    Raises:
+        InputError: the dataset cannot be opened; `NoSplitError` if it lacks them all.
+    """
     try:
-        return call(split=TRAIN[0])
+        return call(split=usual[0])
     except InputError as error:
         first = error
-    if "split" in str(first).lower():
-        for other in EVAL:
-            with contextlib.suppress(InputError):
-                return call(split=other)
-    raise first
+    if "split" not in str(first).lower():
+        raise first
+    for other in usual[1:]:
+        with contextlib.suppress(InputError):
+            return call(split=other)
+    raise NoSplitError(str(first))
 
 
 def _created(shown: str, name: str, **options: Any) -> Dataset[Any]:
     """timm's dataset; whatever it raises, in one line.
 
     Raises:
-        InputError: what timm or the reader says about it.
+        InputError: what timm or the reader says about it; `NoSplitError` of a stream of unknown
+            length.
     """
     from timm.data import create_dataset
 
     try:
         return create_dataset(name, **options)
     except (Exception, SystemExit) as error:
+        if "length is unknown" in str(error):
+            raise NoSplitError(
+                f"{shown}: it does not say how many images it has: to train on it, give a count"
+            ) from None
         said = re.sub(r"\.? *You can \w+ download=True to download it\.?", "", reason_of(error))
         raise InputError(f"{shown}: {said}") from None
 
