@@ -4,7 +4,7 @@ from dcnify.artifact.atomic import check_output
 from dcnify.artifact.base import Base
 from dcnify.artifact.load import load
 from dcnify.artifact.record import Artifact, read_artifact
-from dcnify.artifact.save import save
+from dcnify.artifact.save import save, save_again
 from dcnify.artifact.source import Source, open_source
 from dcnify.artifact.verify import images_reported, verify
 from dcnify.artifact.verify_result import Check, Fidelity, Verification
@@ -22,5 +22,6 @@ __all__ = [
     "open_source",
     "read_artifact",
     "save",
+    "save_again",
     "verify",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, OURS
+from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, OURS, TRAINING
 from dcnify.errors import DcnifyError, InputError
 
 _OTHER_FORMATS = {
@@ -77,7 +77,7 @@ def _check_existing(path: str | os.PathLike[str], target: Path, overwrite: bool)
         raise InputError(f"{path} exists and is a file; choose a folder, or a name ending in .pt")
     else:
         entries = sorted(entry.name for entry in target.iterdir())
-        if not entries:
+        if not entries or _is_training(entries):
             return
         if not _is_artifact(target):
             shown = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
@@ -86,6 +86,11 @@ def _check_existing(path: str | os.PathLike[str], target: Path, overwrite: bool)
             )
     if not overwrite:
         raise InputError(f"{path} exists; pass --overwrite to replace it")
+
+
+def _is_training(entries: list[str]) -> bool:
+    """Whether a folder holds a fine-tuning, and at most parts of the artifact it ends with."""
+    return TRAINING in entries and CONFIG not in entries and set(entries) <= {*OURS, TRAINING}
 
 
 def _is_artifact(folder: Path) -> bool:
@@ -138,6 +143,11 @@ def writing(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _swap(new: Path, target: Path, old: Path, overwrite: bool) -> None:
+    if target.is_dir() and _is_training([entry.name for entry in target.iterdir()]):
+        # It is an artifact as soon as it has a config, which comes last.
+        for entry in sorted(new.iterdir(), key=lambda entry: entry.name == CONFIG):
+            os.replace(entry, target / entry.name)
+        return
     if overwrite and target.exists():
         os.rename(target, old)
     try:

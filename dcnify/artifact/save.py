@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from dcnify.artifact.atomic import check_output, is_file_output, writing
 from dcnify.artifact.base import Base
-from dcnify.artifact.config import config_of, data_of, dcnify_block
+from dcnify.artifact.config import Data, config_of, data_of, dcnify_block
 from dcnify.artifact.derive import HINT, derive_base
 from dcnify.artifact.digest import sha256_file, sha256_tensors
 from dcnify.artifact.fit import Mismatch, shapes_of
@@ -21,7 +22,7 @@ from dcnify.artifact.golden import Golden, golden_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
 from dcnify.artifact.materialise import mismatch_of, tied
 from dcnify.artifact.rebased import rebased
-from dcnify.artifact.record import sha256_text
+from dcnify.artifact.record import Artifact, sha256_text
 from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
@@ -66,32 +67,79 @@ def save(
     plan = _as_it_stands(_whole_plan(result.plan, source), result.model)
     base = _verified_base(result.model, plan, base or (source.base if source else None))
     base = rebased(base, result.model)
-    state = {k: v for k, v in result.model.state_dict().items() if isinstance(v, Tensor)}
-    extra = _unreproducible_buffers(result.model, base, plan, state)
-    kept, aliases = without_aliases({**state, **extra})
     source_record = {"spec": source.spec, "sha256": source.sha256} if source else {}
     data = (
         (source.input_size, source.mean, source.std)
         if source and source.input_size
         else data_of(result.model, base.args)
     )
-    block = dcnify_block(base, len(plan.swaps), source_record)
-    golden = golden_of(result.model, plan.input_shape)
+    report = {
+        **result.report.to_dict(),
+        "source": {**source_record, "notes": list(source.notes)} if source else None,
+        "recipe_sha256": result.recipe.sha256,
+    }
+    whole = _Whole(result.model, plan, result.recipe.to_yaml(), report, base, source_record, data)
+    return _write(whole, target, overwrite)
+
+
+def save_again(
+    record: Artifact,
+    model: nn.Module,
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    report: dict[str, Any] | None = None,
+    recipe: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an artifact that was loaded and trained since, with all that was known of it.
+
+    Args:
+        record: of the artifact that was loaded.
+        model: the model, as `load` gave it but for its weights.
+        plan: of the model as it is now.
+        path: a folder, or a file ending in ``.pt`` or ``.pth``.
+        report: in place of the record's.
+        recipe: in place of the record's, as YAML.
+        overwrite: replace the artifact that is there.
+
+    Raises:
+        InputError, DcnifyError: as `save`.
+    """
+    target = check_output(path, overwrite)
+    plan = _as_it_stands(plan, model)
+    base = _verified_base(model, plan, record.base)
+    source = record.config["dcnify"].get("source") or {}
+    report, recipe = report or record.report, recipe or record.recipe
+    whole = _Whole(model, plan, recipe, report, base, source, data_of(model, base.args))
+    return _write(whole, target, overwrite)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """All that an artifact is made of."""
+
+    model: nn.Module
+    plan: Plan
+    recipe: str
+    report: dict[str, Any]
+    base: Base
+    source: dict[str, Any]
+    data: Data
+
+
+def _write(whole: _Whole, target: Path, overwrite: bool) -> Path:
+    model, plan, base = whole.model, whole.plan, whole.base
+    state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    extra = _unreproducible_buffers(model, base, plan, state)
+    kept, aliases = without_aliases({**state, **extra})
+    block = dcnify_block(base, len(plan.swaps), whole.source)
+    golden = golden_of(model, plan.input_shape)
     pair = golden.tensors() if isinstance(golden, Golden) else {}
     block |= {"aliases": aliases, "buffers": list(extra)}
     block["golden"] = golden.about() if isinstance(golden, Golden) else {"missing": golden}
-    config = {**config_of(result.model, base, data), "dcnify": block}
-    texts = {
-        PLAN: plan.to_json() + "\n",
-        RECIPE: result.recipe.to_yaml(),
-        REPORT: _json(
-            {
-                **result.report.to_dict(),
-                "source": {**source_record, "notes": list(source.notes)} if source else None,
-                "recipe_sha256": result.recipe.sha256,
-            }
-        ),
-    }
+    config = {**config_of(model, base, whole.data), "dcnify": block}
+    texts = {PLAN: plan.to_json() + "\n", RECIPE: whole.recipe, REPORT: _json(whole.report)}
     block["files"] = {name: sha256_text(text) for name, text in texts.items()}
     with writing(target, overwrite) as place:
         if is_file_output(target):

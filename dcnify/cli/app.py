@@ -29,6 +29,7 @@ VERBS = {
     "plan": ("dcnify.cli.plan", "Show what a recipe would do to a model; changes nothing."),
     "convert": ("dcnify.cli.convert", "Swap what a recipe selects and write an artifact."),
     "verify": ("dcnify.cli.verify", "Recompute an artifact's hashes, output, operator, fidelity."),
+    "finetune": ("dcnify.cli.finetune", "Train a converted model, stage by stage."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
     "bench": ("dcnify.cli.bench", "Time the operator against what it replaces."),
 }

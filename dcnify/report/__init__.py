@@ -2,5 +2,6 @@
 
 from dcnify.report.fidelity_plot import write_plot
 from dcnify.report.series import Series, series_of
+from dcnify.report.training_curve import write_training_curve
 
-__all__ = ["Series", "series_of", "write_plot"]
+__all__ = ["Series", "series_of", "write_plot", "write_training_curve"]

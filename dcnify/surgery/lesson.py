@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from dcnify.surgery.calls import Call, remembered
 from dcnify.surgery.distance import are_logits, relative_error, surprise
 from dcnify.surgery.fidelity import comparable, first_tensor
 from dcnify.surgery.precision import wide
@@ -98,7 +96,7 @@ class Lesson:
                 found.setdefault(path, []).append(error)
         return {path: float(_mean(errors)) for path, errors in found.items()}
 
-    def _alone(self, old: dict[str, _Call]) -> dict[str, Tensor]:
+    def _alone(self, old: dict[str, Call]) -> dict[str, Tensor]:
         return {
             path: relative_error(
                 first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
@@ -108,12 +106,11 @@ class Lesson:
 
     def _run(
         self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None
-    ) -> tuple[Tensor, dict[str, _Call]]:
-        calls: dict[str, _Call] = {}
+    ) -> tuple[Tensor, dict[str, Call]]:
+        calls: dict[str, Call] = {}
         with ExitStack() as hooks:
             for path in self.swapped if paths is None else paths:
-                layer = model.get_submodule(path)
-                handle = layer.register_forward_hook(_remember(calls, path), with_kwargs=True)
+                handle = remembered(model.get_submodule(path), path, calls)
                 hooks.callback(handle.remove)
             output = comparable(model(images))
         return wide(output), calls
@@ -156,23 +153,3 @@ class _Span:
         self._share = share
         for parameter, first, last in self._ends:
             parameter.copy_(last if share == 1 else first.lerp(last, share) if share else first)
-
-
-@dataclass(frozen=True)
-class _Call:
-    args: tuple
-    kwargs: dict[str, Any]
-    output: Tensor
-
-
-def _remember(calls: dict[str, _Call], path: str) -> Any:
-    def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        # Clones, because the model may go on in place.
-        given = (args, kwargs) if torch.is_grad_enabled() else tree_map(_clone, (args, kwargs))
-        calls[path] = _Call(*given, first_tensor(output).clone())
-
-    return hook
-
-
-def _clone(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,283 @@
+"""dcnify finetune: train a converted model, stage by stage, as its recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
+from dcnify.cli.output import emit, say, table, warn
+from dcnify.cli.sources import (
+    Arch,
+    Given,
+    ModelArgs,
+    Pretrained,
+    TrustCode,
+    TrustPickle,
+    UseEma,
+)
+from dcnify.cli.training import training
+
+if TYPE_CHECKING:
+    from dcnify.finetune import Summary
+
+ArtifactPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="D",
+        help="Labelled images: a folder with train/ and val/, or with one folder per class; "
+        "builtin:cluttered-digits; or a dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, "
+        "wds/, torch/, ImageFolder).",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Folder of the trained artifact; ARTIFACT-finetuned by default.",
+        show_default=False,
+    ),
+]
+Stages = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        help="Where the stages are: a recipe with a finetune section, by name or path, or stages "
+        "that ship, such as align,recover. The artifact's own recipe by default.",
+        show_default=False,
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="SOURCE",
+        help="The model from before the conversion, which stages learn from; what the artifact "
+        "names by default. The options of a source are about this one.",
+        show_default=False,
+    ),
+]
+TrainSplit = Annotated[
+    str | None,
+    typer.Option("--split", help="The part of --data to train on.", show_default=False),
+]
+ValSplit = Annotated[
+    str | None,
+    typer.Option("--val-split", help="The part of --data to validate on.", show_default=False),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="The folder in which a dataset of --data is.", show_default=False
+    ),
+]
+ImageCount = Annotated[
+    int | None,
+    typer.Option(
+        "--image-count",
+        min=1,
+        help="How many training images builtin:cluttered-digits has.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", min=0, max=2**31 - 1, help="In place of the recipe's.", show_default=False
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that read images; up to 8 with a GPU, none without, by default.",
+        show_default=False,
+    ),
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, even where there is a GPU.")]
+LookEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--validate-every",
+        min=1,
+        metavar="STEPS",
+        help="Steps between two looks at the validation images; an epoch by default.",
+        show_default=False,
+    ),
+]
+KeepEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every",
+        min=1,
+        metavar="STEPS",
+        help="Steps between two checkpoints; an epoch by default.",
+        show_default=False,
+    ),
+]
+CropPct = Annotated[
+    float | None,
+    typer.Option(
+        "--crop-pct",
+        min=0.01,
+        max=1.0,
+        help="Share of a validation image's side that the model sees; its own by default, and 1 "
+        "for builtin data.",
+        show_default=False,
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier call stopped.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write events for TensorBoard too.")
+]
+
+
+def finetune(
+    artifact: ArtifactPath,
+    data: Data,
+    output: Output = None,
+    recipe: Stages = None,
+    overrides: Overrides = None,
+    split: TrainSplit = None,
+    val_split: ValSplit = None,
+    data_dir: DataDir = None,
+    image_count: ImageCount = None,
+    teacher: Teacher = None,
+    arch: Arch = None,
+    model_arg: ModelArgs = None,
+    pretrained: Pretrained = False,
+    use_ema: UseEma = False,
+    trust_pickle: TrustPickle = False,
+    trust_code: TrustCode = False,
+    seed: Seed = None,
+    workers: Workers = None,
+    cpu: Cpu = False,
+    look_every: LookEvery = None,
+    keep_every: KeepEvery = None,
+    crop_pct: CropPct = None,
+    tensorboard: TensorBoard = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a converted model, stage by stage, and write it as an artifact.
+
+    \b
+    $ dcnify finetune out/ --data /data/imagenet
+    $ dcnify finetune out/ --data photos/ -o trained/ -r align,recover --set stages.recover.epochs=5
+    $ torchrun --nproc-per-node 8 -m dcnify finetune out/ --data /data/imagenet
+    """
+    from dcnify.data import open_labelled
+    from dcnify.finetune import Options
+    from dcnify.finetune import finetune as run
+
+    source = Given(teacher or "", arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
+    target = output or artifact.with_name(f"{artifact.stem or artifact.name}-finetuned")
+    with training(quiet=quiet or as_json) as shown:
+        summary = run(
+            artifact,
+            lambda classes, mode: open_labelled(
+                data,
+                split=split,
+                val_split=val_split,
+                data_dir=data_dir,
+                classes=classes,
+                mode=mode,
+                count=image_count,
+            ),
+            target,
+            stages_asked(artifact, recipe, overrides or []),
+            teacher=source.open(lambda what, done, total: None) if teacher else None,
+            options=Options(
+                seed=seed,
+                cpu=cpu,
+                workers=workers,
+                look_every=look_every,
+                keep_every=keep_every,
+                resume=resume,
+                overwrite=overwrite,
+                tensorboard=tensorboard,
+                crop_pct=1.0 if crop_pct is None and data.startswith("builtin:") else crop_pct,
+                trust_code=trust_code,
+            ),
+            watch=shown.beat,
+            looked=shown.looked,
+            say=lambda text: say(text, quiet=quiet),
+        )
+    if not shown.main:
+        return
+    for name, reason in summary.skipped[:5]:
+        warn(f"skipped {name}: {reason}", quiet=quiet)
+    if len(summary.skipped) > 5:
+        warn(f"skipped {len(summary.skipped) - 5} more images; --json names them", quiet=quiet)
+    curve = draw_curve(target, quiet=quiet)
+    data_ = {**summary.to_dict(), "curve": str(curve) if curve else None}
+    emit(as_json, data_, lambda: render(summary, curve))
+
+
+def stages_asked(artifact: Path, recipe: str | None, overrides: list[str]) -> Any:
+    """The stages of --recipe, or of the artifact with what --set changes; None for its own."""
+    from dcnify.artifact import read_artifact
+    from dcnify.recipe import Recipe, load_finetune
+
+    if recipe is not None:
+        return load_finetune(recipe, overrides)
+    if not overrides:
+        return None
+    record = read_artifact(artifact)
+    text = f"{record.path}/recipe.yaml"
+    if Recipe.from_yaml(record.recipe, text).finetune is None:
+        return load_finetune("align,recover", overrides)
+    return Recipe.from_yaml(record.recipe, text, overrides).finetune
+
+
+def draw_curve(target: Path, *, quiet: bool) -> Path | None:
+    """Draw the metrics beside them; a remark where matplotlib is missing."""
+    from dcnify.errors import DcnifyError
+    from dcnify.finetune import CURVE, METRICS, TRAINING
+    from dcnify.report import write_training_curve
+
+    folder = target / TRAINING
+    try:
+        write_training_curve(folder / METRICS, folder / CURVE)
+    except (DcnifyError, OSError) as error:
+        warn(f"no curve was drawn: {error}", quiet=quiet)
+        return None
+    return folder / CURVE
+
+
+def render(summary: Summary, curve: Path | None) -> list[Any]:
+    """The closing table and where things are."""
+
+    def percent(value: float | None) -> str:
+        return "not measured" if value is None else f"{value:.1%}"
+
+    rows = [["original", percent(summary.original)], ["converted", percent(summary.converted)]]
+    rows += [[f"after {name}", percent(value)] for name, value in summary.stages.items()]
+    parts: list[Any] = [table(["model", ">accuracy"], rows)]
+    if summary.best_artifact is not None:
+        at = f"{summary.best_at}: {percent(summary.best)}"
+        parts.append(f"best at {at}, kept in {summary.best_artifact}")
+    if curve is not None:
+        parts.append(f"drawn in {curve}")
+    minutes, seconds = divmod(round(summary.seconds), 60)
+    parts.append(f"wrote {summary.artifact} after {minutes}:{seconds:02d} of training")
+    return parts

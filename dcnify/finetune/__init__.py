@@ -1,0 +1,17 @@
+"""Fine-tuning: the stages of a recipe, from a converted model to one that has its accuracy back."""
+
+from dcnify.artifact.layout import TRAINING
+from dcnify.finetune.interrupt import StoppedError
+from dcnify.finetune.metrics import Beat
+from dcnify.finetune.session import CURVE, METRICS, Options, Summary, finetune
+
+__all__ = [
+    "CURVE",
+    "METRICS",
+    "TRAINING",
+    "Beat",
+    "Options",
+    "StoppedError",
+    "Summary",
+    "finetune",
+]

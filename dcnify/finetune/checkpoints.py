@@ -1,0 +1,135 @@
+"""Checkpoints of a run: each written whole or not at all, each checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dcnify.artifact.digest import sha256_file
+from dcnify.errors import DcnifyError
+from dcnify.finetune.position import Position
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+KEPT = 2
+_STATE = "dcnify.json"
+_PARTIAL = ".partial"
+
+
+class Checkpoints:
+    """The checkpoints in one folder, newest last.
+
+    Args:
+        folder: made when the first one is written.
+        say: hears, in one line each, of what went wrong and was survived.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self._say = folder, say
+
+    def write(self, accelerator: Accelerator, position: Position) -> bool:
+        """Write one and drop all but the last `KEPT`; every process calls it.
+
+        Returns:
+            Whether it was written. A disk that is full leaves the ones before as they are.
+        """
+        name = f"{position.stage:02d}-{position.step:08d}"
+        partial = self.folder / _PARTIAL
+        problem = ""
+        if accelerator.is_main_process:
+            problem = _tried(lambda: _emptied(partial))
+        accelerator.wait_for_everyone()
+        problem = problem or _tried(lambda: accelerator.save_state(str(partial)))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            problem = problem or _tried(lambda: self._seal(partial, name, position))
+            if problem:
+                shutil.rmtree(partial, ignore_errors=True)
+                self._say(f"no checkpoint at step {position.step}: {problem}; going on without")
+        accelerator.wait_for_everyone()
+        return not problem
+
+    def newest(self) -> Iterator[tuple[Path, Position]]:
+        """The sound ones, newest first; says which are not, and why."""
+        for path in reversed(self._all()):
+            try:
+                yield path, _checked(path)
+            except ValueError as error:
+                self._say(f"{path} is damaged ({error}): going back to the one before")
+
+    def clear(self) -> None:
+        """Take all away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _seal(self, partial: Path, name: str, position: Position) -> None:
+        hashes = {one.name: sha256_file(one) for one in sorted(partial.iterdir())}
+        state = {"position": position.to_dict(), "files": hashes}
+        (partial / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        for one in (*partial.iterdir(), partial):
+            _sync(one)
+        target = self.folder / name
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+        _sync(self.folder)
+        for old in self._all()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(one for one in self.folder.iterdir() if one.name != _PARTIAL)
+
+
+def _checked(path: Path) -> Position:
+    """
+    Raises:
+        ValueError: something in it is not what was written.
+    """
+    try:
+        state = json.loads((path / _STATE).read_text("utf-8"))
+        files, position = state["files"], Position.from_dict(state["position"])
+    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{_STATE} cannot be read") from error
+    for name, wanted in files.items():
+        file = path / Path(name).name
+        if not file.is_file() or sha256_file(file) != wanted:
+            raise ValueError(f"{name} is not as it was written")
+    return position
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _tried(write: Callable[[], object]) -> str:
+    """What a disk says against it; empty if nothing."""
+    try:
+        write()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    except RuntimeError as error:  # torch's and safetensors' writers say this of a full disk
+        return str(error).splitlines()[0]
+    except Exception as error:
+        if type(error).__module__.startswith("safetensors"):
+            return str(error)
+        raise
+    return ""
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class NoCheckpointError(DcnifyError):
+    """There is nothing sound to go on from."""

@@ -1,0 +1,66 @@
+"""Accelerate, set up for one stage: device, processes, precision, accumulation, data order."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dcnify.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from dcnify.recipe.finetune import Stage
+
+
+def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
+    """An `Accelerator` as ``stage`` wants it, whatever the stage before wanted.
+
+    How many processes there are, and on what, is the launcher's to say: none, ``torchrun`` or
+    ``accelerate launch``.
+
+    Raises:
+        InputError: accelerate is not installed, or the device cannot do what the stage asks.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState, GradientState
+        from accelerate.utils import (
+            DataLoaderConfiguration,
+            DistributedDataParallelKwargs,
+            GradientAccumulationPlugin,
+        )
+    except ImportError:
+        raise InputError("fine-tuning needs accelerate: pip install 'dcnify[train]'") from None
+    # Precision is set once per process by its design; stages may differ. Process groups stay.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
+    data = DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed)
+    passes = GradientAccumulationPlugin(
+        num_steps=stage.accumulate, sync_with_dataloader=False, adjust_scheduler=False
+    )
+    try:
+        return Accelerator(
+            cpu=cpu or os.environ.get("ACCELERATE_USE_CPU") == "true",
+            mixed_precision=stage.amp,
+            gradient_accumulation_plugin=passes,
+            dataloader_config=data,
+            # Old layers that hand over leave and come back into use as the blend goes down.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        words = str(error).splitlines()[0]
+        raise InputError(f"stage {stage.name}: amp {stage.amp} cannot run here: {words}") from error
+
+
+def check_divides(stage: Stage, processes: int) -> None:
+    """
+    Raises:
+        InputError: a step's images cannot be dealt out evenly.
+    """
+    share, rest = divmod(stage.batch_size, stage.accumulate * processes)
+    if rest or not share:
+        raise InputError(
+            f"stage {stage.name}: a batch of {stage.batch_size} cannot be dealt out to "
+            f"{processes} processes in {stage.accumulate} passes each"
+        )

@@ -1,0 +1,145 @@
+"""Loaders of a stage: timm's transforms, mixing and loader over a labelled dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from timm.data import Mixup, create_loader
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from dcnify.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from dcnify.recipe.finetune import Augment, Stage
+
+
+def training_loader(
+    dataset: Dataset[Any], stage: Stage, data: dict[str, Any], workers: int
+) -> DataLoader:
+    """Batches of one pass over all processes, in random order; the last, smaller one is dropped.
+
+    Args:
+        data: what `timm.data.resolve_model_data_config` says of the model.
+
+    Raises:
+        InputError: the dataset has fewer images than a batch.
+    """
+    augment: Augment = stage.augment
+    count = _length(dataset)
+    if count is not None and count < stage.batch_size:
+        raise InputError(
+            f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
+            f"has {count} images"
+        )
+    _usual(augment.auto, stage)
+    return create_loader(
+        dataset,
+        input_size=data["input_size"],
+        batch_size=stage.batch_size // stage.accumulate,
+        is_training=True,
+        re_prob=augment.erase,
+        scale=augment.crop_scale,
+        ratio=augment.crop_ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto,
+        **_shared(data, workers),
+    )
+
+
+def validation_loader(
+    dataset: Dataset[Any], batch_size: int, data: dict[str, Any], workers: int
+) -> DataLoader:
+    """All images in order, cropped as the model's own evaluation does."""
+    return create_loader(
+        dataset,
+        input_size=data["input_size"],
+        batch_size=batch_size,
+        is_training=False,
+        crop_pct=data.get("crop_pct"),
+        crop_mode=data.get("crop_mode"),
+        **_shared(data, workers),
+    )
+
+
+def mixing(augment: Augment, classes: int) -> Mixup | None:
+    """timm's mixup and cutmix, which give soft labels; None where neither is wanted."""
+    if not augment.mixup and not augment.cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_prob,
+        label_smoothing=augment.smoothing,
+        num_classes=classes,
+    )
+
+
+def label_loss(augment: Augment) -> nn.Module:
+    """Cross-entropy, for the kind of labels that ``augment`` makes."""
+    if augment.mixup or augment.cutmix:
+        return SoftTargetCrossEntropy()
+    if augment.smoothing:
+        return LabelSmoothingCrossEntropy(augment.smoothing)
+    return nn.CrossEntropyLoss()
+
+
+def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
+    """Updates of the stage, and of one epoch.
+
+    Raises:
+        InputError: epochs of a stream that does not say how long it is.
+    """
+    try:
+        epoch = max(1, len(loader) // stage.accumulate)
+    except TypeError:
+        if stage.steps is None:
+            raise InputError(
+                f"stage {stage.name}: the dataset does not say how many images it has: "
+                "say steps instead of epochs"
+            ) from None
+        return stage.steps, stage.steps
+    return stage.steps or max(1, round(stage.epochs * epoch)), epoch
+
+
+def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
+    return {
+        "interpolation": data.get("interpolation", "bicubic"),
+        "mean": data["mean"],
+        "std": data["std"],
+        "num_workers": workers,
+        "use_prefetcher": False,
+        "persistent_workers": workers > 0,
+    }
+
+
+def _length(dataset: Dataset[Any]) -> int | None:
+    if isinstance(dataset, IterableDataset):
+        return None
+    return len(dataset)  # type: ignore[arg-type]
+
+
+def _usual(auto: str | None, stage: Stage) -> None:
+    """
+    Raises:
+        InputError: timm does not know the policy.
+    """
+    if auto is None:
+        return
+    from timm.data.auto_augment import (
+        augment_and_mix_transform,
+        auto_augment_transform,
+        rand_augment_transform,
+    )
+
+    makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    try:
+        makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        words = str(error) or type(error).__name__
+        raise InputError(f"stage {stage.name}: augment.auto {auto!r}: {words}") from error

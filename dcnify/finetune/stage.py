@@ -1,0 +1,356 @@
+"""One stage of a fine-tuning: its model, its optimiser and its data, until its steps are done."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from dcnify.errors import DcnifyError, InputError
+from dcnify.finetune.blend import Blend
+from dcnify.finetune.engine import check_divides, create_accelerator
+from dcnify.finetune.evaluation import accuracy
+from dcnify.finetune.groups import create_optimizer, create_schedule, learning_rate, rates_of
+from dcnify.finetune.interrupt import StoppedError
+from dcnify.finetune.loaders import (
+    label_loss,
+    mixing,
+    steps_of,
+    training_loader,
+    validation_loader,
+)
+from dcnify.finetune.metrics import Beat, memory_of
+from dcnify.finetune.objective import Objective
+from dcnify.finetune.position import Position
+from dcnify.finetune.run import Run
+from dcnify.finetune.selection import trained_by
+
+if TYPE_CHECKING:
+    from dcnify.recipe.finetune import Stage
+
+BEAT = 10
+"""Steps between two reports, and between looks at whether the loss is still a number."""
+_EPOCHS = 10_000
+"""More than a stage has: so that no two stages draw alike."""
+
+
+class StageRun:
+    """A stage that is set up: everything but the steps.
+
+    Args:
+        run: what all stages share.
+        index: which stage, from 0.
+        checkpoint: what to go on from, written by the same stage.
+    """
+
+    def __init__(self, run: Run, index: int, checkpoint: Path | None) -> None:
+        self.run, self.index, self.stage = run, index, run.plan.stages[index]
+        stage, model = self.stage, run.model
+        seed = _seed(run.seed, index)
+        self.accelerator = create_accelerator(stage, seed, cpu=run.cpu)
+        check_divides(stage, self.accelerator.num_processes)
+        self.names = trained_by(model, stage.train, list(run.sites.values()))
+        _require(model, self.names)
+        self.frozen_norms = _frozen_norms(model)
+        _prepare_model(model, stage, self.accelerator.device)
+        original = run.original_for(stage, self.accelerator.device)
+        self.blend = Blend(model, stage.handover)
+        self.ema = ModelEmaV3(model, stage.ema, use_warmup=True) if stage.ema else None
+        objective = Objective(model, original, run.sites, stage.losses, label_loss(stage.augment))
+        if stage.compile:
+            model.compile()
+        rate = learning_rate(stage.optimizer, stage.batch_size)
+        optimizer = create_optimizer(model, stage.optimizer, stage.batch_size)
+        loader = training_loader(run.data.train, stage, run.config, run.workers)
+        self.steps, self.epoch = steps_of(stage, loader)
+        self.objective, self.optimizer, self.loader = self.accelerator.prepare(
+            objective, optimizer, loader
+        )
+        self.own = objective
+        self.schedule = create_schedule(self.optimizer, stage.schedule, rate, self.steps)
+        self.mix = mixing(stage.augment, run.classes)
+        self.validation = None
+        if run.data.validation is not None:
+            room = max(1, stage.batch_size // stage.accumulate)
+            room = -(-room // self.accelerator.num_processes) * self.accelerator.num_processes
+            self.validation = self.accelerator.prepare(
+                validation_loader(run.data.validation, room, run.config, run.workers)
+            )
+        if self.ema is not None:
+            self.accelerator.register_for_checkpointing(self.ema)
+        if checkpoint is not None:
+            self.accelerator.load_state(str(checkpoint))
+
+    def accuracy_of(self, model: nn.Module) -> float | None:
+        """On the validation images; None without."""
+        if self.validation is None:
+            return None
+        return accuracy(
+            model, self.validation, self.accelerator, channels_last=self.stage.channels_last
+        )
+
+    def train(self, position: Position) -> Position:
+        """Take the steps that are left, from ``position`` on.
+
+        Raises:
+            StoppedError: it was asked to stop, and what was done is kept.
+            DcnifyError: the loss is no number any more.
+        """
+        watch = _Watch(self, position)
+        parameters = [p for p in self.run.model.parameters() if p.requires_grad]
+        step = position.step
+        for epoch, batches in self._epochs(step):
+            for passes in batches:
+                self._train_mode()
+                self.blend.at(step, self.steps, self.ema.module if self.ema else None)
+                self.schedule.step_update(step + 0.5)
+                loss, terms = self._update(step, passes, parameters)
+                step += 1
+                if self.ema is not None:
+                    self.ema.update(self.run.model, step)
+                position = watch.after(step, epoch, loss, terms, position)
+        return position
+
+    def finish(self) -> None:
+        """Leave in the run's model what the stage has made: averaged, alone, unwrapped."""
+        self.own.release()
+        model = self.run.model
+        if self.ema is not None:
+            model.load_state_dict(self.ema.module.state_dict())
+        if getattr(model, "_compiled_call_impl", None) is not None:
+            model._compiled_call_impl = None
+        if self.stage.checkpointing:
+            model.set_grad_checkpointing(False)
+        self.run.finish_handover(self.stage)
+        self.accelerator.free_memory()
+
+    @property
+    def looked_at(self) -> nn.Module:
+        """The model whose accuracy counts: the averaged one, where there is one."""
+        return self.ema.module if self.ema is not None else self.run.model
+
+    def _train_mode(self) -> None:
+        self.run.model.train()
+        for norm in self.frozen_norms:
+            norm.eval()
+
+    def _epochs(self, done: int) -> Iterator[tuple[int, Iterator[list[Any]]]]:
+        """(epoch, batches of each step), from the step after ``done`` steps on."""
+        passes, dataset = self.stage.accumulate, self.run.data.train
+        while done < self.steps:
+            epoch, within = divmod(done, self.epoch)
+            # A prepared loader hands its number on to the dataset whenever it is iterated.
+            number = self.index * _EPOCHS + epoch
+            if hasattr(dataset, "set_epoch"):
+                dataset.set_epoch(number)
+            self.loader.set_epoch(number)
+            loader = self.loader
+            if within:
+                loader = self.accelerator.skip_first_batches(loader, within * passes)
+                loader.set_epoch(number)
+            left = min(self.epoch - within, self.steps - done)
+            yield epoch, _grouped(loader, passes, left, self.stage)
+            done += left
+
+    def _update(
+        self, step: int, passes: list[Any], parameters: list[nn.Parameter]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        total, sums = None, {}
+        for number, (images, labels) in enumerate(passes):
+            _reseed(self.run.seed, self.index, step, number, self.accelerator.process_index)
+            if self.mix is not None:
+                images, labels = self.mix(images, labels)
+            if self.stage.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with self.accelerator.accumulate(self.objective):
+                loss, terms = self.objective(images, labels)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients and self.stage.optimizer.clip:
+                    self.accelerator.clip_grad_norm_(parameters, self.stage.optimizer.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            share = loss.detach() / len(passes)
+            total = share if total is None else total + share
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term / len(passes)
+        assert total is not None
+        return total, sums
+
+
+class _Watch:
+    """What happens between steps: reports, validation, checkpoints, and being asked to stop."""
+
+    def __init__(self, stage: StageRun, position: Position) -> None:
+        self.of, self.run = stage, stage.run
+        self.before = position.seconds
+        self.since, self.counted = time.perf_counter(), position.step
+        self.apart = 0.0
+        self.started = time.perf_counter()
+        self.rate = 0.0
+        device = stage.accelerator.device
+        self.bad = torch.full((), -1, device=device, dtype=torch.long)
+        self.every_step = device.type == "cpu" and stage.accelerator.num_processes == 1
+
+    def after(
+        self, step: int, epoch: int, loss: Tensor, terms: dict[str, Tensor], position: Position
+    ) -> Position:
+        of, run = self.of, self.run
+        self.bad = torch.where((self.bad < 0) & ~torch.isfinite(loss), step, self.bad)
+        last = step == of.steps
+        ends = step % of.epoch == 0 or last
+        looks = ends if run.look_every is None else step % run.look_every == 0 or last
+        keeps = ends if run.keep_every is None else step % run.keep_every == 0 or last
+        beats = step % BEAT == 0 or looks or keeps
+        if self.every_step or beats:
+            self._still_finite(loss)
+        stops = self._asked_to_stop() if self.every_step or beats else False
+        position = replace(position, step=step)
+        if beats or stops:
+            self._beat(step, epoch, loss, terms)
+        pause = time.perf_counter()
+        if looks:
+            position = self._look(step, position)
+        if keeps or stops:
+            position = self._keep(position)
+        self.apart += time.perf_counter() - pause
+        if stops:
+            at = f"stage {of.stage.name}, step {step} of {of.steps}"
+            raise StoppedError(f"stopped at {at}; the same command with --resume goes on from here")
+        return position
+
+    def _still_finite(self, loss: Tensor) -> None:
+        of = self.of
+        step = int(of.accelerator.gather(self.bad[None]).max()) if self._shared() else int(self.bad)
+        if step < 0:
+            return
+        rate, amp = rates_of(of.optimizer.param_groups), of.stage.amp
+        less = "amp: bf16, or " if amp == "fp16" else ""
+        raise DcnifyError(
+            f"stage {of.stage.name}, step {step}: the loss is no number any more, at a learning "
+            f"rate of {rate:.3g}: try {less}a lower optimizer.lr (--set "
+            f"finetune.stages.{of.stage.name}.optimizer.lr={rate / 3:.1g}) or a longer warm-up; "
+            "--resume goes on from the last checkpoint"
+        )
+
+    def _shared(self) -> bool:
+        return self.of.accelerator.num_processes > 1
+
+    def _asked_to_stop(self) -> bool:
+        asked = self.run.interrupt.asked
+        if not self._shared():
+            return asked
+        flag = torch.tensor([asked], device=self.of.accelerator.device, dtype=torch.long)
+        return bool(self.of.accelerator.gather(flag).max())
+
+    def _beat(self, step: int, epoch: int, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        of, run = self.of, self.run
+        now = time.perf_counter()
+        spent = now - self.since - self.apart
+        if step > self.counted:
+            self.rate = (step - self.counted) * of.stage.batch_size / max(spent, 1e-9)
+        self.since, self.counted, self.apart = now, step, 0.0
+        mean = {"loss": loss, **terms}
+        if self._shared():
+            mean = of.accelerator.reduce(mean, "mean")
+        values = {name: float(value) for name, value in mean.items()}
+        left = (of.steps - step) * of.stage.batch_size + run.images_after(of.index, of.epoch)
+        beat = Beat(
+            stage=of.stage.name,
+            stage_index=of.index,
+            stages=len(run.plan.stages),
+            epoch=epoch,
+            step=step,
+            steps=of.steps,
+            loss=values.pop("loss"),
+            terms=values,
+            lr=rates_of(of.optimizer.param_groups),
+            images_per_second=self.rate,
+            seconds_left=left / max(self.rate, 1e-9),
+            memory=memory_of(of.accelerator.device.type),
+            blend=of.blend.value,
+        )
+        if of.accelerator.is_main_process:
+            run.metrics.beat(beat)
+            run.watch(beat)
+
+    def _look(self, step: int, position: Position) -> Position:
+        of, run = self.of, self.run
+        reached = of.accuracy_of(of.looked_at)
+        if reached is None:
+            return position
+        if of.accelerator.is_main_process:
+            run.metrics.looked(of.stage.name, step, {"accuracy": reached})
+            run.looked(of.stage.name, step, reached)
+        if of.blend.over and (position.best is None or reached > position.best):
+            position = replace(position, best=reached, best_at=(of.index, step))
+            if of.accelerator.is_main_process:
+                run.keep_best(of.looked_at)
+        if step == of.steps:
+            named = {**position.accuracies, of.stage.name: reached}
+            position = replace(position, accuracies=named)
+        return position
+
+    def _keep(self, position: Position) -> Position:
+        seconds = self.before + time.perf_counter() - self.started
+        lines = self.run.metrics.lines
+        position = replace(position, seconds=seconds, lines=lines)
+        self.run.checkpoints.write(self.of.accelerator, position)
+        return position
+
+
+def _grouped(loader: Any, passes: int, steps: int, stage: Stage) -> Iterator[list[Any]]:
+    """As many lists of ``passes`` batches as there are steps."""
+    batches = iter(loader)
+    for _ in range(steps):
+        group = list(itertools.islice(batches, passes))
+        if len(group) < passes:
+            raise InputError(
+                f"stage {stage.name}: the dataset ended before the epoch did: it has fewer images "
+                "than it said"
+            )
+        yield group
+
+
+def _require(model: nn.Module, names: list[str]) -> None:
+    wanted = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
+
+
+def _frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """Layers that would count averages of what they do not learn from."""
+    norms = [one for one in model.modules() if hasattr(one, "running_mean")]
+    return [one for one in norms if not any(p.requires_grad for p in one.parameters())]
+
+
+def _prepare_model(model: nn.Module, stage: Stage, device: torch.device) -> None:
+    model.to(device)
+    if stage.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if stage.checkpointing:
+        if not hasattr(model, "set_grad_checkpointing"):
+            raise InputError(
+                f"stage {stage.name}: {type(model).__name__} has no set_grad_checkpointing: "
+                "set checkpointing to false"
+            )
+        model.set_grad_checkpointing(True)
+
+
+def _seed(*parts: int) -> int:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _reseed(*parts: int) -> None:
+    """What is drawn in a step follows from its number, so that no state is to be kept."""
+    torch.manual_seed(_seed(*parts))
+    np.random.seed(_seed(*parts, 1))
