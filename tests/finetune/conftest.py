@@ -9,8 +9,9 @@ import torch
 from finetune_cases import converted
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
+    """Sums depend on how many threads share them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -223,7 +223,8 @@ def test_what_is_resumed_must_be_the_same_run(handing_over, made, tmp_path):
     plan = stages(tmp_path, *PLAN)
     _died_late(handing_over, tmp_path, plan)
     with pytest.raises(InputError, match="was begun with other artifact"):
-        run(tmp_path, "out", plan, artifact=made, resume=True)
+        plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
+        run(tmp_path, "out", plain, artifact=made, resume=True)
     with pytest.raises(InputError, match="was begun with other data"):
         run(tmp_path, "out", plan, artifact=handing_over, resume=True, count=64)
     with pytest.raises(InputError, match="was begun with other stages"):
