@@ -2,6 +2,7 @@
 
     make study                                    everything: hours on two cores
     python docs/inherit_study --only ViT --seeds 0 1
+    python docs/inherit_study vary --variants "as it is" --seeds 0 1 2
     python docs/inherit_study table               from what has been measured so far
 
 What is done is kept in ``study-out/`` and not done again, so that the study can be interrupted, and
@@ -11,10 +12,11 @@ run by several processes on different subjects. ``table`` writes docs/results/in
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ import torch
 
 import dcnify
 from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
+from inherit_study.expanded import expanded
 from inherit_study.models import SUBJECTS, Subject
+from inherit_study.ordered import ordered
 from inherit_study.tables import write
 from inherit_study.training import accuracy, steps_back, trained
+from inherit_study.weighed import weighed
 
 MOST_STEPS, WITHIN = 2000, 0.01
 """Of training after a conversion; how close to the original's accuracy is back."""
@@ -44,8 +49,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "16 channels a group": {"replace": ("group_channels=16",)},
     "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
     "offsets that see 3x3": {"replace": ("dw_kernel_size=3",)},
+    "4 channels a group": {"replace": ("group_channels=4",)},
+    "twice the values, 8 channels a group": {"within": expanded},
+    "twice the values, 16 channels a group": {
+        "replace": ("group_channels=16",),
+        "within": expanded,
+    },
+    "from the input on": {"within": functools.partial(ordered, backwards=False, steps=500)},
+    "from the output back": {"within": functools.partial(ordered, backwards=True, steps=500)},
+    "from the input on, soon": {"within": functools.partial(ordered, backwards=False, steps=250)},
+    "from the output back, soon": {"within": functools.partial(ordered, backwards=True, steps=250)},
+    "layers weighed": {"within": functools.partial(weighed, layers=True)},
+    "channels weighed": {"within": functools.partial(weighed, channels=True)},
+    "layers and channels weighed": {
+        "within": functools.partial(weighed, layers=True, channels=True)
+    },
+    "channels weighed, of single layers": {"within": functools.partial(weighed, single=True)},
+    "half the rates": {"patch": {"RATE": 0.01, "RATE_OF_OTHERS": 0.005}},
+    "twice the rates": {"patch": {"RATE": 0.04, "RATE_OF_OTHERS": 0.02}},
 }
-"""What else could be: the first subject, all sites, fit+calibrate, the first seed."""
+"""What else could be: the first subject, all sites, fit+calibrate, the first seed. Named ones also
+of the other seeds that are named."""
 
 
 def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -70,13 +94,16 @@ def artifact_of(subject: Subject, seed: int, folder: Path, sites: str, method: s
     return folder / "converted" / f"{subject.name} {sites} {method} {seed}"
 
 
-def vary(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Other ways to convert the first subject."""
-    if subject is not SUBJECTS[0] or seed != 0:
+def vary(
+    subject: Subject, seed: int, folder: Path, names: Collection[str] = ()
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Other ways to convert the first subject; without ``names``, all of them from one seed."""
+    if subject is not SUBJECTS[0] or (seed != 0 and not names):
         return
-    for name, changes in VARIANTS.items():
+    for name in names or VARIANTS:
+        changes = VARIANTS[name]
         yield (
-            f"vary {name}",
+            f"vary {name} {seed}" if seed else f"vary {name}",
             lambda name=name, changes=changes: {
                 "variant": name,
                 **row_of(
@@ -128,6 +155,7 @@ def main() -> None:
     parts = ("keep", "back", "vary", "table")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study-out"))
@@ -137,10 +165,12 @@ def main() -> None:
     subjects = [one for one in SUBJECTS if not options.only or one.name in options.only]
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
+    named = functools.partial(vary, names=options.variants)
+    jobs = {"keep": keep, "back": back, "vary": named}
     for seed in options.seeds:
         for subject in subjects:
-            for part in (keep, back, vary):
-                if part.__name__ not in wanted:
+            for name, part in jobs.items():
+                if name not in wanted:
                     continue
                 for key, measure in part(subject, seed, options.out):
                     file = rows / f"{key}.json"

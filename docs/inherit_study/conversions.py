@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -62,6 +63,7 @@ def converted(
     options: dict[str, int] | None = None,
     replace: tuple[str, ...] = (),
     patch: dict[str, float] | None = None,
+    within: Callable[[], AbstractContextManager[Any]] | None = None,
 ) -> dcnify.ConvertResult:
     """A converted copy, by the subject's recipe with another ``init``.
 
@@ -69,6 +71,7 @@ def converted(
         options: of ``calibrate``, where they differ from the subject's.
         replace: changes of the recipe's ``replace``.
         patch: other values of constants of `dcnify.surgery.together` or ``draws``.
+        within: what the conversion runs in: a trial that puts other code in place.
     """
     calibrate = subject.calibrate | (options or {})
     if method.endswith("layers only"):
@@ -84,6 +87,8 @@ def converted(
         for name, value in (patch or {}).items():
             where = draws if hasattr(draws, name) else together
             patches.enter_context(mock.patch.object(where, name, value))
+        if within is not None:
+            patches.enter_context(within())
         return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
 
 

@@ -95,13 +95,16 @@ def _kept(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _varied(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Other ways, for one model")
-    for name in ("variant", "accuracy", "retention", "mean SQNR of sites", "seconds"):
+    table = Table(title="Other ways: mean over seeds")
+    for name in ("variant", "seeds", "accuracy", "retention", "mean SQNR of sites", "seconds"):
         table.add_column(name)
-    for row in rows:
-        level = f"{row[SITES_LEVEL]:.1f}"
-        cells = (_percent([row["accuracy"]]), f"{row['retention']:.2f}", level)
-        table.add_row(row["variant"], *cells, f"{row['seconds']:.0f}")
+    for (variant,), some in _groups(rows, "variant").items():
+        means = (
+            f"{statistics.mean(row[key] for row in some):{form}}"
+            for key, form in (("retention", ".2f"), (SITES_LEVEL, ".1f"), ("seconds", ".0f"))
+        )
+        seeds = ", ".join(str(row["seed"]) for row in some)
+        table.add_row(variant, seeds, _percent(row["accuracy"] for row in some), *means)
     return table
 
 
