@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "1200 steps of the whole model": {"options": {"model_steps": 1200}},
     "16 channels a group": {"replace": ("group_channels=16",)},
     "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
-    "offsets that see 3x3": {"replace": ("dw_kernel_size=3",)},
+    "offsets from single pixels": {"replace": ("dw_kernel_size=null",)},
     "4 channels a group": {"replace": ("group_channels=4",)},
     "twice the values, 8 channels a group": {"within": expanded},
     "twice the values, 16 channels a group": {
