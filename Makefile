@@ -16,13 +16,14 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint study clean
+.PHONY: help demo test lint study finetune-study clean
 
 help:
 	@echo "make demo    train a small model, convert it, compare (a few minutes, no GPU)"
 	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
+	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
 demo: $(STAMP)
@@ -33,6 +34,9 @@ test: $(STAMP)
 
 study: $(STAMP)
 	@$(BIN)/python docs/inherit_study $(ARGS)
+
+finetune-study: $(STAMP)
+	@$(BIN)/python docs/finetune_study $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
