@@ -30,6 +30,7 @@ VERBS = {
     "convert": ("dcnify.cli.convert", "Swap what a recipe selects and write an artifact."),
     "verify": ("dcnify.cli.verify", "Recompute an artifact's hashes, output, operator, fidelity."),
     "finetune": ("dcnify.cli.finetune", "Train a converted model, stage by stage."),
+    "run": ("dcnify.cli.run", "Convert, fine-tune, time and report in one go."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
     "bench": ("dcnify.cli.bench", "Time the operator against what it replaces."),
 }

@@ -50,6 +50,22 @@ class Shown:
             self._said = part
             say(line_of(beat))
 
+    def phase(self, what: str, done: int, total: int) -> None:
+        """Take in how far what comes before the training is."""
+        if self._quiet:
+            return
+        if self._bar is None:
+            if what != self._stage:
+                self._stage = what
+                say(what)
+            return
+        if what != self._stage:
+            self._stage = what
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(what, total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
     def looked(self, stage: str, step: int, reached: float) -> None:
         """Take in a validation."""
         if self._quiet:

@@ -133,9 +133,7 @@ def test_a_run_that_is_killed_twenty_times_ends_in_the_same_weights(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(
-    number, whole, handing_over, tmp_path, processes
-):
+def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path, processes):
     plan = stages(tmp_path, *PLAN)
     process = _started(processes, handing_over, tmp_path, plan, False)
     checkpoints = tmp_path / "out" / TRAINING / "checkpoints"
@@ -160,9 +158,7 @@ def _died_late(artifact, folder, plan):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "state"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    damage, whole, handing_over, tmp_path
-):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handing_over, tmp_path):
     plan = stages(tmp_path, *PLAN)
     last = _died_late(handing_over, tmp_path, plan)[-1]
     if damage == "truncated":
@@ -188,9 +184,7 @@ def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_p
     assert same(tmp_path / "out", whole)
 
 
-def test_checkpoints_that_cannot_be_written_cost_one_line_each(
-    handing_over, tmp_path, processes
-):
+def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path, processes):
     """Files may not grow beyond a size, which the weights do: as on a disk that is full."""
     plan = stages(tmp_path, *PLAN)
     process = _started(processes, handing_over, tmp_path, plan, False, 12_000)

@@ -1,0 +1,65 @@
+"""The report of a run as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Recipe
+
+
+def page(recipe: Recipe, source: str, told: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    """What was done and how it went, with the pictures that lie beside it."""
+    return "\n".join(_lines(recipe, source, told, pictures)) + "\n"
+
+
+def _lines(
+    recipe: Recipe, source: str, told: Mapping[str, Any], pictures: Sequence[str]
+) -> Iterator[str]:
+    conversion, tuned, bench = told["conversion"], told["finetune"], told["bench"]
+    yield f"# {recipe.name}: {source}"
+    yield ""
+    if recipe.description:
+        yield from (recipe.description, "")
+    yield from ("| model | accuracy |", "|---|---|")
+    yield f"| original | {_percent(tuned['original'])} |"
+    yield f"| converted | {_percent(tuned['converted'])} |"
+    for stage, reached in tuned["stages"].items():
+        yield f"| after {stage} | {_percent(reached)} |"
+    yield ""
+    yield f"Trained for {tuned['seconds']:.0f} s on {tuned['data']}."
+    if tuned["best_artifact"]:
+        yield f"The best, {_percent(tuned['best'])} at {tuned['best_at']}, is kept as well."
+    if tuned["skipped"]:
+        yield f"{len(tuned['skipped'])} images could not be read."
+    yield ""
+    yield from ("| model | p20 ms | p50 ms | p80 ms |", "|---|---|---|---|")
+    for name, timing in bench["timings"].items():
+        times = (f"{timing[key] / 1e3:.2f}" for key in ("p20_us", "p50_us", "p80_us"))
+        yield f"| {name} | {' | '.join(times)} |"
+    yield ""
+    shape = "x".join(map(str, bench["shape"]))
+    machine = bench["machine"]
+    yield (
+        f"The original takes {bench['speedup']:.2f} times as long as the converted model, for "
+        f"{shape} in {bench['dtype']} on {machine['device_name']} ({machine['threads']} threads, "
+        f"torch {machine['torch']})."
+    )
+    yield ""
+    before, after = conversion["parameters"]
+    yield f"Parameters: {before:,} before, {after:,} after."
+    yield ""
+    yield from ("| layer | SQNR dB | cosine |", "|---|---|---|")
+    for site in conversion["sites"]:
+        sqnr = "exact" if site["sqnr_db"] is None else f"{site['sqnr_db']:.2f}"
+        note = ", reverted" if site.get("reverted") else ""
+        yield f"| {site['path']} | {sqnr}{note} | {site['cosine']:.4f} |"
+    yield ""
+    yield "Layers right after the conversion, given what the old ones were given."
+    for picture in pictures:
+        yield from ("", f"![{picture}]({picture})")
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"

@@ -1,0 +1,241 @@
+"""Carry a whole recipe out in one folder, and skip what is there from an earlier call."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dcnify.artifact import Source, load, read_artifact, save
+from dcnify.artifact.layout import CONFIG, TRAINING
+from dcnify.bench.files import write_file
+from dcnify.bench.models import CONVERTED, ORIGINAL, bench_models
+from dcnify.errors import DcnifyError, InputError
+from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
+from dcnify.pipeline.page import page
+from dcnify.recipe import Recipe, load_finetune
+from dcnify.report import write_plot, write_training_curve
+from dcnify.surgery import convert
+
+if TYPE_CHECKING:
+    from dcnify.data import ImageBatch
+    from dcnify.data.labelled import Labelled
+
+CONVERTED_AT, FINETUNED_AT, BENCH, REPORT, PAGE, FIDELITY = (
+    "converted",
+    "finetuned",
+    "bench.json",
+    "report.json",
+    "report.md",
+    "fidelity.png",
+)
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be done."""
+
+    recipe: Recipe
+    source: Source
+    """Opened; converted in place, so it is opened again where it is needed as it was."""
+    reopen: Callable[[], Source]
+    """Opens the source anew: the original, beside the converted model."""
+    example: torch.Tensor
+    """(1, C, H, W) of what the model takes."""
+    images: ImageBatch | None
+    """To measure fidelity on, and to calibrate; photographs by default."""
+    data: Callable[[int, str], Labelled]
+    """Opens the labelled images, given the number of classes and the images' mode."""
+    out: Path
+    seed: int = 0
+    batch: int = 8
+    """Images at once that are timed."""
+    seconds: float = 5.0
+    """Of timing."""
+    options: Options = field(default_factory=Options)
+    """Of the fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, as in ``report.json``."""
+
+    folder: Path
+    conversion: dict[str, Any]
+    """The report of the conversion."""
+    finetuning: dict[str, Any]
+    """Summary of the fine-tuning."""
+    bench: dict[str, Any]
+    skipped: tuple[str, ...]
+    """What was there already."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "folder": str(self.folder),
+            "conversion": self.conversion,
+            "finetune": self.finetuning,
+            "bench": self.bench,
+            "skipped": list(self.skipped),
+        }
+
+
+def run(
+    asked: Asked,
+    *,
+    step: Step | None = None,
+    watch: Callable[[Beat], None] | None = None,
+    looked: Callable[[str, int, float], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Convert, fine-tune, time and report, each where it is not there yet.
+
+    Args:
+        asked: what.
+        step: hears of the conversion: description, steps done and in all.
+        watch: hears of the training.
+        looked: hears of its validations.
+        say: hears remarks.
+
+    Raises:
+        InputError: something given is wrong, or the folder holds the work of another recipe.
+        DcnifyError: as `dcnify.finetune.finetune`.
+    """
+    say = say or (lambda text: None)
+    out, skipped = Path(os.path.realpath(asked.out)), []
+    _check_folder(out, asked)
+    converted = out / CONVERTED_AT
+    if (converted / CONFIG).is_file():
+        _check_same(converted, asked)
+        skipped.append(CONVERTED_AT)
+    else:
+        result = convert(
+            asked.source.model,
+            asked.recipe,
+            asked.example,
+            calibration=asked.images,
+            seed=asked.seed,
+            progress=step,
+        )
+        save(result, converted, source=asked.source)
+    trained = out / FINETUNED_AT
+    if (trained / CONFIG).is_file():
+        skipped.append(FINETUNED_AT)
+    else:
+        resume = (trained / TRAINING / "run.json").is_file()
+        finetune(
+            converted,
+            asked.data,
+            trained,
+            asked.recipe.finetune or load_finetune("align,recover"),
+            teacher=asked.reopen(),
+            options=replace(asked.options, seed=asked.options.seed, resume=resume),
+            watch=watch,
+            looked=looked,
+            say=say,
+        )
+    record = read_artifact(trained)
+    if (out / BENCH).is_file():
+        skipped.append(BENCH)
+        timed = json.loads((out / BENCH).read_text("utf-8"))
+    else:
+        timed = _timed(asked, trained)
+        _write(out / BENCH, timed)
+    outcome = Outcome(
+        folder=out,
+        conversion=read_artifact(converted).report,
+        finetuning=record.report["finetune"][-1],
+        bench=timed,
+        skipped=tuple(skipped),
+    )
+    pictures = _drawn(out, outcome, say)
+    _write(out / REPORT, outcome.to_dict())
+    text = page(asked.recipe, asked.source.spec, outcome.to_dict(), pictures)
+    write_file(out / PAGE, lambda path: path.write_text(text, "utf-8"), True)
+    return outcome
+
+
+def _check_folder(out: Path, asked: Asked) -> None:
+    """
+    Raises:
+        InputError: it is a file, or holds something else.
+    """
+    ours = {CONVERTED_AT, FINETUNED_AT, BENCH, REPORT, PAGE, FIDELITY, CURVE}
+    if out.is_file():
+        raise InputError(f"{asked.out} is a file; a run is written to a folder")
+    found = sorted(one.name for one in out.iterdir()) if out.is_dir() else []
+    strange = [name for name in found if name not in ours and not name.startswith(".")]
+    if strange:
+        raise InputError(
+            f"{asked.out} holds something else ({', '.join(strange[:3])}): choose another folder"
+        )
+    if asked.options.overwrite:
+        for name in found:
+            one = out / name
+            shutil.rmtree(one) if one.is_dir() else one.unlink()
+
+
+def _check_same(converted: Path, asked: Asked) -> None:
+    """
+    Raises:
+        InputError: what is there was made from something else.
+    """
+    record = read_artifact(converted)
+    there = Recipe.from_yaml(record.recipe, str(converted / "recipe.yaml"))
+    source = record.config["dcnify"].get("source") or {}
+    same = {
+        "recipe": _swaps(there) == _swaps(asked.recipe),
+        "source": source.get("sha256") == asked.source.sha256,
+        "seed": record.report.get("seed") == asked.seed,
+    }
+    for what, is_same in same.items():
+        if not is_same:
+            raise InputError(
+                f"{converted} was made with another {what}: pass --overwrite to begin again, or "
+                "choose another folder"
+            )
+
+
+def _swaps(recipe: Recipe) -> str:
+    """What the recipe does to the model, whatever follows."""
+    return recipe.model_copy(update={"finetune": None, "description": ""}).sha256
+
+
+def _timed(asked: Asked, trained: Path) -> dict[str, Any]:
+    on_gpu = torch.cuda.is_available() and not asked.options.cpu
+    device = torch.device("cuda" if on_gpu else "cpu")
+    models = {
+        ORIGINAL: asked.reopen().model,
+        CONVERTED: load(trained, trust_code=asked.options.trust_code),
+    }
+    shape = (asked.batch, *asked.example.shape[1:])
+    return bench_models(models, shape, device, asked.seconds).to_dict()
+
+
+def _drawn(out: Path, outcome: Outcome, say: Callable[[str], None]) -> list[str]:
+    """Names of the pictures that could be drawn."""
+    metrics = out / FINETUNED_AT / TRAINING / METRICS
+    drawings = {
+        FIDELITY: lambda path: write_plot(outcome.conversion, path),
+        CURVE: lambda path: write_training_curve(metrics, path),
+    }
+    made = []
+    for name, draw in drawings.items():
+        try:
+            write_file(out / name, draw, True)
+            made.append(name)
+        except (DcnifyError, OSError) as error:
+            say(f"{name} was not drawn: {error}")
+    return made
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, indent=2) + "\n"
+    write_file(path, lambda place: place.write_text(text, "utf-8"), True)

@@ -1,0 +1,130 @@
+"""dcnify run: convert, fine-tune, time and report, and skip what is there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+import dcnify
+from dcnify.cli import main
+
+ARGS = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16], "num_classes": 10, "patch_size": 2}
+RECIPE = """
+version: 1
+name: both
+description: All of it.
+swaps:
+  - name: dw
+    select: {role: depthwise_conv}
+    replace: {with: dcnv4, group_channels: 8}
+    init: [transfer, {method: calibrate, batches: 2, steps: 2, model_steps: 2}]
+finetune:
+  stages:
+    - {use: align, steps: 2, batch_size: 16}
+    - {use: recover, steps: 3, batch_size: 16, augment: none}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    save_file(timm.create_model("convnext_atto", **ARGS).state_dict(), folder / "m.safetensors")
+    (folder / "both.yaml").write_text(RECIPE)
+    return folder
+
+
+def call(folder, out="out", *more, recipe="both.yaml"):
+    settings = [f"--model-arg={key}={value}" for key, value in ARGS.items()]
+    source = ["--source", str(folder / "m.safetensors"), "--arch", "convnext_atto", *settings]
+    data = ["--data", "builtin:cluttered-digits", "--image-count", "64", "--input-size", "32"]
+    name = str(folder / recipe)
+    return main(["run", name, *source, *data, "-o", str(folder / out), "--batch", "2", *more])
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    assert call(folder) == 0
+    return folder / "out"
+
+
+def test_everything_is_there(done):
+    told = json.loads((done / "report.json").read_text())
+    assert set(told["finetune"]["stages"]) == {"align", "recover"}
+    assert told["bench"]["timings"].keys() == {"original", "converted"}
+    assert told["bench"]["shape"] == [2, 3, 32, 32]
+    assert told["conversion"]["sites"]
+    assert told["skipped"] == []
+    page = (done / "report.md").read_text()
+    assert "| after recover |" in page
+    assert "![curve.png](curve.png)" in page
+    assert (done / "curve.png").stat().st_size > 1000
+    model = dcnify.load(done / "finetuned")
+    assert model(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_a_second_call_does_nothing_again(folder, done, capsys):
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*.safetensors")}
+    assert call(folder, "out", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["skipped"] == ["converted", "finetuned", "bench.json"]
+    assert before == {p: p.stat().st_mtime_ns for p in done.rglob("*.safetensors")}
+
+
+def test_the_work_of_another_recipe_or_seed_is_not_taken_for_this_ones(folder, done, capsys):
+    other = RECIPE.replace("group_channels: 8", "group_channels: 4")
+    (folder / "other.yaml").write_text(other)
+    assert call(folder, recipe="other.yaml") == 2
+    assert "was made with another recipe: pass --overwrite" in capsys.readouterr().err
+    assert call(folder, "out", "--seed", "1") == 2
+    assert "was made with another seed" in capsys.readouterr().err
+
+
+def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch):
+    from dcnify.cli.training import Shown
+
+    class Died(Exception):
+        pass
+
+    beat = Shown.beat
+
+    def die(self, seen):
+        beat(self, seen)
+        if seen.stage == "recover":
+            raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shown, "beat", die)
+        assert call(folder, "again") == 1
+    assert (folder / "again" / "converted" / "config.json").exists()
+    assert not (folder / "again" / "finetuned" / "config.json").exists()
+    converted = (folder / "again" / "converted" / "model.safetensors").stat().st_mtime_ns
+    assert call(folder, "again") == 0
+    assert converted == (folder / "again" / "converted" / "model.safetensors").stat().st_mtime_ns
+    mine, theirs = (dcnify.load(f / "finetuned").state_dict() for f in (folder / "again", done))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "nowhere/"], "there is no folder"),
+        (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
+    ],
+)
+def test_what_cannot_work_is_told_and_nothing_is_written(folder, more, message, capsys):
+    assert call(folder, "none", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "none").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(folder, capsys):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("")
+    assert call(folder, "mine", "--overwrite") == 2
+    assert "holds something else (thesis.txt)" in capsys.readouterr().err
+    assert (folder / "mine" / "thesis.txt").exists()
