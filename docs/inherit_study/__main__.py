@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "16 channels a group": {"replace": ("group_channels=16",)},
     "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
     "offsets from single pixels": {"replace": ("dw_kernel_size=null",)},
+    "no projections": {"replace": ("pointwise=false",)},
     "4 channels a group": {"replace": ("group_channels=4",)},
     "twice the values, 8 channels a group": {"within": expanded},
     "twice the values, 16 channels a group": {

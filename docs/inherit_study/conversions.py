@@ -39,11 +39,12 @@ def images_of(task: Task) -> torch.Tensor:
 
 
 def chosen(model: nn.Module, subject: Subject, sites: str) -> list[str]:
-    """Paths of all sites that the recipe takes, or of every second one, from the first."""
+    """Paths of all sites that the recipe takes, or of half of them."""
     example = images_of(subject.data())[:1]
     recipe = dcnify.Recipe.load(subject.recipe)
     paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps]
-    return paths if sites == "all" else paths[::2]
+    half = subject.half or range(0, len(paths), 2)
+    return paths if sites == "all" else [paths[index] for index in half]
 
 
 def zeroed(model: nn.Module, paths: list[str]) -> nn.Module:

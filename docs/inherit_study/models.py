@@ -27,6 +27,9 @@ class Subject:
     recipe: str
     swap: str
     """Name of the recipe's swap."""
+    half: tuple[int, ...] | None = None
+    """Which layers are converted where half of them are: by default every second, from the first.
+    Where those are worth little, the ones that are worth most together."""
     model_steps: int = 600
     """Of ``calibrate``, in which the whole model learns."""
 
@@ -77,6 +80,7 @@ SUBJECTS = (
         learning_rate=3e-3,
         recipe="vit-calibrated",
         swap="attention",
+        half=(0, 2, 3),
     ),
     Subject(
         name="InternImage",
@@ -97,6 +101,7 @@ SUBJECTS = (
             "patch_size": 4,
         },
         task="photographs",
+        half=(1, 2, 4),
         model_steps=300,
         images=30_000,
         learning_rate=6e-3,
