@@ -25,7 +25,7 @@ def test_no_two_test_files_share_a_name():
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-@pytest.mark.parametrize("target", ["help", "demo", "test", "lint", "study"])
+@pytest.mark.parametrize("target", ["help", "demo", "test", "lint", "study", "finetune-study"])
 def test_make_knows_its_targets_from_any_folder(target, tmp_path):
     dry = ["make", "-C", str(ROOT), "-n", target]
     done = subprocess.run(dry, cwd=tmp_path, capture_output=True, text=True)
