@@ -3,7 +3,7 @@
 With ``--converted`` the backbone is an InternImage that `dcnify.convert` has put on DCNv4's kernel.
 """
 
-import sys
+import argparse
 import time
 
 import timm
@@ -46,7 +46,12 @@ def photograph(height: int = 800, width: int = 1333) -> tuple[torch.Tensor, dict
 
 
 if __name__ == "__main__":
-    model, (image, target) = detector("--converted" in sys.argv), photograph()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--converted", action="store_true")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"))
+    options = parser.parse_args()
+    size = tuple(options.size)
+    model, (image, target) = detector(options.converted, size), photograph(*size)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     start = time.perf_counter()
     losses = model.train()([image], [target])
