@@ -42,6 +42,8 @@ def main() -> None:
         for seed in options.seeds:
             for name in options.only or SUBJECTS:
                 for stages in options.stages:
+                    if STAGES[stages].only not in (None, name):
+                        continue
                     file = rows / f"{name} {stages} {seed}.json"
                     if not file.exists():
                         row: dict[str, Any] = finetuned(name, stages, seed, options.out)

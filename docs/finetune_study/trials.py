@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,29 @@ _SETTINGS = (
     "optimizer.offset_lr=1.0",
     "ema=0.99",
 )
-STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "labels": ("recover", ("losses={labels: 1}",)),
-    "recover": ("recover", ()),
-    "align, recover": ("align,recover", ()),
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Stages, and what is changed of ``recover``."""
+
+    presets: str
+    changes: tuple[str, ...] = ()
+    images: int | None = None
+    """To train on; by default as many as the original saw, so that none comes twice."""
+    only: str | None = None
+    """The one model that it is tried on."""
+
+
+_LABELS = ("losses={labels: 1}",)
+STAGES = {
+    "labels": Trial("recover", _LABELS),
+    "recover": Trial("recover"),
+    "align, recover": Trial("align,recover"),
+    "labels, 2,000 images": Trial("recover", _LABELS, 2000, "ConvNeXt"),
+    "align, recover, 2,000 images": Trial("align,recover", (), 2000, "ConvNeXt"),
 }
-"""Stages by the name that the table uses, and what is changed of ``recover``."""
+"""By the name that the table uses."""
 LOOK = 50
 
 
@@ -50,9 +68,9 @@ def finetuned(name: str, stages: str, seed: int, folder: Path) -> dict[str, Any]
     subject = next(one for one in TRAINED if one.name == name)
     original = trained(subject, seed, folder / "models", say)
     steps = subject.images // BATCH // SHARE
-    presets, changes = STAGES[stages]
-    first = round(_ALIGN * steps) if "align" in presets else 0
-    overrides = [f"stages.recover.{one}" for one in (*_SETTINGS, *changes)]
+    trial = STAGES[stages]
+    first = round(_ALIGN * steps) if "align" in trial.presets else 0
+    overrides = [f"stages.recover.{one}" for one in (*_SETTINGS, *trial.changes)]
     overrides.append(f"stages.recover.steps={steps - first}")
     if first:
         overrides.append(f"stages.align.steps={first}")
@@ -68,10 +86,13 @@ def finetuned(name: str, stages: str, seed: int, folder: Path) -> dict[str, Any]
     summary = finetune(
         _start(subject, seed, folder),
         lambda classes, mode: open_labelled(
-            "builtin:cluttered-digits", classes=classes, mode=mode, count=subject.images
+            "builtin:cluttered-digits",
+            classes=classes,
+            mode=mode,
+            count=trial.images or subject.images,
         ),
         out,
-        load_finetune(presets, overrides),
+        load_finetune(trial.presets, overrides),
         teacher=Source(original, None, f"the trained {name}", None),
         options=Options(seed=seed, cpu=True, crop_pct=1.0, look_every=LOOK, keep_every=10**6),
         looked=looked,
