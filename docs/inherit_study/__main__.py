@@ -202,7 +202,7 @@ def main() -> None:
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     named = functools.partial(vary, names=options.variants)
-    jobs = {"keep": keep, "back": back, "vary": named}
+    jobs = {"keep": keep, "back": back, "short": short, "vary": named}
     for seed in options.seeds:
         for subject in subjects:
             for name, part in jobs.items():
