@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from dcnify.errors import InputError
+from dcnify.finetune.processes import on_cpu
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from dcnify.recipe.finetune import Stage
+
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+"""Ways to share out one model that would leave no process with a whole one."""
 
 
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
@@ -20,18 +23,16 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     ``accelerate launch``.
 
     Raises:
-        InputError: accelerate is not installed, or the device cannot do what the stage asks.
+        InputError: the device cannot do what the stage asks.
     """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, GradientState
-        from accelerate.utils import (
-            DataLoaderConfiguration,
-            DistributedDataParallelKwargs,
-            GradientAccumulationPlugin,
-        )
-    except ImportError:
-        raise InputError("fine-tuning needs accelerate: pip install 'dcnify[train]'") from None
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.utils import (
+        DataLoaderConfiguration,
+        DistributedDataParallelKwargs,
+        GradientAccumulationPlugin,
+    )
+
     # Precision is set once per process by its design; stages may differ. Process groups stay.
     AcceleratorState._reset_state()
     GradientState._reset_state()
@@ -40,8 +41,8 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
         num_steps=stage.accumulate, sync_with_dataloader=False, adjust_scheduler=False
     )
     try:
-        return Accelerator(
-            cpu=cpu or os.environ.get("ACCELERATE_USE_CPU") == "true",
+        made = Accelerator(
+            cpu=on_cpu(cpu),
             mixed_precision=stage.amp,
             gradient_accumulation_plugin=passes,
             dataloader_config=data,
@@ -51,6 +52,12 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     except (ValueError, RuntimeError, ImportError) as error:
         words = str(error).splitlines()[0]
         raise InputError(f"stage {stage.name}: amp {stage.amp} cannot run here: {words}") from error
+    if made.distributed_type.value in _SHARDED:
+        kind = made.distributed_type.value
+        raise InputError(
+            f"{kind} is not supported: launch without it; every process has the whole model"
+        )
+    return made
 
 
 def check_divides(stage: Stage, processes: int) -> None:

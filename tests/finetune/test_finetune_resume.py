@@ -133,9 +133,7 @@ def test_a_run_that_is_killed_twenty_times_ends_in_the_same_weights(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(
-    number, whole, handing_over, tmp_path, processes
-):
+def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path, processes):
     plan = stages(tmp_path, *PLAN)
     process = _started(processes, handing_over, tmp_path, plan, False)
     checkpoints = tmp_path / "out" / TRAINING / "checkpoints"
@@ -160,9 +158,7 @@ def _died_late(artifact, folder, plan):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "state"])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    damage, whole, handing_over, tmp_path
-):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handing_over, tmp_path):
     plan = stages(tmp_path, *PLAN)
     last = _died_late(handing_over, tmp_path, plan)[-1]
     if damage == "truncated":
@@ -188,9 +184,7 @@ def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_p
     assert same(tmp_path / "out", whole)
 
 
-def test_checkpoints_that_cannot_be_written_cost_one_line_each(
-    handing_over, tmp_path, processes
-):
+def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path, processes):
     """Files may not grow beyond a size, which the weights do: as on a disk that is full."""
     plan = stages(tmp_path, *PLAN)
     process = _started(processes, handing_over, tmp_path, plan, False, 12_000)
@@ -222,13 +216,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(made, tmp_
 def test_what_is_resumed_must_be_the_same_run(handing_over, made, tmp_path):
     plan = stages(tmp_path, *PLAN)
     _died_late(handing_over, tmp_path, plan)
+    plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
     with pytest.raises(InputError, match="was begun with other artifact"):
-        plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
         run(tmp_path, "out", plain, artifact=made, resume=True)
     with pytest.raises(InputError, match="was begun with other data"):
         run(tmp_path, "out", plan, artifact=handing_over, resume=True, count=64)
+    other = stages(tmp_path, PLAN[0])
     with pytest.raises(InputError, match="was begun with other stages"):
-        other = stages(tmp_path, PLAN[0])
         run(tmp_path, "out", other, artifact=handing_over, resume=True)
     with pytest.raises(InputError, match="pass --resume to go on, --overwrite to begin"):
         run(tmp_path, "out", plan, artifact=handing_over)

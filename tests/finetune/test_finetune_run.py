@@ -132,8 +132,11 @@ def test_a_handover_that_no_stage_names_is_the_last_ones(handing_over, made, tmp
 def test_the_original_is_not_touched_and_not_saved(made, tmp_path):
     from dcnify.artifact import open_source
 
-    teacher = open_source(made.parent / "model.safetensors", arch="convnext_atto",
-                          model_args=read_artifact(made).base.args)
+    teacher = open_source(
+        made.parent / "model.safetensors",
+        arch="convnext_atto",
+        model_args=read_artifact(made).base.args,
+    )
     before = {k: v.clone() for k, v in teacher.model.state_dict().items()}
     plan = stages(tmp_path, {**ALL, "epochs": 1})
     run(tmp_path, "out", plan, artifact=made, teacher=teacher)
