@@ -52,6 +52,8 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     except (ValueError, RuntimeError, ImportError) as error:
         words = str(error).splitlines()[0]
         raise InputError(f"stage {stage.name}: amp {stage.amp} cannot run here: {words}") from error
+    if stage.amp == "fp16" and made.device.type == "cpu":
+        raise InputError(f"stage {stage.name}: amp fp16 needs a GPU: set it to bf16 or no")
     if made.distributed_type.value in _SHARDED:
         kind = made.distributed_type.value
         raise InputError(
