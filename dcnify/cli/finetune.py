@@ -245,7 +245,7 @@ def _said_once(shown: Shown) -> Iterator[None]:
     except StoppedError as error:
         if shown.main:
             raise
-        raise typer.Exit(error.exit_code) from error
+        raise SystemExit(error.exit_code) from error
 
 
 def stages_asked(artifact: Path, recipe: str | None, overrides: list[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -118,9 +118,9 @@ def _created(dataset: Dataset[Any], **how: Any) -> DataLoader:
 
 
 def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
-    """A signal goes to the whole group; the process that trains decides what comes of it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Signals to the whole group are for the process that trains, which still needs its workers."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     usual(worker)
 
 

@@ -20,9 +20,7 @@ def processes() -> Any:
 
 def pair(target: Callable[..., None], *args: Any) -> list[int]:
     """Run ``target(*args)`` in both; their exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started = [
         processes().Process(target=_as_rank, args=(rank, port, target, *args)) for rank in (0, 1)
     ]
@@ -32,6 +30,13 @@ def pair(target: Callable[..., None], *args: Any) -> list[int]:
         one.join(120)
         one.kill()
     return [one.exitcode for one in started]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _as_rank(rank: int, port: int, target: Callable[..., None], *args: Any) -> None:

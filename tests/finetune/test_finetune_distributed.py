@@ -10,7 +10,7 @@ import time
 
 import pytest
 from finetune_cases import converted, run, same, stages, weights
-from pair import pair
+from pair import free_port, pair
 
 from dcnify.artifact import read_artifact
 from dcnify.finetune import METRICS, TRAINING
@@ -110,23 +110,29 @@ def test_torchrun_passes_a_signal_on_and_every_process_stops_after_a_checkpoint(
     stages(tmp_path, {"name": "s", "steps": 100_000, "batch_size": 32, "augment": "none"})
     out, said = tmp_path / "out", tmp_path / "said"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--master-port", "0", "-m", "dcnify", "finetune", steady, "--cpu", "-o", out]
+    command += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    command += ["-m", "dcnify", "finetune", steady, "--cpu", "-o", out]
     command += ["--data", "builtin:cluttered-digits", "--image-count", "96", "--workers", "1"]
     command += ["-r", tmp_path / "stages.yaml", "--validate-every", "100000"]
     with said.open("w") as file:
         process = subprocess.Popen([str(part) for part in command], stderr=file, stdout=file)
     checkpoints = out / TRAINING / "checkpoints"
-    while process.poll() is None and not (checkpoints.is_dir() and len(_sealed(checkpoints)) > 1):
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and len(_sealed(checkpoints)) < 2:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     words = said.read_text()
     assert words.count("the same command with --resume goes on from here") == 1, words
+    assert words.count("error: ") == 1
     assert "DataLoader worker" not in words
+    assert "forcefully" not in words  # they have ended by themselves
     state = json.loads((_sealed(checkpoints)[-1] / "dcnify.json").read_text())
     assert f"stopped at stage s, step {state['position']['step']} of 100000" in words
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= state["files"].keys()
 
 
 def _sealed(folder):
+    if not folder.is_dir():
+        return []
     return sorted(one for one in folder.iterdir() if one.name != ".partial")
