@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from dcnify.recipe.finetune import Stage
 
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
-"""Ways to share out one model that would leave no process with a whole one."""
-
 
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     """An `Accelerator` as ``stage`` wants it, whatever the stage before wanted.
@@ -54,11 +51,6 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
         raise InputError(f"stage {stage.name}: amp {stage.amp} cannot run here: {words}") from error
     if stage.amp == "fp16" and made.device.type == "cpu":
         raise InputError(f"stage {stage.name}: amp fp16 needs a GPU: set it to bf16 or no")
-    if made.distributed_type.value in _SHARDED:
-        kind = made.distributed_type.value
-        raise InputError(
-            f"{kind} is not supported: launch without it; every process has the whole model"
-        )
     return made
 
 

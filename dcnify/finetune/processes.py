@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+"""Ways to share out one model that would leave no process with a whole one."""
 
 
 def join(*, cpu: bool) -> PartialState:
     """Meet the other processes of ``torchrun`` or ``accelerate launch``, if there are any.
 
     Raises:
-        InputError: accelerate is not installed.
+        InputError: accelerate is not installed, or it was told to share out the model.
     """
+    for kind in _SHARDED:  # on the CPU accelerate would go on without
+        if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
+            raise InputError(f"{kind} is not supported: every process needs the whole model")
     try:
         from accelerate import PartialState
     except ImportError:

@@ -96,6 +96,12 @@ def test_what_cannot_be_done_is_one_line_before_anything_is_written(
     refused(capsys, tmp_path, words)
 
 
+def test_a_model_that_would_be_shared_out_is_refused(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert finetune(made, tmp_path / "out") == 2
+    refused(capsys, tmp_path, "FSDP is not supported")
+
+
 @pytest.mark.parametrize("data", ["/nowhere", "builtin:nothing", "hfds"])
 def test_a_dataset_that_is_not_there(data, made, tmp_path, capsys):
     assert finetune(made, tmp_path / "out", data=data) == 2
