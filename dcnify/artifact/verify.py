@@ -72,8 +72,12 @@ def verify(
         fidelity = measure(model, against, swaps, measured, origin, progress)
         doubt, warnings = _doubt(record, against, origin)
         checks += check_reported(record, model, fidelity, doubt)
-        more, said = check_recipe(record, model, fidelity, swaps)
-        checks, warnings = checks + more, warnings + said
+        if record.report.get("finetune"):
+            words = "require and certify are of the conversion; the weights were trained since"
+            checks.append(Check("recipe", None, detail=words))
+        else:
+            more, said = check_recipe(record, model, fidelity, swaps)
+            checks, warnings = checks + more, warnings + said
     return Verification(str(record.path), tuple(checks), record.report, fidelity, tuple(warnings))
 
 

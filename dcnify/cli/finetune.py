@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +20,7 @@ from dcnify.cli.sources import (
     TrustPickle,
     UseEma,
 )
-from dcnify.cli.training import training
+from dcnify.cli.training import Shown, training
 
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
@@ -191,7 +193,7 @@ def finetune(
 
     source = Given(teacher or "", arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
     target = output or artifact.with_name(f"{artifact.stem or artifact.name}-finetuned")
-    with training(quiet=quiet or as_json) as shown:
+    with training(quiet=quiet or as_json) as shown, _said_once(shown):
         summary = run(
             artifact,
             lambda classes, mode: open_labelled(
@@ -231,6 +233,19 @@ def finetune(
     curve = draw_curve(target, quiet=quiet)
     data_ = {**summary.to_dict(), "curve": str(curve) if curve else None}
     emit(as_json, data_, lambda: render(summary, curve))
+
+
+@contextmanager
+def _said_once(shown: Shown) -> Iterator[None]:
+    """That a run was stopped is known to all of its processes; the main one says so."""
+    from dcnify.finetune import StoppedError
+
+    try:
+        yield
+    except StoppedError as error:
+        if shown.main:
+            raise
+        raise SystemExit(error.exit_code) from error
 
 
 def stages_asked(artifact: Path, recipe: str | None, overrides: list[str]) -> Any:

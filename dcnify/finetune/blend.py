@@ -37,8 +37,6 @@ class Blend:
         until = max(1, round(self._how.until * steps))
         done = min(1.0, (step + 1) / until)
         self.value = cosine_blend(step + 1, until) if self._how.schedule == "cosine" else 1 - done
-        if done >= 1:
-            self.value = 0.0
         for model in (self._model, averaged):
             if model is not None:
                 set_blend(model, self.value)

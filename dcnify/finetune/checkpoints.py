@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dcnify.artifact.digest import sha256_file
-from dcnify.errors import DcnifyError
 from dcnify.finetune.position import Position
+from dcnify.finetune.processes import all_say
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,18 +40,13 @@ class Checkpoints:
         """
         name = f"{position.stage:02d}-{position.step:08d}"
         partial = self.folder / _PARTIAL
-        problem = ""
-        if accelerator.is_main_process:
-            problem = _tried(lambda: _emptied(partial))
-        accelerator.wait_for_everyone()
-        problem = problem or _tried(lambda: accelerator.save_state(str(partial)))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            problem = problem or _tried(lambda: self._seal(partial, name, position))
-            if problem:
-                shutil.rmtree(partial, ignore_errors=True)
-                self._say(f"no checkpoint at step {position.step}: {problem}; going on without")
-        accelerator.wait_for_everyone()
+        main = accelerator.is_main_process
+        problem = _shared(lambda: _emptied(partial) if main else None)
+        problem = problem or _shared(lambda: accelerator.save_state(str(partial)))
+        problem = problem or _shared(lambda: self._seal(partial, name, position) if main else None)
+        if problem and main:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._say(f"no checkpoint at step {position.step}: {problem}; going on without")
         return not problem
 
     def newest(self) -> Iterator[tuple[Path, Position]]:
@@ -108,6 +103,11 @@ def _emptied(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
+def _shared(write: Callable[[], object]) -> str:
+    """As `_tried`, with what any of the processes has met; each waits for the others."""
+    return next((said for said in all_say(_tried(write)) if said), "")
+
+
 def _tried(write: Callable[[], object]) -> str:
     """What a disk says against it; empty if nothing."""
     try:
@@ -129,7 +129,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-class NoCheckpointError(DcnifyError):
-    """There is nothing sound to go on from."""

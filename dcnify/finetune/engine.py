@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from dcnify.errors import InputError
+from dcnify.finetune.processes import on_cpu
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -20,18 +20,16 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     ``accelerate launch``.
 
     Raises:
-        InputError: accelerate is not installed, or the device cannot do what the stage asks.
+        InputError: the device cannot do what the stage asks.
     """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, GradientState
-        from accelerate.utils import (
-            DataLoaderConfiguration,
-            DistributedDataParallelKwargs,
-            GradientAccumulationPlugin,
-        )
-    except ImportError:
-        raise InputError("fine-tuning needs accelerate: pip install 'dcnify[train]'") from None
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.utils import (
+        DataLoaderConfiguration,
+        DistributedDataParallelKwargs,
+        GradientAccumulationPlugin,
+    )
+
     # Precision is set once per process by its design; stages may differ. Process groups stay.
     AcceleratorState._reset_state()
     GradientState._reset_state()
@@ -40,8 +38,8 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
         num_steps=stage.accumulate, sync_with_dataloader=False, adjust_scheduler=False
     )
     try:
-        return Accelerator(
-            cpu=cpu or os.environ.get("ACCELERATE_USE_CPU") == "true",
+        made = Accelerator(
+            cpu=on_cpu(cpu),
             mixed_precision=stage.amp,
             gradient_accumulation_plugin=passes,
             dataloader_config=data,
@@ -51,6 +49,9 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     except (ValueError, RuntimeError, ImportError) as error:
         words = str(error).splitlines()[0]
         raise InputError(f"stage {stage.name}: amp {stage.amp} cannot run here: {words}") from error
+    if stage.amp == "fp16" and made.device.type == "cpu":
+        raise InputError(f"stage {stage.name}: amp fp16 needs a GPU: set it to bf16 or no")
+    return made
 
 
 def check_divides(stage: Stage, processes: int) -> None:

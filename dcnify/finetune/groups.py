@@ -7,7 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
 
     from dcnify.recipe.finetune import Optimizer, Schedule
+
+_POWER = 0.9
+"""Of a polynomial: that of DeepLab (arXiv 1606.00915). timm's own falls in the last steps alone."""
 
 
 def learning_rate(optimizer: Optimizer, batch_size: int) -> float:
@@ -36,6 +44,10 @@ def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> to
     Raises:
         InputError: timm knows no such optimiser, or it does not take these options.
     """
+    knows = get_optimizer_info(chosen.name)
+    for option, taken in (("betas", knows.has_betas), ("eps", knows.has_eps)):
+        if option in chosen.options and not taken:  # timm would leave it out in silence
+            raise InputError(f"optimizer {chosen.name} takes no {option}")
     groups = list(_groups(model, chosen))
     rate = learning_rate(chosen, batch_size)
     for group in groups:
@@ -51,10 +63,10 @@ def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> to
 def _groups(model: nn.Module, chosen: Optimizer) -> Iterator[dict[str, Any]]:
     skip = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     if chosen.layer_decay is None:
-        groups = param_groups_weight_decay(model, chosen.weight_decay, skip)
+        groups = param_groups_weight_decay(model, chosen.weight_decay, no_weight_decay_list=skip)
     else:
         groups = param_groups_layer_decay(
-            model, chosen.weight_decay, skip, layer_decay=chosen.layer_decay
+            model, chosen.weight_decay, no_weight_decay_list=skip, layer_decay=chosen.layer_decay
         )
     predicts = is_offset_parameter(model)
     offsets = {id(one) for name, one in model.named_parameters() if name in predicts}
@@ -69,7 +81,7 @@ def _groups(model: nn.Module, chosen: Optimizer) -> Iterator[dict[str, Any]]:
 def create_schedule(
     optimizer: torch.optim.Optimizer, chosen: Schedule, rate: float, steps: int
 ) -> Scheduler:
-    """timm's schedule by name, over ``steps`` updates; `rate_at` sets what it says.
+    """timm's schedule by name, over ``steps`` updates.
 
     It has no state: the rates follow from the number of updates alone.
     """
@@ -80,6 +92,7 @@ def create_schedule(
         sched=name,
         num_epochs=steps,
         decay_epochs=never if name != chosen.name else max(1, steps // 3),
+        decay_rate=_POWER if name == "poly" else 0.1,
         decay_milestones=[round(0.6 * steps), round(0.85 * steps)],
         warmup_epochs=round(chosen.warmup * steps),
         warmup_lr=chosen.warmup_lr * rate,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from timm.data import Mixup, create_loader
@@ -36,7 +39,7 @@ def training_loader(
             f"has {count} images"
         )
     _usual(augment.auto, stage)
-    return create_loader(
+    return _created(
         dataset,
         input_size=data["input_size"],
         batch_size=stage.batch_size // stage.accumulate,
@@ -56,7 +59,7 @@ def validation_loader(
     dataset: Dataset[Any], batch_size: int, data: dict[str, Any], workers: int
 ) -> DataLoader:
     """All images in order, cropped as the model's own evaluation does."""
-    return create_loader(
+    return _created(
         dataset,
         input_size=data["input_size"],
         batch_size=batch_size,
@@ -105,6 +108,20 @@ def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
             ) from None
         return stage.steps, stage.steps
     return stage.steps or max(1, round(stage.epochs * epoch)), epoch
+
+
+def _created(dataset: Dataset[Any], **how: Any) -> DataLoader:
+    loader = create_loader(dataset, **how)
+    if loader.num_workers:
+        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+    return loader
+
+
+def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
+    """Signals to the whole group are for the process that trains, which still needs its workers."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    usual(worker)
 
 
 def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:

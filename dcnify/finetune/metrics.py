@@ -46,18 +46,19 @@ class Metrics:
     """A JSONL file that a resumed run continues where its checkpoint was, and TensorBoard.
 
     Args:
-        path: of the file.
+        path: of the file; None to write nothing, as all processes but the main one do.
         lines: how many of its lines are kept; what comes after them is from a lost sitting.
         tensorboard: a folder for its events, or None.
     """
 
-    def __init__(self, path: Path, lines: int, tensorboard: Path | None) -> None:
+    def __init__(self, path: Path | None, lines: int, tensorboard: Path | None) -> None:
         self.lines = lines
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _cut(path, lines)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _cut(path, lines)
+            self._file = path.open("a", encoding="utf-8")
         self._board = _board(tensorboard) if tensorboard is not None else None
-        self._global = 0
 
     def beat(self, beat: Beat) -> None:
         """Write one line of training."""
@@ -74,11 +75,14 @@ class Metrics:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
     def _line(self, values: dict[str, Any]) -> None:
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.nn import Handover
 from dcnify.surgery.calls import Call, remembered
-from dcnify.surgery.distance import are_logits, relative_error, surprise
+from dcnify.surgery.distance import are_logits, surprise, wide
 from dcnify.surgery.fidelity import comparable, first_tensor
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Objective(nn.Module):
         sites: paths of the swapped layers, by their paths in the original.
         losses: weights of the terms.
         of_labels: takes logits and labels to a scalar.
+        over_processes: takes a tensor to its mean over all processes, each of which has its share
+            of a batch. A relative error is a ratio, and the mean of ratios is not the ratio of
+            means: so the sizes that errors are relative to are those of the whole batch.
 
     Shapes:
         images (B, C, H, W) and labels (B,), or (B, classes) where they are mixed, to the loss and,
@@ -44,10 +47,12 @@ class Objective(nn.Module):
         sites: Mapping[str, str],
         losses: Losses,
         of_labels: Callable[[Tensor, Tensor], Tensor],
+        over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
     ) -> None:
         super().__init__()
         self.model = model
         self.losses, self.of_labels, self.sites = losses, of_labels, dict(sites)
+        self._over_processes = over_processes
         self._original = (original,)  # in a tuple: not one of our modules
         self._mine: dict[str, Call] = {}
         self._theirs: dict[str, Call] = {}
@@ -67,15 +72,16 @@ class Objective(nn.Module):
                     wanted = comparable(original(images))
             needs_output = losses.labels or losses.logits or losses.features
             output = comparable(self.model(images)) if needs_output else None
+        sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
             terms["labels"] = self.of_labels(output, labels)
         if losses.logits:
-            terms["logits"] = self._logits(output, wanted)
+            terms["logits"] = self._logits(output, wanted, sizes)
         if losses.features:
-            terms["features"] = self._features()
+            terms["features"] = self._features(sizes)
         if losses.layers:
-            terms["layers"] = self._layers()
+            terms["layers"] = self._layers(sizes)
         self._mine.clear()
         self._theirs.clear()
         total = sum(getattr(losses, name) * term for name, term in terms.items())
@@ -87,27 +93,38 @@ class Objective(nn.Module):
             hook.remove()
         self._hooks.clear()
 
-    def _logits(self, output: Tensor, wanted: Tensor) -> Tensor:
-        if are_logits(wanted, self._original[0]):
-            return surprise(output.float(), wanted.float(), self.losses.temperature)
-        return relative_error(output, wanted)
+    @torch.no_grad()
+    def _sizes(self, wanted: Tensor | None) -> dict[str, Tensor]:
+        """Mean squares of what the original makes, by site, and of its output under ``""``."""
+        made = {there: call.output for there, call in self._theirs.items()}
+        if wanted is not None and not are_logits(wanted, self._original[0]):
+            made[""] = wanted
+        if not made:
+            return {}
+        sizes = torch.stack([wide(one).square().mean() for one in made.values()])
+        return dict(zip(made, self._over_processes(sizes).clamp_min(1e-12), strict=True))
 
-    def _features(self) -> Tensor:
+    def _logits(self, output: Tensor, wanted: Tensor, sizes: dict[str, Tensor]) -> Tensor:
+        if "" not in sizes:
+            return surprise(output.float(), wanted.float(), self.losses.temperature)
+        return _apart(output, wanted, sizes[""])
+
+    def _features(self, sizes: dict[str, Tensor]) -> Tensor:
         """At each swapped layer in its place."""
         return _mean(
-            relative_error(self._mine[here].output, self._theirs[there].output)
+            _apart(self._mine[here].output, self._theirs[there].output, sizes[there])
             for there, here in self.sites.items()
             if there in self._theirs and here in self._mine
         )
 
-    def _layers(self) -> Tensor:
+    def _layers(self, sizes: dict[str, Tensor]) -> Tensor:
         """Of each new layer, given what the old one is given."""
         errors = []
         for there, call in self._theirs.items():
             layer = self.model.get_submodule(self.sites[there])
             layer = layer.new if isinstance(layer, Handover) else layer
             given = first_tensor(layer(*call.args, **call.kwargs))
-            errors.append(relative_error(given, call.output))
+            errors.append(_apart(given, call.output, sizes[there]))
         return _mean(errors)
 
     def _watch(self, model: nn.Module, paths: Sequence[str], calls: dict[str, Call]) -> None:
@@ -128,6 +145,10 @@ class Objective(nn.Module):
             yield
         finally:
             self._watching = False
+
+
+def _apart(given: Tensor, wanted: Tensor, size: Tensor) -> Tensor:
+    return (wide(given) - wide(wanted)).square().mean() / size
 
 
 def _mean(errors: Any) -> Tensor:

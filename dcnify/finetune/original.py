@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import nn
@@ -63,10 +64,9 @@ def _opened(spec: str, record: Artifact) -> Source:
         named = record.base.kind == "timm" and spec == f"timm:{record.base.name}"
         args = record.base.args if named else None
         return open_source(spec, pretrained=True, model_args=args)
-    try:
-        return open_source(spec)
-    except InputError:
-        base = record.base
-        if base.kind != "timm" or base.name.startswith("flash_"):
-            raise
-        return open_source(spec, arch=base.name, model_args=base.args)
+    base = record.base
+    if base.kind == "timm" and not base.name.startswith("flash_"):
+        # To find out what is known here takes seconds. Not every source may be told, though.
+        with suppress(InputError):
+            return open_source(spec, arch=base.name, model_args=base.args)
+    return open_source(spec)

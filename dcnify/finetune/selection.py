@@ -28,16 +28,19 @@ def trained_by(model: nn.Module, patterns: Sequence[str], swapped: Sequence[str]
     Raises:
         InputError: a pattern covers no parameter that can be trained.
     """
-    names = [name for name, one in model.named_parameters() if one.is_floating_point()]
+    # A tied parameter has several names, and a pattern may cover any of them.
+    every = list(model.named_parameters(remove_duplicate=False))
     fading = _fading(model)
-    names = [name for name in names if name not in fading]
-    chosen: set[str] = set()
+    every = [(name, one) for name, one in every if id(one) not in fading]
+    names = [name for name, one in every if one.is_floating_point()]
+    own = dict(every)
+    chosen: set[int] = set()
     for pattern in patterns:
         found = _of_pattern(model, pattern, names, swapped)
         if not found:
             raise InputError(f"train: {pattern!r} covers no parameter{_nearest(pattern, names)}")
-        chosen.update(found)
-    return [name for name in names if name in chosen]
+        chosen.update(id(own[name]) for name in found)
+    return [name for name, one in model.named_parameters() if id(one) in chosen]
 
 
 def _of_pattern(
@@ -58,18 +61,14 @@ def _of_pattern(
     return [name for name in names if any(covers(pattern, path) for path in _paths(name))]
 
 
-def _fading(model: nn.Module) -> set[str]:
-    """Names of parameters that are only of old layers which are handing over."""
-    names = set()
-    for path, layer in model.named_modules():
+def _fading(model: nn.Module) -> set[int]:
+    """Ids of parameters that are only of old layers which are handing over."""
+    ids = set()
+    for layer in model.modules():
         if isinstance(layer, Handover):
             stays = {id(parameter) for parameter in layer.new.parameters()}
-            names |= {
-                f"{path}.old.{name}"
-                for name, parameter in layer.old.named_parameters()
-                if id(parameter) not in stays
-            }
-    return names
+            ids |= {id(parameter) for parameter in layer.old.parameters()} - stays
+    return ids
 
 
 def heads_of(model: nn.Module) -> tuple[str, ...]:

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import random
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from dcnify._version import __version__
-from dcnify.artifact import Artifact, check_output, read_artifact, save_again
-from dcnify.artifact.digest import sha256_file
-from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
+from dcnify.artifact import Artifact, read_artifact
+from dcnify.artifact.layout import TRAINING
 from dcnify.artifact.load import load_record
-from dcnify.artifact.reading import read_safetensors
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.closing import Summary, close
+from dcnify.finetune.folder import (
+    BOARD,
+    CHECKPOINTS,
+    METRICS,
+    about_run,
+    begin,
+    check_target,
+    where_it_was,
+)
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Beat, Metrics
 from dcnify.finetune.original import Original, original_of
 from dcnify.finetune.position import Position
+from dcnify.finetune.processes import join, main_says
 from dcnify.finetune.run import Run, learns_from_original
-from dcnify.finetune.selection import trained_by
 from dcnify.finetune.stage import StageRun
+from dcnify.finetune.stage_checks import check_stages
 from dcnify.recipe import Recipe
 from dcnify.recipe.finetune import Finetune, HandOver
 from dcnify.surgery.handover import handovers
@@ -42,16 +46,6 @@ from dcnify.surgery.handover import handovers
 if TYPE_CHECKING:
     from dcnify.artifact import Source
     from dcnify.data.labelled import Labelled
-
-RUN, METRICS, CHECKPOINTS, BOARD, CURVE = (
-    "run.json",
-    "metrics.jsonl",
-    "checkpoints",
-    "tensorboard",
-    "curve.png",
-)
-_SAME = ("artifact", "weights", "data", "processes", "stages")
-"""Of a run that is resumed, what must be as it was."""
 
 
 @dataclass(frozen=True)
@@ -79,37 +73,9 @@ class Options:
     """Import the code that the artifact names."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """How a fine-tuning went."""
-
-    artifact: Path
-    original: float | None
-    """Accuracy on the validation images; None where the original was not at hand."""
-    converted: float | None
-    finetuned: float | None
-    best: float | None
-    best_at: str
-    """Stage and step of the best."""
-    best_artifact: Path | None
-    """Where the best was better than the last."""
-    stages: dict[str, float]
-    """Accuracy at the end of each."""
-    seconds: float
-    skipped: tuple[tuple[str, str], ...]
-    """Images that could not be read, and why."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        made = asdict(self)
-        for key in ("artifact", "best_artifact"):
-            made[key] = str(made[key]) if made[key] is not None else None
-        return made
-
-
 def finetune(
     artifact: str | os.PathLike[str],
-    data: Labelled | Callable[[int, str], Labelled],
+    data: Labelled | Callable[[int | None, str], Labelled],
     out: str | os.PathLike[str],
     plan: Finetune | None = None,
     *,
@@ -125,8 +91,8 @@ def finetune(
 
     Args:
         artifact: what `dcnify.save` wrote.
-        data: labelled images, or what opens them, given the number of classes and the images'
-            mode, ``RGB`` or ``L``.
+        data: labelled images, or what opens them, given the number of classes (None for a model
+            without a classifier) and the images' mode, ``RGB`` or ``L``.
         out: a folder; beside the artifact it gets ``finetune/``, with checkpoints, metrics and
             curves.
         plan: the stages; by default those of the artifact's recipe, else ``align`` and ``recover``.
@@ -142,31 +108,33 @@ def finetune(
         DcnifyError: the loss is no number any more, or the result cannot be written.
     """
     options = options or Options()
-    say = say or (lambda text: None)
+    main = join(cpu=options.cpu).is_main_process
+    say = say if say is not None and main else lambda text: None
     record = read_artifact(artifact)
     model, _ = load_record(record, trust_code=options.trust_code)
     plan = _handing_over(plan or stages_of(record, say), model, say)
-    classes = _classes(model, record)
     config = _input_of(model, record, options)
-    mode = "L" if config["input_size"][0] == 1 else "RGB"
-    dataset = data(classes, mode) if callable(data) else data
-    target = _output(out, options)
+    dataset = _images(data, model, config)
+    target = main_says(
+        lambda: check_target(out, record, resume=options.resume, overwrite=options.overwrite)
+    )
     folder = target / TRAINING
     original = _original(record, model, plan, teacher, say)
+    _in_float32(model, original, say)
     sites = original.sites if original else {s.site.path: s.site.path for s in record.plan.swaps}
-    _check_selections(model, plan, list(sites.values()))
-    about = _about(record, dataset, plan)
+    check_stages(plan, model, list(sites.values()), dataset, config, cpu=options.cpu)
+    about = about_run(record, dataset, plan)
     checkpoints = Checkpoints(folder / CHECKPOINTS, say)
-    at, position = _start(folder, checkpoints, about, options, say)
-    main = int(os.environ.get("RANK", "0")) == 0
+    at, position = None, Position()
+    if options.resume:
+        at, position = main_says(lambda: where_it_was(folder, checkpoints, about, say))
     with ExitStack() as stack:
         stack.enter_context(_random_state())
         interrupt = stack.enter_context(Interrupt())
         if main:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / RUN).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+            begin(target, about, resume=options.resume)
         board = folder / BOARD if options.tensorboard and main else None
-        metrics = Metrics(folder / METRICS if main else Path(os.devnull), position.lines, board)
+        metrics = Metrics(folder / METRICS if main else None, position.lines, board)
         stack.callback(metrics.close)
         run = Run(
             model=model,
@@ -176,7 +144,7 @@ def finetune(
             plan=plan,
             data=dataset,
             config=config,
-            classes=classes,
+            classes=dataset.classes,
             folder=folder,
             seed=plan.seed if options.seed is None else options.seed,
             cpu=options.cpu,
@@ -193,10 +161,10 @@ def finetune(
         for part in (dataset.train, dataset.validation):
             if part is not None and hasattr(part, "seed"):
                 part.seed = run.seed
-        for line in dataset.warnings if main else ():
+        for line in dataset.warnings:
             say(line)
         position = _stages(run, at, position, original)
-        return _close(run, record, position, target, about, main)
+        return close(run, record, position, target, about, main)
 
 
 def stages_of(record: Artifact, say: Callable[[str], None]) -> Finetune:
@@ -248,149 +216,6 @@ def _first_look(
     return replace(position, accuracies=reached)
 
 
-def _close(
-    run: Run, record: Artifact, position: Position, target: Path, about: dict[str, Any], main: bool
-) -> Summary:
-    run.model.to("cpu").eval().requires_grad_(True)
-    run.model.to(memory_format=torch.contiguous_format)
-    last = position.accuracies.get(run.plan.stages[-1].name)
-    stage, step = position.best_at
-    better = last is not None and position.best is not None and position.best > last
-    summary = Summary(
-        artifact=target,
-        original=position.accuracies.get("original"),
-        converted=position.accuracies.get("converted"),
-        finetuned=last,
-        best=position.best,
-        best_at=f"{run.plan.stages[min(stage, len(run.plan.stages) - 1)].name}, step {step}",
-        best_artifact=target / TRAINING / "best" if better and run.best.exists() else None,
-        stages={
-            s.name: position.accuracies[s.name]
-            for s in run.plan.stages
-            if s.name in position.accuracies
-        },
-        seconds=position.seconds,
-        skipped=_skipped(run.data),
-    )
-    if not main:
-        return summary
-    report = _report(record, about, summary)
-    recipe = _recipe(record, run.plan)
-    if summary.best_artifact is not None:
-        _save_best(run, record, summary.best_artifact, report, recipe)
-    save_again(record, run.model, run.swaps, target, report=report, recipe=recipe, overwrite=True)
-    run.checkpoints.clear()
-    run.best.unlink(missing_ok=True)
-    return summary
-
-
-def _save_best(run: Run, record: Artifact, path: Path, report: dict[str, Any], recipe: str) -> None:
-    last = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.model.load_state_dict(read_safetensors(run.best), strict=False)
-    try:
-        save_again(record, run.model, run.swaps, path, report=report, recipe=recipe, overwrite=True)
-    finally:
-        run.model.load_state_dict(last)
-
-
-def _report(record: Artifact, about: dict[str, Any], summary: Summary) -> dict[str, Any]:
-    """The conversion's, whose fidelity was that of other weights, and what came after it."""
-    moved = ("sites", "output", "steps")
-    before = {key: record.report[key] for key in moved if key in record.report}
-    earlier = record.report.get("finetune")
-    rest = {key: value for key, value in record.report.items() if key not in moved}
-    told = {**about, **summary.to_dict()}
-    return {
-        **rest,
-        "conversion": record.report.get("conversion", before),
-        "finetune": [*(earlier if isinstance(earlier, list) else []), told],
-    }
-
-
-def _recipe(record: Artifact, plan: Finetune) -> str:
-    recipe = Recipe.from_yaml(record.recipe, f"{record.path}/recipe.yaml")
-    return recipe.model_copy(update={"finetune": plan}).to_yaml()
-
-
-def _output(out: str | os.PathLike[str], options: Options) -> Path:
-    """
-    Raises:
-        InputError: it is a file, or taken, or there is nothing to resume.
-    """
-    path = Path(os.path.realpath(out))
-    if path.suffix in (".pt", ".pth"):
-        raise InputError(f"{out}: the output of a fine-tuning is a folder")
-    running = (path / TRAINING / RUN).is_file()
-    done = (path / WEIGHTS).is_file() and (path / "config.json").is_file()
-    if options.resume and not running:
-        raise InputError(f"{out} holds no fine-tuning to resume")
-    if options.resume and done:
-        raise InputError(f"{out} is finished; there is nothing to resume")
-    target = check_output(path, options.overwrite)
-    if running and not options.resume and not options.overwrite:
-        raise InputError(f"{out} holds a fine-tuning: pass --resume to go on, --overwrite to begin")
-    if options.overwrite and not options.resume and path.is_dir():
-        shutil.rmtree(path / TRAINING, ignore_errors=True)
-        for name in OURS:
-            with suppress(OSError):
-                (path / name).unlink()
-    return target
-
-
-def _start(
-    folder: Path,
-    checkpoints: Checkpoints,
-    about: dict[str, Any],
-    options: Options,
-    say: Callable[[str], None],
-) -> tuple[Path | None, Position]:
-    """The checkpoint to go on from, if any, and where that is.
-
-    Raises:
-        InputError: what is resumed was another run.
-    """
-    if not options.resume:
-        return None, Position()
-    try:
-        before = json.loads((folder / RUN).read_text("utf-8"))
-        differ = [key for key in _SAME if before[key] != about[key]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / RUN} cannot be read: begin again with --overwrite") from error
-    if differ:
-        key = differ[0]
-        raise InputError(
-            f"{folder.parent} was begun with other {key} ({before[key]}, now {about[key]}): "
-            "give the same, or begin again with --overwrite"
-        )
-    if before.get("finetune") != about["finetune"]:
-        say("the settings of the stages differ from those it was begun with; the new ones hold")
-    for path, position in checkpoints.newest():
-        return path, position
-    say("there is no checkpoint yet: beginning from the artifact")
-    return None, Position()
-
-
-def _about(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any]:
-    weights = record.path / WEIGHTS if record.path.is_dir() else record.path
-    stages = [
-        [s.name, s.epochs, s.steps, s.batch_size, s.accumulate, list(s.train)] for s in plan.stages
-    ]
-    return {
-        "artifact": str(record.path),
-        "weights": sha256_file(weights),
-        "data": data.origin,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "stages": json.loads(json.dumps(stages)),
-        "finetune": json.loads(plan.model_dump_json()),
-        "versions": {
-            "dcnify": __version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "python": platform.python_version(),
-        },
-    }
-
-
 def _original(
     record: Artifact,
     model: nn.Module,
@@ -431,19 +256,31 @@ def _handing_over(plan: Finetune, model: nn.Module, say: Callable[[str], None]) 
     )
 
 
-def _check_selections(model: nn.Module, plan: Finetune, swapped: Sequence[str]) -> None:
-    for stage in plan.stages:
-        try:
-            trained_by(model, stage.train, swapped)
-        except InputError as error:
-            raise InputError(f"stage {stage.name}: {error}") from None
+def _images(
+    data: Labelled | Callable[[int | None, str], Labelled],
+    model: nn.Module,
+    config: dict[str, Any],
+) -> Labelled:
+    """The images; none for validation where no class is said of them."""
+    classes = getattr(model, "num_classes", None) or None
+    mode = "L" if config["input_size"][0] == 1 else "RGB"
+    dataset = data(classes, mode) if callable(data) else data
+    return dataset if classes is not None else replace(dataset, validation=None)
 
 
-def _classes(model: nn.Module, record: Artifact) -> int:
-    classes = getattr(model, "num_classes", None) or record.config.get("num_classes")
-    if not isinstance(classes, int) or classes < 1:
-        raise InputError(f"{record.path}: its model does not say how many classes it has")
-    return classes
+def _in_float32(model: nn.Module, original: Original | None, say: Callable[[str], None]) -> None:
+    """Weights in half precision are too coarse for the steps of an optimizer."""
+    dtypes = {one.dtype for one in model.parameters() if one.is_floating_point()}
+    if dtypes <= {torch.float32}:
+        return
+    say(f"the weights are {_words(dtypes)}: trained, and written, in float32")
+    model.float()
+    if original is not None:
+        original.model.float()
+
+
+def _words(dtypes: Iterable[torch.dtype]) -> str:
+    return " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
 def _input_of(model: nn.Module, record: Artifact, options: Options) -> dict[str, Any]:
@@ -460,14 +297,6 @@ def _workers(asked: int | None, cpu: bool) -> int:
     if cpu or not torch.cuda.is_available():
         return 0  # they would take the cores from the model
     return min(8, os.cpu_count() or 1)
-
-
-def _skipped(data: Labelled) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, str]] = []
-    for dataset in (data.train, data.validation):
-        if hasattr(dataset, "unreadable"):
-            found += [(str(name), str(reason)) for name, reason in dataset.unreadable()]
-    return tuple(found)
 
 
 @contextmanager

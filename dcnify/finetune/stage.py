@@ -7,17 +7,19 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune.blend import Blend
-from dcnify.finetune.engine import check_divides, create_accelerator
+from dcnify.finetune.engine import create_accelerator
 from dcnify.finetune.evaluation import accuracy
 from dcnify.finetune.groups import create_optimizer, create_schedule, learning_rate, rates_of
 from dcnify.finetune.interrupt import StoppedError
@@ -33,12 +35,15 @@ from dcnify.finetune.objective import Objective
 from dcnify.finetune.position import Position
 from dcnify.finetune.run import Run
 from dcnify.finetune.selection import trained_by
+from dcnify.surgery.handover import handovers
 
 if TYPE_CHECKING:
     from dcnify.recipe.finetune import Stage
 
 BEAT = 10
 """Steps between two reports, and between looks at whether the loss is still a number."""
+_PROMPT = 2.0
+"""Seconds within which processes ask each other whether one was told to stop."""
 _EPOCHS = 10_000
 """More than a stage has: so that no two stages draw alike."""
 
@@ -57,7 +62,6 @@ class StageRun:
         stage, model = self.stage, run.model
         seed = _seed(run.seed, index)
         self.accelerator = create_accelerator(stage, seed, cpu=run.cpu)
-        check_divides(stage, self.accelerator.num_processes)
         self.names = trained_by(model, stage.train, list(run.sites.values()))
         _require(model, self.names)
         self.frozen_norms = _frozen_norms(model)
@@ -65,7 +69,18 @@ class StageRun:
         original = run.original_for(stage, self.accelerator.device)
         self.blend = Blend(model, stage.handover)
         self.ema = ModelEmaV3(model, stage.ema, use_warmup=True) if stage.ema else None
-        objective = Objective(model, original, run.sites, stage.losses, label_loss(stage.augment))
+        objective = Objective(
+            model,
+            original,
+            run.sites,
+            stage.losses,
+            label_loss(stage.augment),
+            partial(self.accelerator.reduce, reduction="mean"),
+        )
+        # Each process sets the blends by itself; those that another sends would have to be read.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            objective, [f"model.{path}.blend" for path in handovers(model)]
+        )
         if stage.compile:
             model.compile()
         rate = learning_rate(stage.optimizer, stage.batch_size)
@@ -198,7 +213,8 @@ class _Watch:
         self.rate = 0.0
         device = stage.accelerator.device
         self.bad = torch.full((), -1, device=device, dtype=torch.long)
-        self.every_step = device.type == "cpu" and stage.accelerator.num_processes == 1
+        single = stage.accelerator.num_processes == 1
+        self.every = 1 if device.type == "cpu" and single else BEAT
 
     def after(
         self, step: int, epoch: int, loss: Tensor, terms: dict[str, Tensor], position: Position
@@ -210,9 +226,10 @@ class _Watch:
         looks = ends if run.look_every is None else step % run.look_every == 0 or last
         keeps = ends if run.keep_every is None else step % run.keep_every == 0 or last
         beats = step % BEAT == 0 or looks or keeps
-        if self.every_step or beats:
+        due = beats or step % self.every == 0
+        if due:
             self._still_finite(loss)
-        stops = self._asked_to_stop() if self.every_step or beats else False
+        stops = self._asked_to_stop() if due or not self._shared() else False
         position = replace(position, step=step)
         if beats or stops:
             self._beat(step, epoch, loss, terms)
@@ -260,7 +277,10 @@ class _Watch:
         self.since, self.counted, self.apart = now, step, 0.0
         mean = {"loss": loss, **terms}
         if self._shared():
+            mean["images/s"] = torch.tensor(self.rate, device=loss.device)
             mean = of.accelerator.reduce(mean, "mean")
+            self.rate = float(mean.pop("images/s"))
+            self.every = int(min(max(_PROMPT * self.rate / of.stage.batch_size, 1), BEAT))
         values = {name: float(value) for name, value in mean.items()}
         left = (of.steps - step) * of.stage.batch_size + run.images_after(of.index, of.epoch)
         beat = Beat(
@@ -284,6 +304,8 @@ class _Watch:
 
     def _look(self, step: int, position: Position) -> Position:
         of, run = self.of, self.run
+        if self._shared():  # running averages are each process's own: those of the first count
+            distribute_bn(of.looked_at, of.accelerator.num_processes, reduce=False)
         reached = of.accuracy_of(of.looked_at)
         if reached is None:
             return position
@@ -337,11 +359,6 @@ def _prepare_model(model: nn.Module, stage: Stage, device: torch.device) -> None
     if stage.channels_last:
         model.to(memory_format=torch.channels_last)
     if stage.checkpointing:
-        if not hasattr(model, "set_grad_checkpointing"):
-            raise InputError(
-                f"stage {stage.name}: {type(model).__name__} has no set_grad_checkpointing: "
-                "set checkpointing to false"
-            )
         model.set_grad_checkpointing(True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import resource
@@ -10,6 +9,7 @@ import shutil
 import signal
 import time
 
+import pair
 import pytest
 from finetune_cases import run, same, stages
 
@@ -92,9 +92,7 @@ def _in_process(artifact, folder, plan, resume, limit=None):
 
 @pytest.fixture(scope="module")
 def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["finetune_cases"])
-    return context
+    return pair.processes()
 
 
 def _started(processes, *args):
@@ -116,7 +114,7 @@ def test_a_run_that_is_killed_twenty_times_ends_in_the_same_weights(
                 assert same(out, whole)
             shutil.rmtree(out, ignore_errors=True)
         process = _started(processes, handing_over, tmp_path, plan, running)
-        process.join(draw.uniform(0.1, 3.0))
+        process.join(draw.uniform(0.3, 2.0))
         if process.is_alive():
             process.kill()
             kills += 1
@@ -216,13 +214,13 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(made, tmp_
 def test_what_is_resumed_must_be_the_same_run(handing_over, made, tmp_path):
     plan = stages(tmp_path, *PLAN)
     _died_late(handing_over, tmp_path, plan)
+    plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
     with pytest.raises(InputError, match="was begun with other artifact"):
-        plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
         run(tmp_path, "out", plain, artifact=made, resume=True)
     with pytest.raises(InputError, match="was begun with other data"):
         run(tmp_path, "out", plan, artifact=handing_over, resume=True, count=64)
+    other = stages(tmp_path, PLAN[0])
     with pytest.raises(InputError, match="was begun with other stages"):
-        other = stages(tmp_path, PLAN[0])
         run(tmp_path, "out", other, artifact=handing_over, resume=True)
     with pytest.raises(InputError, match="pass --resume to go on, --overwrite to begin"):
         run(tmp_path, "out", plan, artifact=handing_over)

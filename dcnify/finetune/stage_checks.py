@@ -1,0 +1,78 @@
+"""What can be known of every stage before the first one takes hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.finetune.engine import check_divides, create_accelerator
+from dcnify.finetune.groups import create_optimizer
+from dcnify.finetune.loaders import steps_of, training_loader
+from dcnify.finetune.selection import trained_by
+
+if TYPE_CHECKING:
+    from dcnify.data.labelled import Labelled
+    from dcnify.recipe.finetune import Finetune, Stage
+
+
+def check_stages(
+    plan: Finetune,
+    model: nn.Module,
+    swapped: Sequence[str],
+    data: Labelled,
+    config: dict[str, Any],
+    *,
+    cpu: bool,
+) -> None:
+    """Set up of each stage what costs nothing, and throw it away.
+
+    Args:
+        plan: the stages.
+        model: what is trained.
+        swapped: paths of its swapped layers.
+        data: the images.
+        config: what timm says of the model's input.
+        cpu: train on the CPU, even where there is a GPU.
+
+    Raises:
+        InputError: a stage cannot run; names it.
+    """
+    for stage in plan.stages:
+        try:
+            _check(stage, model, swapped, data, config, cpu)
+        except InputError as error:
+            named = str(error).startswith(f"stage {stage.name}: ")
+            raise InputError(str(error) if named else f"stage {stage.name}: {error}") from error
+
+
+def _check(
+    stage: Stage,
+    model: nn.Module,
+    swapped: Sequence[str],
+    data: Labelled,
+    config: dict[str, Any],
+    cpu: bool,
+) -> None:
+    accelerator = create_accelerator(stage, 0, cpu=cpu)
+    check_divides(stage, accelerator.num_processes)
+    if stage.losses.labels and not getattr(model, "num_classes", None):
+        raise InputError("losses.labels: the model has no classifier; give labels a weight of 0")
+    if stage.checkpointing and not hasattr(model, "set_grad_checkpointing"):
+        name = type(model).__name__
+        raise InputError(f"checkpointing: {name} has no set_grad_checkpointing: set it to false")
+    if stage.optimizer.layer_decay is not None and not hasattr(model, "group_matcher"):
+        name = type(model).__name__
+        raise InputError(f"optimizer.layer_decay: {name} has no group_matcher: set it to null")
+    steps_of(stage, training_loader(data.train, stage, config, 0))
+    names = set(trained_by(model, stage.train, swapped))
+    learned = [(one, one.requires_grad) for one in model.parameters()]
+    try:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in names)
+        create_optimizer(model, stage.optimizer, stage.batch_size)
+    finally:
+        for parameter, before in learned:
+            parameter.requires_grad_(before)
