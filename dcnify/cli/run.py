@@ -143,7 +143,7 @@ def run(
         source, arch, model_arg, pretrained, use_ema, trust_pickle, trust_code, input_size
     )
 
-    def labelled(classes: int, mode: str) -> Any:
+    def labelled(classes: int | None, mode: str) -> Any:
         return open_labelled(
             data,
             split=split,
@@ -157,7 +157,6 @@ def run(
     with phases("opening the model", quiet=quiet or as_json) as step:
         opened = given.open(step)
         example = given.example(opened, loaded.input)
-        labelled(_classes(opened.model), "RGB")  # refused before the conversion, not after it
         count = calibration_count or images_wanted(loaded) or 16
         shape = tuple(example.shape)
         pictures = fidelity_images(
@@ -201,11 +200,6 @@ def run(
             say=lambda text: warn(text, quiet=quiet),
         )
     emit(as_json, outcome.to_dict(), lambda: _render(outcome))
-
-
-def _classes(model: Any) -> int | None:
-    classes = getattr(model, "num_classes", None)
-    return classes if isinstance(classes, int) and classes > 0 else None
 
 
 def _render(outcome: Outcome) -> list[Any]:

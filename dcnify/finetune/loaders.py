@@ -32,12 +32,7 @@ def training_loader(
         InputError: the dataset has fewer images than a batch.
     """
     augment: Augment = stage.augment
-    count = _length(dataset)
-    if count is not None and count < stage.batch_size:
-        raise InputError(
-            f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
-            f"has {count} images"
-        )
+    check_batch(dataset, stage)
     _usual(augment.auto, stage)
     return _created(
         dataset,
@@ -53,6 +48,19 @@ def training_loader(
         auto_augment=augment.auto,
         **_shared(data, workers),
     )
+
+
+def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
+    """
+    Raises:
+        InputError: the dataset has fewer images than a batch.
+    """
+    count = _length(dataset)
+    if count is not None and count < stage.batch_size:
+        raise InputError(
+            f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
+            f"has {count} images"
+        )
 
 
 def validation_loader(

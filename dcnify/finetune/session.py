@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from timm.data import resolve_model_data_config
 from torch import nn
@@ -19,6 +17,7 @@ from torch import nn
 from dcnify.artifact import Artifact, read_artifact
 from dcnify.artifact.layout import TRAINING
 from dcnify.artifact.load import load_record
+from dcnify.data import random_state
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.closing import Summary, close
@@ -129,7 +128,7 @@ def finetune(
     if options.resume:
         at, position = main_says(lambda: where_it_was(folder, checkpoints, about, say))
     with ExitStack() as stack:
-        stack.enter_context(_random_state())
+        stack.enter_context(random_state.kept())  # the caller's go on as if nothing was drawn
         interrupt = stack.enter_context(Interrupt())
         if main:
             begin(target, about, resume=options.resume)
@@ -297,15 +296,3 @@ def _workers(asked: int | None, cpu: bool) -> int:
     if cpu or not torch.cuda.is_available():
         return 0  # they would take the cores from the model
     return min(8, os.cpu_count() or 1)
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    """The caller's random numbers go on as if nothing had been drawn."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

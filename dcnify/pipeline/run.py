@@ -18,8 +18,9 @@ from dcnify.bench.files import write_file
 from dcnify.bench.models import CONVERTED, ORIGINAL, bench_models
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
+from dcnify.finetune.loaders import check_batch
 from dcnify.pipeline.page import page
-from dcnify.recipe import Recipe, load_finetune
+from dcnify.recipe import Finetune, Recipe, load_finetune
 from dcnify.report import write_plot, write_training_curve
 from dcnify.surgery import convert
 
@@ -51,7 +52,7 @@ class Asked:
     """(1, C, H, W) of what the model takes."""
     images: ImageBatch | None
     """To measure fidelity on, and to calibrate; photographs by default."""
-    data: Callable[[int, str], Labelled]
+    data: Callable[[int | None, str], Labelled]
     """Opens the labelled images, given the number of classes and the images' mode."""
     out: Path
     seed: int = 0
@@ -110,7 +111,10 @@ def run(
     """
     say = say or (lambda text: None)
     out, skipped = Path(os.path.realpath(asked.out)), []
+    stages = asked.recipe.finetune or load_finetune("align,recover")
     _check_folder(out, asked)
+    _check_data(asked, stages)
+    _clear(out, asked)
     converted = out / CONVERTED_AT
     if (converted / CONFIG).is_file():
         _check_same(converted, asked)
@@ -134,9 +138,9 @@ def run(
             converted,
             asked.data,
             trained,
-            asked.recipe.finetune or load_finetune("align,recover"),
+            stages,
             teacher=asked.reopen(),
-            options=replace(asked.options, seed=asked.options.seed, resume=resume),
+            options=replace(asked.options, resume=resume, overwrite=False),
             watch=watch,
             looked=looked,
             say=say,
@@ -176,9 +180,25 @@ def _check_folder(out: Path, asked: Asked) -> None:
         raise InputError(
             f"{asked.out} holds something else ({', '.join(strange[:3])}): choose another folder"
         )
-    if asked.options.overwrite:
-        for name in found:
-            one = out / name
+
+
+def _check_data(asked: Asked, stages: Finetune) -> None:
+    """What would be refused after the conversion is refused before it.
+
+    Raises:
+        InputError: there are no such images, or too few for a stage.
+    """
+    model = asked.source.model
+    mode = "L" if asked.example.shape[1] == 1 else "RGB"
+    data = asked.data(getattr(model, "num_classes", None) or None, mode)
+    for stage in stages.stages:
+        check_batch(data.train, stage)
+
+
+def _clear(out: Path, asked: Asked) -> None:
+    """Begin again where that is asked for."""
+    if asked.options.overwrite and out.is_dir():
+        for one in out.iterdir():
             shutil.rmtree(one) if one.is_dir() else one.unlink()
 
 

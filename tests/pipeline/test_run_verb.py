@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
 
 
 def call(folder, out="out", *more, recipe="both.yaml"):
+    """What ``dcnify run`` answers."""
     settings = [f"--model-arg={key}={value}" for key, value in ARGS.items()]
     source = ["--source", str(folder / "m.safetensors"), "--arch", "convnext_atto", *settings]
     data = ["--data", "builtin:cluttered-digits", "--image-count", "64", "--input-size", "32"]
@@ -114,6 +115,7 @@ def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch
     [
         (["--data", "nowhere/"], "there is no folder"),
         (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
+        (["--set", "finetune.stages.recover.batch_size=640"], "is larger than the dataset"),
     ],
 )
 def test_what_cannot_work_is_told_and_nothing_is_written(folder, more, message, capsys):
