@@ -1,4 +1,4 @@
-"""`python -m dcnify` is the `dcnify` command, for launchers that start modules, as torchrun does."""
+"""`python -m dcnify` is the `dcnify` command: launchers such as torchrun start modules."""
 
 from dcnify.cli import main
 
