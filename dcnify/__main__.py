@@ -1,4 +1,4 @@
-"""`python -m dcnify` is the `dcnify` command: launchers such as torchrun start modules."""
+"""``python -m dcnify``: what ``torchrun -m`` and ``accelerate launch -m`` start."""
 
 from dcnify.cli import main
 
