@@ -19,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help demo test lint study finetune-study clean
 
 help:
-	@echo "make demo    train a small model, convert it, compare (a few minutes, no GPU)"
+	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
 	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
@@ -53,5 +53,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out study-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info demo-out study-out example-out .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

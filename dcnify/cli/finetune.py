@@ -232,7 +232,7 @@ def finetune(
         warn(f"skipped {len(summary.skipped) - 5} more images; --json names them", quiet=quiet)
     curve = draw_curve(target, quiet=quiet)
     data_ = {**summary.to_dict(), "curve": str(curve) if curve else None}
-    emit(as_json, data_, lambda: render(summary, curve))
+    emit(as_json, data_, lambda: render(summary, target, curve))
 
 
 @contextmanager
@@ -279,8 +279,9 @@ def draw_curve(target: Path, *, quiet: bool) -> Path | None:
     return folder / CURVE
 
 
-def render(summary: Summary, curve: Path | None) -> list[Any]:
-    """The closing table and where things are."""
+def render(summary: Summary, target: Path, curve: Path | None) -> list[Any]:
+    """The closing table and where things are, in the words of who asked."""
+    from dcnify.finetune import TRAINING
 
     def percent(value: float | None) -> str:
         return "not measured" if value is None else f"{value:.1%}"
@@ -290,9 +291,9 @@ def render(summary: Summary, curve: Path | None) -> list[Any]:
     parts: list[Any] = [table(["model", ">accuracy"], rows)]
     if summary.best_artifact is not None:
         at = f"{summary.best_at}: {percent(summary.best)}"
-        parts.append(f"best at {at}, kept in {summary.best_artifact}")
+        parts.append(f"best at {at}, kept in {target / TRAINING / 'best'}")
     if curve is not None:
         parts.append(f"drawn in {curve}")
     minutes, seconds = divmod(round(summary.seconds), 60)
-    parts.append(f"wrote {summary.artifact} after {minutes}:{seconds:02d} of training")
+    parts.append(f"wrote {target} after {minutes}:{seconds:02d} of training")
     return parts

@@ -58,7 +58,7 @@ def bare_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout: building from it leaves nothing behind in the real one."""
     copy = tmp_path_factory.mktemp("copy") / "checkout"
     ignore = shutil.ignore_patterns(
-        ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "demo-out", ".*_cache"
+        ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "*-out", ".*_cache"
     )
     shutil.copytree(ROOT, copy, ignore=ignore)
     return copy

@@ -1,4 +1,4 @@
-"""The demo, end to end: train for seconds, convert with the real command, load, compare."""
+"""The demo, end to end: train for seconds, convert and fine-tune with the real command, compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
-def test_the_demo_converts_its_checkpoint_and_compares_the_models(tmp_path):
+def test_the_demo_converts_its_checkpoint_fine_tunes_and_compares_the_models(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "demo.py", "--quick", "--out", tmp_path / "out"],
         cwd=tmp_path,
@@ -25,7 +25,9 @@ def test_the_demo_converts_its_checkpoint_and_compares_the_models(tmp_path):
     assert (tmp_path / "out" / "converted" / "plan.json").is_file()
     assert "stages.0.blocks.0.conv_dw" in done.stdout
     accuracies = re.findall(r"[│|]\s+(\d+\.\d)%", done.stdout)
-    assert len(accuracies) == 5
-    original, _zeroed, _converted, _learned, exact = map(float, accuracies)
+    assert len(accuracies) == 6
+    original, _zeroed, _converted, _learned, finetuned, exact = map(float, accuracies)
     assert exact == pytest.approx(original, abs=0.2), "what fits must be kept"
-    assert "Nothing has been fine-tuned yet" in " ".join(done.stdout.split())
+    (after,) = re.findall(r"after recover\s+(\d+\.\d)%", done.stdout)
+    assert finetuned == pytest.approx(float(after), abs=0.2), "the command and the demo must agree"
+    assert (tmp_path / "out" / "finetuned" / "finetune" / "metrics.jsonl").is_file()
