@@ -86,10 +86,11 @@ def train(
     load_checkpoint(best, str(out / "model_best.pth.tar"))  # the averaged weights, strictly
     top1 = accuracy_of(best, validation)
 
-    arguments = {**record.base.args, "num_classes": labelled.classes}
-    record = replace(record, base=replace(record.base, args=arguments))
+    base = replace(record.base, args={**record.base.args, "num_classes": labelled.classes})
     report = {"conversion": record.report, "trained": {"data": data, "epochs": epochs}}
-    save_again(record, best, record.plan, out / "artifact", report=report, overwrite=True)
+    save_again(
+        record, best, record.plan, out / "artifact", report=report, base=base, overwrite=True
+    )
     return best, top1
 
 

@@ -90,6 +90,7 @@ def save_again(
     *,
     report: dict[str, Any] | None = None,
     recipe: str | None = None,
+    base: Base | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write an artifact that was loaded and trained since, with all that was known of it.
@@ -101,6 +102,8 @@ def save_again(
         path: a folder, or a file ending in ``.pt`` or ``.pth``.
         report: in place of the record's.
         recipe: in place of the record's, as YAML.
+        base: how to build the unconverted architecture, where that is another by now: with another
+            number of classes, say.
         overwrite: replace the artifact that is there.
 
     Raises:
@@ -108,7 +111,7 @@ def save_again(
     """
     target = check_output(path, overwrite)
     plan = _as_it_stands(plan, model)
-    base = _verified_base(model, plan, record.base)
+    base = _verified_base(model, plan, base or record.base)
     source = record.config["dcnify"].get("source") or {}
     report, recipe = report or record.report, recipe or record.recipe
     whole = _Whole(model, plan, recipe, report, base, source, data_of(model, base.args))

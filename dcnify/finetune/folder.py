@@ -56,7 +56,7 @@ def check_target(
         raise InputError(f"{out} holds no fine-tuning to resume")
     if resume and done:
         raise InputError(f"{out} is finished; there is nothing to resume")
-    target = check_output(path, overwrite)
+    target = check_output(out, overwrite)
     if running and not resume and not overwrite:
         raise InputError(f"{out} holds a fine-tuning: pass --resume to go on, --overwrite to begin")
     return target
