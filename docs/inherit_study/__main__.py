@@ -32,13 +32,11 @@ from inherit_study.expanded import expanded
 from inherit_study.models import SUBJECTS, Subject
 from inherit_study.ordered import ordered
 from inherit_study.tables import write
-from inherit_study.training import accuracy, shortest, steps_back, trained
+from inherit_study.training import accuracy, steps_back, trained
 from inherit_study.weighed import weighed
 
 MOST_STEPS, WITHIN = 2000, 0.01
 """Of training after a conversion; how close to the original's accuracy is back."""
-LENGTHS = (25, 50, 100, 200, 400, 800, 1600)
-"""Of trainings whose rate comes down to nothing, in steps."""
 BACK_FROM = ("paper", "fit+calibrate")
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -133,7 +131,11 @@ def back(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Calla
 def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
     model, task = trained(subject, seed, folder / "models", say), subject.data()
     original = accuracy(model, task)
-    start = _start(model, subject, seed, folder, method)
+    artifact = artifact_of(subject, seed, folder, "all", method)
+    if artifact.exists():
+        start = dcnify.load(artifact)
+    else:
+        start = converted(model, subject, chosen(model, subject, "all"), method, seed).model
     steps, curve = steps_back(start, task, original - WITHIN, MOST_STEPS, seed)
     return {
         "subject": subject.name,
@@ -145,50 +147,13 @@ def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, A
     }
 
 
-def short(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """How long a training has to be from each start, all sites converted."""
-    for method in BACK_FROM:
-        yield (
-            f"short {subject.name} {method} {seed}",
-            lambda method=method: _short(subject, seed, folder, method),
-        )
-
-
-def _short(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
-    model, task = trained(subject, seed, folder / "models", say), subject.data()
-    original = accuracy(model, task)
-    wanted = original - WITHIN
-
-    def start() -> Any:
-        return _start(model, subject, seed, folder, method)
-
-    at_once = accuracy(start(), task)
-    steps, reached = (0, {}) if at_once >= wanted else shortest(start, task, wanted, LENGTHS, seed)
-    return {
-        "subject": subject.name,
-        "start": method,
-        "seed": seed,
-        "original": original,
-        "at once": at_once,
-        "steps": steps,
-        "reached": reached,
-    }
-
-
-def _start(model: Any, subject: Subject, seed: int, folder: Path, method: str) -> Any:
-    artifact = artifact_of(subject, seed, folder, "all", method)
-    if artifact.exists():
-        return dcnify.load(artifact)
-    return converted(model, subject, chosen(model, subject, "all"), method, seed).model
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("keep", "back", "short", "vary", "table")
+    parts = ("keep", "back", "vary", "table")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
@@ -202,7 +167,7 @@ def main() -> None:
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     named = functools.partial(vary, names=options.variants)
-    jobs = {"keep": keep, "back": back, "short": short, "vary": named}
+    jobs = {"keep": keep, "back": back, "vary": named}
     for seed in options.seeds:
         for subject in subjects:
             for name, part in jobs.items():

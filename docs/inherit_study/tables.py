@@ -41,29 +41,19 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         ),
     )
     varied = [row for row in rows if "variant" in row]
-    back = sorted((row for row in rows if "curve" in row), key=lambda row: _place(row, order))
-    short = sorted((row for row in rows if "reached" in row), key=lambda row: _place(row, order))
+    back = [row for row in rows if "curve" in row]
     _csv(kept, RESULTS / "inherit.csv")
     _csv(
         [{k: v for k, v in row.items() if k != "curve"} for row in back],
         RESULTS / "inherit-back.csv",
     )
-    _csv(
-        [{k: v for k, v in row.items() if k != "reached"} for row in short],
-        RESULTS / "inherit-short.csv",
-    )
     _csv(varied, RESULTS / "inherit-variants.csv")
     console = Console(width=140, highlight=False)
     console.print(_kept(kept))
     console.print(_back(back))
-    console.print(_short(short))
     console.print(_varied(varied))
     if back:
         _plot(back, RESULTS / "inherit-back.svg")
-
-
-def _place(row: dict[str, Any], order: tuple[list[str], list[str]]) -> tuple[int, int, int]:
-    return order[0].index(row["subject"]), order[1].index(row["start"]), row["seed"]
 
 
 def _csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -125,16 +115,6 @@ def _back(rows: Sequence[dict[str, Any]]) -> Table:
     for (subject, start), some in _groups(rows, "subject", "start").items():
         soon = [str(_steps_to(row, row["original"] - 0.05)) for row in some]
         table.add_row(subject, start, ", ".join(soon), ", ".join(str(row["steps"]) for row in some))
-    return table
-
-
-def _short(rows: Sequence[dict[str, Any]]) -> Table:
-    title = "Length of the shortest training, its rate coming down to 0, that ends within 1 point"
-    table = Table(title=title)
-    for name in ("model", "start", "steps, by seed"):
-        table.add_column(name)
-    for (subject, start), some in _groups(rows, "subject", "start").items():
-        table.add_row(subject, start, ", ".join(str(row["steps"]) for row in some))
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,8 +15,6 @@ from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 
 BATCH = 64
-SHORT_RATES = (5e-4, 2e-3)
-"""Largest learning rates of trainings whose rate comes down to nothing; the better one counts."""
 TUNING_RATE, AVERAGED, LOOK_EVERY = 1e-3, 0.98, 25
 """Of the training that follows a conversion: learning rate, decay of the averaged weights that are
 looked at, and how often."""
@@ -82,41 +80,6 @@ def steps_back(
         if (step + 1) % LOOK_EVERY == 0:
             curve.append(accuracy(average.module, task))
     return (most, curve) if curve[-1] >= wanted else (None, curve)
-
-
-def shortest(
-    start: Callable[[], nn.Module], task: Task, wanted: float, lengths: Sequence[int], seed: int
-) -> tuple[int | None, dict[int, float]]:
-    """The shortest training whose rate comes down to nothing that ends at ``wanted`` or above.
-
-    Args:
-        start: gives the model to train, anew each time.
-        lengths: that are tried, in rising order, until one is enough.
-
-    Returns:
-        The steps it took (None if no length was enough), and the accuracy at the end of each.
-    """
-    reached: dict[int, float] = {}
-    for steps in lengths:
-        reached[steps] = max(_ended(start(), task, steps, rate, seed) for rate in SHORT_RATES)
-        if reached[steps] >= wanted:
-            return steps, reached
-    return None, reached
-
-
-def _ended(model: nn.Module, task: Task, steps: int, rate: float, seed: int) -> float:
-    """The accuracy after a training of so many steps."""
-    order = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(200 + seed))
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
-    )
-    model.train()
-    for step in range(steps):
-        at = step * BATCH % (len(order) - BATCH)
-        _step(model, optimizer, task, order[at : at + BATCH])
-        schedule.step()
-    return accuracy(model, task)
 
 
 def _step(
