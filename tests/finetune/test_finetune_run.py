@@ -183,10 +183,3 @@ def test_what_a_stage_can_say_runs(options, made, tmp_path):
     plan = stages(tmp_path, {"name": "s", "steps": 2, "batch_size": 16, **options})
     summary = run(tmp_path, "out", plan, artifact=made, count=48)
     assert summary.finetuned is not None
-
-
-@pytest.mark.slow
-def test_a_compiled_model_is_trained_and_saved_like_any_other(made, tmp_path):
-    plan = stages(tmp_path, {"name": "s", "steps": 2, "batch_size": 16, "compile": "true"})
-    run(tmp_path, "out", plan, artifact=made, count=48)
-    assert weights(tmp_path / "out").keys() == weights(made).keys()

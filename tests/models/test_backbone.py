@@ -61,14 +61,10 @@ def test_a_converted_backbone_puts_out_the_same_maps_at_another_size(example):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "size"),
-    [([], "(3, 800, 1333)"), (["--converted", "--size", "320", "544"], "(3, 320, 544)")],
-)
-def test_the_example_takes_a_step_and_detects(options, size):
-    done = subprocess.run([sys.executable, EXAMPLE, *options], capture_output=True, text=True)
+def test_the_example_takes_a_step_and_detects_at_800x1333():
+    done = subprocess.run([sys.executable, EXAMPLE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert size in done.stdout
+    assert "(3, 800, 1333)" in done.stdout
     assert "A step of training" in done.stdout
     assert "detections" in done.stdout
     assert "nan" not in done.stdout
