@@ -77,9 +77,9 @@ def _check_existing(path: str | os.PathLike[str], target: Path, overwrite: bool)
         raise InputError(f"{path} exists and is a file; choose a folder, or a name ending in .pt")
     else:
         entries = sorted(entry.name for entry in target.iterdir())
-        if not entries or _is_training(entries):
+        if not entries:
             return
-        if not _is_artifact(target):
+        if not _is_artifact(target) and not _is_training(entries):
             shown = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
             raise InputError(
                 f"{path} exists and is no dcnify artifact (it holds {shown}); choose another folder"

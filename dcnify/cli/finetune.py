@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
-from dcnify.cli.output import emit, say, table, warn
+from dcnify.cli.options import ArtifactPath, AsJson, Overrides, Overwrite, Quiet
+from dcnify.cli.output import emit, say, warn
 from dcnify.cli.sources import (
     Arch,
     Given,
@@ -20,30 +20,27 @@ from dcnify.cli.sources import (
     TrustPickle,
     UseEma,
 )
-from dcnify.cli.training import Shown, training
+from dcnify.cli.training import Shown, accuracies, percent, training
+from dcnify.cli.training_options import (
+    Cpu,
+    CropPct,
+    Data,
+    DataDir,
+    ImageCount,
+    KeepEvery,
+    LookEvery,
+    TensorBoard,
+    TrainSplit,
+    ValSplit,
+    Workers,
+    crop_of,
+    opener,
+)
+from dcnify.errors import InputError
 
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
 
-ArtifactPath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ARTIFACT",
-        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
-        show_default=False,
-    ),
-]
-Data = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        metavar="D",
-        help="Labelled images: a folder with train/ and val/, or with one folder per class; "
-        "builtin:cluttered-digits; or a dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, "
-        "wds/, torch/, ImageFolder).",
-        show_default=False,
-    ),
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -75,80 +72,13 @@ Teacher = Annotated[
         show_default=False,
     ),
 ]
-TrainSplit = Annotated[
-    str | None,
-    typer.Option("--split", help="The part of --data to train on.", show_default=False),
-]
-ValSplit = Annotated[
-    str | None,
-    typer.Option("--val-split", help="The part of --data to validate on.", show_default=False),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir", help="The folder in which a dataset of --data is.", show_default=False
-    ),
-]
-ImageCount = Annotated[
-    int | None,
-    typer.Option(
-        "--image-count",
-        min=1,
-        help="How many training images builtin:cluttered-digits has.",
-        show_default=False,
-    ),
-]
 Seed = Annotated[
     int | None,
     typer.Option(
         "--seed", min=0, max=2**31 - 1, help="In place of the recipe's.", show_default=False
     ),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        min=0,
-        help="Processes that read images; up to 8 with a GPU, none without, by default.",
-        show_default=False,
-    ),
-]
-Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU, even where there is a GPU.")]
-LookEvery = Annotated[
-    int | None,
-    typer.Option(
-        "--validate-every",
-        min=1,
-        metavar="STEPS",
-        help="Steps between two looks at the validation images; an epoch by default.",
-        show_default=False,
-    ),
-]
-KeepEvery = Annotated[
-    int | None,
-    typer.Option(
-        "--checkpoint-every",
-        min=1,
-        metavar="STEPS",
-        help="Steps between two checkpoints; an epoch by default.",
-        show_default=False,
-    ),
-]
-CropPct = Annotated[
-    float | None,
-    typer.Option(
-        "--crop-pct",
-        min=0.01,
-        max=1.0,
-        help="Share of a validation image's side that the model sees; its own by default, and 1 "
-        "for builtin data.",
-        show_default=False,
-    ),
-]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier call stopped.")]
-TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Write events for TensorBoard too.")
-]
 
 
 def finetune(
@@ -187,24 +117,15 @@ def finetune(
     $ dcnify finetune out/ --data photos/ -o trained/ -r align,recover --set stages.recover.epochs=5
     $ torchrun --nproc-per-node 8 -m dcnify finetune out/ --data /data/imagenet
     """
-    from dcnify.data import open_labelled
     from dcnify.finetune import Options
     from dcnify.finetune import finetune as run
 
     source = Given(teacher or "", arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
-    target = output or artifact.with_name(f"{artifact.stem or artifact.name}-finetuned")
+    target = output or _beside(artifact)
     with training(quiet=quiet or as_json) as shown, _said_once(shown):
         summary = run(
             artifact,
-            lambda classes, mode: open_labelled(
-                data,
-                split=split,
-                val_split=val_split,
-                data_dir=data_dir,
-                classes=classes,
-                mode=mode,
-                count=image_count,
-            ),
+            opener(data, split, val_split, data_dir, image_count),
             target,
             stages_asked(artifact, recipe, overrides or []),
             teacher=source.open(lambda what, done, total: None) if teacher else None,
@@ -217,7 +138,7 @@ def finetune(
                 resume=resume,
                 overwrite=overwrite,
                 tensorboard=tensorboard,
-                crop_pct=1.0 if crop_pct is None and data.startswith("builtin:") else crop_pct,
+                crop_pct=crop_of(crop_pct, data),
                 trust_code=trust_code,
             ),
             watch=shown.beat,
@@ -233,6 +154,13 @@ def finetune(
     curve = draw_curve(target, quiet=quiet)
     data_ = {**summary.to_dict(), "curve": str(curve) if curve else None}
     emit(as_json, data_, lambda: render(summary, target, curve))
+
+
+def _beside(artifact: Path) -> Path:
+    """ARTIFACT-finetuned."""
+    whole = artifact if artifact.name else artifact.resolve()
+    name = whole.stem if whole.suffix in (".pt", ".pth") else whole.name
+    return whole.with_name(f"{name}-finetuned")
 
 
 @contextmanager
@@ -253,6 +181,9 @@ def stages_asked(artifact: Path, recipe: str | None, overrides: list[str]) -> An
     from dcnify.artifact import read_artifact
     from dcnify.recipe import Recipe, load_finetune
 
+    for one in overrides:
+        if one.startswith("swaps"):
+            raise InputError(f"--set {one}: the layers are swapped already; set finetune.stages...")
     if recipe is not None:
         return load_finetune(recipe, overrides)
     if not overrides:
@@ -283,12 +214,7 @@ def render(summary: Summary, target: Path, curve: Path | None) -> list[Any]:
     """The closing table and where things are, in the words of who asked."""
     from dcnify.finetune import TRAINING
 
-    def percent(value: float | None) -> str:
-        return "not measured" if value is None else f"{value:.1%}"
-
-    rows = [["original", percent(summary.original)], ["converted", percent(summary.converted)]]
-    rows += [[f"after {name}", percent(value)] for name, value in summary.stages.items()]
-    parts: list[Any] = [table(["model", ">accuracy"], rows)]
+    parts: list[Any] = [accuracies(summary.to_dict())]
     if summary.best_artifact is not None:
         at = f"{summary.best_at}: {percent(summary.best)}"
         parts.append(f"best at {at}, kept in {target / TRAINING / 'best'}")

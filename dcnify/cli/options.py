@@ -10,6 +10,14 @@ from typing import Annotated
 
 import typer
 
+ArtifactPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
 ]

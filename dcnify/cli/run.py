@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.finetune import (
-    Cpu,
-    CropPct,
-    Data,
-    DataDir,
-    ImageCount,
-    KeepEvery,
-    LookEvery,
-    TensorBoard,
-    TrainSplit,
-    ValSplit,
-    Workers,
-)
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
-from dcnify.cli.output import emit, say, table, warn
+from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
 from dcnify.cli.sources import (
     Arch,
@@ -35,7 +22,22 @@ from dcnify.cli.sources import (
     UseEma,
     fidelity_images,
 )
-from dcnify.cli.training import training
+from dcnify.cli.training import accuracies, training
+from dcnify.cli.training_options import (
+    Cpu,
+    CropPct,
+    Data,
+    DataDir,
+    ImageCount,
+    KeepEvery,
+    LookEvery,
+    TensorBoard,
+    TrainSplit,
+    ValSplit,
+    Workers,
+    crop_of,
+    opener,
+)
 from dcnify.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,7 +129,6 @@ def run(
     \b
     $ dcnify run convnext-calibrated --source model.pt --data /data/flowers -o flowers/
     """
-    from dcnify.data import open_labelled
     from dcnify.finetune import Options
     from dcnify.pipeline import Asked
     from dcnify.pipeline import run as carry_out
@@ -142,17 +143,6 @@ def run(
     given = Given(
         source, arch, model_arg, pretrained, use_ema, trust_pickle, trust_code, input_size
     )
-
-    def labelled(classes: int | None, mode: str) -> Any:
-        return open_labelled(
-            data,
-            split=split,
-            val_split=val_split,
-            data_dir=data_dir,
-            classes=classes,
-            mode=mode,
-            count=image_count,
-        )
 
     with phases("opening the model", quiet=quiet or as_json) as step:
         opened = given.open(step)
@@ -170,7 +160,7 @@ def run(
         )
     for note in opened.notes:
         say(note, quiet=quiet)
-    with training(quiet=quiet or as_json) as shown, phases("", quiet=True) as step:
+    with training(quiet=quiet or as_json) as shown:
         outcome = carry_out(
             Asked(
                 recipe=loaded,
@@ -178,7 +168,7 @@ def run(
                 reopen=lambda: given.open(lambda what, done, total: None),
                 example=example,
                 images=pictures,
-                data=labelled,
+                data=opener(data, split, val_split, data_dir, image_count),
                 out=output,
                 seed=seed,
                 batch=batch,
@@ -189,7 +179,7 @@ def run(
                     look_every=look_every,
                     keep_every=keep_every,
                     tensorboard=tensorboard,
-                    crop_pct=1.0 if crop_pct is None and data.startswith("builtin:") else crop_pct,
+                    crop_pct=crop_of(crop_pct, data),
                     overwrite=overwrite,
                     trust_code=trust_code,
                 ),
@@ -199,24 +189,19 @@ def run(
             looked=shown.looked,
             say=lambda text: warn(text, quiet=quiet),
         )
-    emit(as_json, outcome.to_dict(), lambda: _render(outcome))
+    emit(as_json, outcome.to_dict(), lambda: _render(outcome, output))
 
 
-def _render(outcome: Outcome) -> list[Any]:
-    def percent(value: float | None) -> str:
-        return "not measured" if value is None else f"{value:.1%}"
-
-    tuned, bench = outcome.finetuning, outcome.bench
-    rows = [[name, percent(tuned[name])] for name in ("original", "converted")]
-    rows += [[f"after {name}", percent(value)] for name, value in tuned["stages"].items()]
+def _render(outcome: Outcome, written: Path) -> list[Any]:
+    bench = outcome.bench
     times = {name: timing["p50_us"] / 1e3 for name, timing in bench["timings"].items()}
-    parts: list[Any] = [table(["model", ">accuracy"], rows)]
     shape = "x".join(map(str, bench["shape"]))
-    parts.append(
+    parts: list[Any] = [
+        accuracies(outcome.finetuning),
         f"median for {shape}: original {times['original']:.2f} ms, converted "
-        f"{times['converted']:.2f} ms: {bench['speedup']:.2f} times as fast"
-    )
+        f"{times['converted']:.2f} ms: {bench['speedup']:.2f} times as fast",
+    ]
     if outcome.skipped:
         parts.append(f"was there already: {', '.join(outcome.skipped)}")
-    parts.append(f"wrote {outcome.folder}/report.md")
+    parts.append(f"wrote {written / 'report.md'}")
     return parts

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dcnify.cli.output import console, say
+from dcnify.cli.output import console, say, table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dcnify.finetune import Beat
 
 _LINES = 20
@@ -89,6 +91,18 @@ def line_of(beat: Beat) -> str:
         f"loss {beat.loss:.4g}, lr {beat.lr:.3g}{blend}, {beat.images_per_second:.0f} images/s, "
         f"{left} left, {beat.memory / 1e9:.1f} GB"
     )
+
+
+def accuracies(told: Mapping[str, Any]) -> Table:
+    """The accuracies of a summary: original, converted, after each stage."""
+    rows = [[name, percent(told[name])] for name in ("original", "converted")]
+    rows += [[f"after {name}", percent(value)] for name, value in told["stages"].items()]
+    return table(["model", ">accuracy"], rows)
+
+
+def percent(value: float | None) -> str:
+    """``88.4%``."""
+    return "not measured" if value is None else f"{value:.1%}"
 
 
 @contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.options import AsJson, DataDir, Overwrite, Quiet, Split
+from dcnify.cli.options import ArtifactPath, AsJson, DataDir, Overwrite, Quiet, Split
 from dcnify.cli.output import emit, say, table, warn
 from dcnify.cli.phases import phases
 from dcnify.cli.plotting import Plot, drawing
@@ -27,14 +26,6 @@ from dcnify.errors import CheckError, InputError
 if TYPE_CHECKING:
     from dcnify.artifact import Artifact, Verification
 
-ArtifactPath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ARTIFACT",
-        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
-        show_default=False,
-    ),
-]
 Against = Annotated[
     str | None,
     typer.Option(

@@ -50,16 +50,20 @@ def check_target(
         raise InputError(f"{out}: the output of a fine-tuning is a folder")
     if path == Path(os.path.realpath(record.path)):
         raise InputError(f"{out} is the artifact that is trained: choose another output")
-    running = (path / TRAINING / RUN).is_file()
+    running = is_begun(path)
     done = (path / WEIGHTS).is_file() and (path / "config.json").is_file()
     if resume and not running:
         raise InputError(f"{out} holds no fine-tuning to resume")
     if resume and done:
         raise InputError(f"{out} is finished; there is nothing to resume")
-    target = check_output(out, overwrite)
-    if running and not resume and not overwrite:
+    if running and not (done or resume or overwrite):
         raise InputError(f"{out} holds a fine-tuning: pass --resume to go on, --overwrite to begin")
-    return target
+    return check_output(out, overwrite or resume)
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a folder holds a fine-tuning, over or not."""
+    return (path / TRAINING / RUN).is_file()
 
 
 def begin(target: Path, about: dict[str, Any], *, resume: bool) -> None:

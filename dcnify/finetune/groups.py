@@ -17,7 +17,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.finetune.selection import is_offset_parameter
+from dcnify.finetune.selection import offset_parameters
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
@@ -68,7 +68,7 @@ def _groups(model: nn.Module, chosen: Optimizer) -> Iterator[dict[str, Any]]:
         groups = param_groups_layer_decay(
             model, chosen.weight_decay, no_weight_decay_list=skip, layer_decay=chosen.layer_decay
         )
-    predicts = is_offset_parameter(model)
+    predicts = offset_parameters(model)
     offsets = {id(one) for name, one in model.named_parameters() if name in predicts}
     for group in groups:
         scale = group.get("lr_scale", 1.0)
@@ -85,7 +85,7 @@ def create_schedule(
 
     It has no state: the rates follow from the number of updates alone.
     """
-    name = "step" if chosen.name in ("none", "constant") else chosen.name
+    name = "step" if chosen.name == "none" else chosen.name
     never = steps + 1
     scheduler, _ = create_scheduler_v2(
         optimizer,

@@ -35,8 +35,6 @@ class Beat:
     """Bytes: the most that the device has held, or this process on the CPU."""
     blend: float | None = None
     """Share of the old layers, where they hand over."""
-    accuracy: float | None = None
-    """Of the validation, at moments when it was looked at."""
 
 
 Watch = Callable[[Beat], None]

@@ -21,7 +21,6 @@ class Original:
     model: nn.Module
     sites: Mapping[str, str]
     """Paths of the swapped layers in the converted model, by their paths in this one."""
-    spec: str
 
 
 def original_of(record: Artifact, model: nn.Module, source: Source | None = None) -> Original:
@@ -37,7 +36,7 @@ def original_of(record: Artifact, model: nn.Module, source: Source | None = None
     """
     opened = source if source is not None else _recorded(record)
     swaps = refuse_another(record, model, opened)
-    return Original(opened.model, {swap.site.path: swap.site.path for swap in swaps}, opened.spec)
+    return Original(opened.model, {swap.site.path: swap.site.path for swap in swaps})
 
 
 def _recorded(record: Artifact) -> Source:

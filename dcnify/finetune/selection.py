@@ -82,7 +82,7 @@ def heads_of(model: nn.Module) -> tuple[str, ...]:
     return tuple(path for path in paths if path)
 
 
-def is_offset_parameter(model: nn.Module) -> set[str]:
+def offset_parameters(model: nn.Module) -> set[str]:
     """Names of what predicts the offsets and weights of DCNv4 layers."""
     parts = ("offset_mask.", "offset_mask_dw.")
     layers = [path for path, one in model.named_modules() if isinstance(one, DCNv4)]

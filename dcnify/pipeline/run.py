@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ from dcnify.bench.files import write_file
 from dcnify.bench.models import CONVERTED, ORIGINAL, bench_models
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
+from dcnify.finetune.folder import is_begun
 from dcnify.finetune.loaders import check_batch
 from dcnify.pipeline.page import page
-from dcnify.recipe import Finetune, Recipe, load_finetune
+from dcnify.recipe import Finetune, HandOver, Recipe, load_finetune
 from dcnify.report import write_plot, write_training_curve
 from dcnify.surgery import convert
 
@@ -36,6 +37,7 @@ CONVERTED_AT, FINETUNED_AT, BENCH, REPORT, PAGE, FIDELITY = (
     "report.md",
     "fidelity.png",
 )
+_OURS = (CONVERTED_AT, FINETUNED_AT, BENCH, REPORT, PAGE, FIDELITY, CURVE)
 Step = Callable[[str, int, int], None]
 
 
@@ -113,11 +115,11 @@ def run(
     out, skipped = Path(os.path.realpath(asked.out)), []
     stages = asked.recipe.finetune or load_finetune("align,recover")
     _check_folder(out, asked)
-    _check_data(asked, stages)
+    data = _checked_data(asked, stages)
     _clear(out, asked)
-    converted = out / CONVERTED_AT
+    converted, trained = out / CONVERTED_AT, out / FINETUNED_AT
     if (converted / CONFIG).is_file():
-        _check_same(converted, asked)
+        _check_conversion(converted, asked)
         skipped.append(CONVERTED_AT)
     else:
         result = convert(
@@ -129,28 +131,28 @@ def run(
             progress=step,
         )
         save(result, converted, source=asked.source)
-    trained = out / FINETUNED_AT
     if (trained / CONFIG).is_file():
+        _check_training(trained, stages, data)
         skipped.append(FINETUNED_AT)
     else:
-        resume = (trained / TRAINING / "run.json").is_file()
         finetune(
             converted,
-            asked.data,
+            data,
             trained,
             stages,
             teacher=asked.reopen(),
-            options=replace(asked.options, resume=resume, overwrite=False),
+            options=replace(asked.options, resume=is_begun(trained), overwrite=False),
             watch=watch,
             looked=looked,
             say=say,
         )
     record = read_artifact(trained)
-    if (out / BENCH).is_file():
+    shape = (asked.batch, *asked.example.shape[1:])
+    timed = _read(out / BENCH) if FINETUNED_AT in skipped else {}
+    if timed.get("shape") == list(shape):
         skipped.append(BENCH)
-        timed = json.loads((out / BENCH).read_text("utf-8"))
     else:
-        timed = _timed(asked, trained)
+        timed = _timed(asked, trained, shape)
         _write(out / BENCH, timed)
     outcome = Outcome(
         folder=out,
@@ -169,40 +171,42 @@ def run(
 def _check_folder(out: Path, asked: Asked) -> None:
     """
     Raises:
-        InputError: it is a file, or holds something else.
+        InputError: it is a file, or holds something else, the source maybe.
     """
-    ours = {CONVERTED_AT, FINETUNED_AT, BENCH, REPORT, PAGE, FIDELITY, CURVE}
+    source = Path(os.path.realpath(asked.source.spec))
+    if source.exists() and source.is_relative_to(out):
+        raise InputError(f"{asked.source.spec} lies in {asked.out}: choose another folder")
     if out.is_file():
         raise InputError(f"{asked.out} is a file; a run is written to a folder")
     found = sorted(one.name for one in out.iterdir()) if out.is_dir() else []
-    strange = [name for name in found if name not in ours and not name.startswith(".")]
+    strange = [name for name in found if name not in _OURS]
     if strange:
         raise InputError(
             f"{asked.out} holds something else ({', '.join(strange[:3])}): choose another folder"
         )
 
 
-def _check_data(asked: Asked, stages: Finetune) -> None:
-    """What would be refused after the conversion is refused before it.
+def _checked_data(asked: Asked, stages: Finetune) -> Labelled:
+    """The images; what would be refused after the conversion is refused before it.
 
     Raises:
         InputError: there are no such images, or too few for a stage.
     """
-    model = asked.source.model
-    mode = "L" if asked.example.shape[1] == 1 else "RGB"
-    data = asked.data(getattr(model, "num_classes", None) or None, mode)
+    classes = getattr(asked.source.model, "num_classes", None) or None
+    data = asked.data(classes, "L" if asked.example.shape[1] == 1 else "RGB")
     for stage in stages.stages:
         check_batch(data.train, stage)
+    return data
 
 
 def _clear(out: Path, asked: Asked) -> None:
     """Begin again where that is asked for."""
-    if asked.options.overwrite and out.is_dir():
-        for one in out.iterdir():
-            shutil.rmtree(one) if one.is_dir() else one.unlink()
+    if asked.options.overwrite:
+        for one in (out / name for name in _OURS):
+            shutil.rmtree(one) if one.is_dir() else one.unlink(missing_ok=True)
 
 
-def _check_same(converted: Path, asked: Asked) -> None:
+def _check_conversion(converted: Path, asked: Asked) -> None:
     """
     Raises:
         InputError: what is there was made from something else.
@@ -215,10 +219,30 @@ def _check_same(converted: Path, asked: Asked) -> None:
         "source": source.get("sha256") == asked.source.sha256,
         "seed": record.report.get("seed") == asked.seed,
     }
+    _refuse_others(converted, same)
+
+
+def _check_training(trained: Path, stages: Finetune, data: Labelled) -> None:
+    """
+    Raises:
+        InputError: what is there was trained otherwise.
+    """
+    told = read_artifact(trained).report["finetune"][-1]
+    *before, last = stages.stages  # in which layers hand over, where no stage says so
+    handing = last.model_copy(update={"handover": HandOver()})
+    either = (stages, stages.model_copy(update={"stages": (*before, handing)}))
+    same = {
+        "fine-tuning": told["finetune"] in [json.loads(one.model_dump_json()) for one in either],
+        "dataset": told["data"] == data.origin,
+    }
+    _refuse_others(trained, same)
+
+
+def _refuse_others(path: Path, same: Mapping[str, bool]) -> None:
     for what, is_same in same.items():
         if not is_same:
             raise InputError(
-                f"{converted} was made with another {what}: pass --overwrite to begin again, or "
+                f"{path} was made with another {what}: pass --overwrite to begin again, or "
                 "choose another folder"
             )
 
@@ -228,14 +252,13 @@ def _swaps(recipe: Recipe) -> str:
     return recipe.model_copy(update={"finetune": None, "description": ""}).sha256
 
 
-def _timed(asked: Asked, trained: Path) -> dict[str, Any]:
+def _timed(asked: Asked, trained: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available() and not asked.options.cpu
     device = torch.device("cuda" if on_gpu else "cpu")
     models = {
         ORIGINAL: asked.reopen().model,
         CONVERTED: load(trained, trust_code=asked.options.trust_code),
     }
-    shape = (asked.batch, *asked.example.shape[1:])
     return bench_models(models, shape, device, asked.seconds).to_dict()
 
 
@@ -254,6 +277,15 @@ def _drawn(out: Path, outcome: Outcome, say: Callable[[str], None]) -> list[str]
         except (DcnifyError, OSError) as error:
             say(f"{name} was not drawn: {error}")
     return made
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is there; nothing, if that is not JSON of ours."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

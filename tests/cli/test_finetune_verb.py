@@ -221,3 +221,18 @@ def dcnify_weights(path):
     import dcnify
 
     return dcnify.load(path).state_dict()
+
+
+def test_setting_what_is_swapped_already_is_refused(made, tmp_path, capsys):
+    code = finetune(made, tmp_path / "out", "--set", "swaps.dw.replace.kernel_size=5")
+    assert code == 2
+    assert "the layers are swapped already" in capsys.readouterr().err
+
+
+def test_converting_into_a_fine_tuning_that_was_stopped_needs_overwrite(tmp_path):
+    from dcnify.artifact import check_output
+    from dcnify.errors import InputError
+
+    (tmp_path / "out" / "finetune").mkdir(parents=True)
+    with pytest.raises(InputError, match="exists; pass --overwrite"):
+        check_output(tmp_path / "out")

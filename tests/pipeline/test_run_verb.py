@@ -130,3 +130,36 @@ def test_a_folder_of_something_else_is_left_alone(folder, capsys):
     assert call(folder, "mine", "--overwrite") == 2
     assert "holds something else (thesis.txt)" in capsys.readouterr().err
     assert (folder / "mine" / "thesis.txt").exists()
+
+
+def test_other_stages_or_images_are_not_taken_for_those_that_were_trained(folder, done, capsys):
+    assert call(folder, "out", "--set", "finetune.stages.recover.steps=4") == 2
+    assert "finetuned was made with another fine-tuning: pass --over" in capsys.readouterr().err
+    assert call(folder, "out", "--image-count", "80") == 2
+    assert "finetuned was made with another dataset" in capsys.readouterr().err
+
+
+def test_another_batch_is_timed_again_and_nothing_else(folder, done, capsys):
+    assert call(folder, "out", "--batch", "3", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["skipped"] == ["converted", "finetuned"]
+    assert told["bench"]["shape"] == [3, 3, 32, 32]
+
+
+def test_overwrite_takes_away_what_a_run_writes_and_nothing_else(folder, capsys):
+    there = folder / "kept"
+    (there / "converted").mkdir(parents=True)
+    (there / ".git").mkdir()
+    assert call(folder, "kept", "--overwrite") == 2
+    assert "holds something else (.git)" in capsys.readouterr().err
+    assert (there / ".git").is_dir()
+    assert (there / "converted").is_dir()
+
+
+def test_a_source_inside_the_output_is_refused_before_it_is_cleared(folder, capsys):
+    (folder / "around").mkdir()
+    (folder / "m.safetensors").rename(folder / "around" / "m.safetensors")
+    (folder / "m.safetensors").symlink_to(folder / "around" / "m.safetensors")
+    assert call(folder, "around", "--overwrite") == 2
+    assert "lies in" in capsys.readouterr().err
+    assert (folder / "around" / "m.safetensors").exists()
