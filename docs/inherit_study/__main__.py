@@ -28,49 +28,14 @@ import torch
 
 import dcnify
 from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
-from inherit_study.expanded import expanded
 from inherit_study.models import SUBJECTS, Subject
-from inherit_study.ordered import ordered
 from inherit_study.tables import write
 from inherit_study.training import accuracy, steps_back, trained
-from inherit_study.weighed import weighed
+from inherit_study.variants import VARIANTS
 
 MOST_STEPS, WITHIN = 2000, 0.01
 """Of training after a conversion; how close to the original's accuracy is back."""
 BACK_FROM = ("paper", "fit+calibrate")
-VARIANTS: dict[str, dict[str, Any]] = {
-    "as it is": {},
-    "images are not mixed": {"patch": {"MIXED": 0.0}},
-    "other layers do not learn": {"patch": {"RATE_OF_OTHERS": 0.0}},
-    "no steps on single layers": {"options": {"steps": 0}},
-    "1200 steps on single layers": {"options": {"steps": 1200}},
-    "100 steps of the whole model": {"options": {"model_steps": 100}},
-    "1200 steps of the whole model": {"options": {"model_steps": 1200}},
-    "16 channels a group": {"replace": ("group_channels=16",)},
-    "16 channels a group, 5x5 points": {"replace": ("group_channels=16", "kernel_size=5")},
-    "offsets from single pixels": {"replace": ("dw_kernel_size=null",)},
-    "no projections": {"replace": ("pointwise=false",)},
-    "4 channels a group": {"replace": ("group_channels=4",)},
-    "twice the values, 8 channels a group": {"within": expanded},
-    "twice the values, 16 channels a group": {
-        "replace": ("group_channels=16",),
-        "within": expanded,
-    },
-    "from the input on": {"within": functools.partial(ordered, backwards=False, steps=500)},
-    "from the output back": {"within": functools.partial(ordered, backwards=True, steps=500)},
-    "from the input on, soon": {"within": functools.partial(ordered, backwards=False, steps=250)},
-    "from the output back, soon": {"within": functools.partial(ordered, backwards=True, steps=250)},
-    "layers weighed": {"within": functools.partial(weighed, layers=True)},
-    "channels weighed": {"within": functools.partial(weighed, channels=True)},
-    "layers and channels weighed": {
-        "within": functools.partial(weighed, layers=True, channels=True)
-    },
-    "channels weighed, of single layers": {"within": functools.partial(weighed, single=True)},
-    "half the rates": {"patch": {"RATE": 0.01, "RATE_OF_OTHERS": 0.005}},
-    "twice the rates": {"patch": {"RATE": 0.04, "RATE_OF_OTHERS": 0.02}},
-}
-"""What else could be: the first subject, all sites, fit+calibrate, the first seed. Named ones also
-of the other seeds that are named."""
 
 
 def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,33 +13,24 @@ from typing import Any
 import matplotlib
 import timm
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dcnify.bench.machine import describe
-from inherit_study.conversions import METHODS
+from inherit_study.conversions import METHODS, SITES
 from inherit_study.models import SUBJECTS
 from inherit_study.training import LOOK_EVERY
+from inherit_study.variants import AS_IT_IS, VARIANTS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-SITES_LEVEL = "sites' mean SQNR dB"
+SITES_LEVEL, LEVEL_HEAD = "sites' mean SQNR dB", "SQNR of layers, dB"
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
-    """Write what there is, and print it averaged over the seeds."""
-    order = [subject.name for subject in SUBJECTS], list(METHODS)
-    kept = sorted(
-        (row for row in rows if "retention" in row and "variant" not in row),
-        key=lambda row: (
-            order[0].index(row["subject"]),
-            row["sites"],
-            order[1].index(row["method"]),
-            row["seed"],
-        ),
-    )
+    """Write what there is, and print it as docs/inherit.md has it."""
+    rows = sorted(rows, key=_place)
+    kept = [row for row in rows if "retention" in row and "variant" not in row]
     varied = [row for row in rows if "variant" in row]
     back = [row for row in rows if "curve" in row]
     _csv(kept, RESULTS / "inherit.csv")
@@ -48,12 +39,20 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
         RESULTS / "inherit-back.csv",
     )
     _csv(varied, RESULTS / "inherit-variants.csv")
-    console = Console(width=140, highlight=False)
-    console.print(_kept(kept))
-    console.print(_back(back))
-    console.print(_varied(varied))
+    for sites in SITES:
+        _say(f"{sites} of the layers", _kept([row for row in kept if row["sites"] == sites]))
+    _say("steps of training with labels, by seed", _back(back))
+    _say("other ways", _varied(varied))
     if back:
         _plot(back, RESULTS / "inherit-back.svg")
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """As the tables are ordered."""
+    subjects = [subject.name for subject in SUBJECTS]
+    variant = list(VARIANTS).index(row["variant"]) if "variant" in row else 0
+    start = list(METHODS).index(row.get("method") or row["start"])
+    return subjects.index(row["subject"]), variant, row.get("sites", ""), start, row["seed"]
 
 
 def _csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -78,44 +77,54 @@ def _groups(
     return groups
 
 
-def _kept(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="What is kept, without labels: mean over seeds (least, most)")
-    for name in ("model", "sites", "start", "original", "zeroed", "accuracy", "retention", "SQNR"):
-        table.add_column(name)
-    for (subject, sites, method), some in _groups(rows, "subject", "sites", "method").items():
-        table.add_row(
+def _say(title: str, rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as docs/inherit.md has it."""
+    head, *body = rows
+    print(f"\n{title}:\n")
+    for row in (head, ["---"] * len(head), *body):
+        print(f"| {' | '.join(row)} |")
+
+
+def _kept(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+    yield "model", "start", "seeds", "original", "zeroed", "converted", "retention", LEVEL_HEAD
+    for (subject, method), some in _groups(rows, "subject", "method").items():
+        accuracies = [_percent(some, key) for key in ("original", "zeroed", "accuracy")]
+        if method == list(METHODS)[-1]:
+            accuracies[-1] = f"**{accuracies[-1]}**"
+        yield (
             subject,
-            sites,
             method,
-            *(_percent(row[key] for row in some) for key in ("original", "zeroed", "accuracy")),
+            str(len(some)),
+            *accuracies,
             _spread(row["retention"] for row in some),
-            _spread((row[SITES_LEVEL] for row in some), ".1f"),
+            _mean(some, SITES_LEVEL, ".1f"),
         )
-    return table
 
 
-def _varied(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Other ways: mean over seeds")
-    for name in ("variant", "seeds", "accuracy", "retention", "mean SQNR of sites", "seconds"):
-        table.add_column(name)
-    for (variant,), some in _groups(rows, "variant").items():
-        means = (
-            f"{statistics.mean(row[key] for row in some):{form}}"
-            for key, form in (("retention", ".2f"), (SITES_LEVEL, ".1f"), ("seconds", ".0f"))
+def _varied(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+    yield "changed", "accuracy by seed", "against as it is", "retention", LEVEL_HEAD, "seconds"
+    groups = {variant: some for (variant,), some in _groups(rows, "variant").items()}
+    usual = {row["seed"]: row["accuracy"] for row in groups.get(AS_IT_IS, ())}
+    for variant, some in groups.items():
+        apart = (f"{100 * (row['accuracy'] - usual[row['seed']]):+.1f}" for row in some)
+        yield (
+            variant,
+            ", ".join(f"{100 * row['accuracy']:.1f}" for row in some),
+            "" if variant == AS_IT_IS else " ".join(apart),
+            _mean(some, "retention", ".2f"),
+            _mean(some, SITES_LEVEL, ".1f"),
+            _mean(some, "seconds", ".0f"),
         )
-        seeds = ", ".join(str(row["seed"]) for row in some)
-        table.add_row(variant, seeds, _percent(row["accuracy"] for row in some), *means)
-    return table
 
 
-def _back(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Steps of training with labels until the accuracy is near the original's")
-    for name in ("model", "start", "within 5 points, by seed", "within 1"):
-        table.add_column(name)
+def _back(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+    yield "model", "start", "within 5 points of the original", "within 2", "within 1"
     for (subject, start), some in _groups(rows, "subject", "start").items():
-        soon = [str(_steps_to(row, row["original"] - 0.05)) for row in some]
-        table.add_row(subject, start, ", ".join(soon), ", ".join(str(row["steps"]) for row in some))
-    return table
+        near = (
+            ", ".join(str(_steps_to(row, row["original"] - share)) for row in some)
+            for share in (0.05, 0.02, 0.01)
+        )
+        yield subject, start, *near
 
 
 def _steps_to(row: dict[str, Any], wanted: float) -> int | None:
@@ -125,14 +134,21 @@ def _steps_to(row: dict[str, Any], wanted: float) -> int | None:
     return None if look is None else look * LOOK_EVERY
 
 
-def _percent(values: Iterable[float]) -> str:
-    return f"{100 * statistics.mean(values):.1f} %"
+def _percent(rows: Sequence[dict[str, Any]], key: str) -> str:
+    return f"{100 * statistics.mean(row[key] for row in rows):.1f}"
 
 
-def _spread(values: Iterable[float], form: str = ".2f") -> str:
+def _mean(rows: Sequence[dict[str, Any]], key: str, form: str) -> str:
+    return f"{statistics.mean(row[key] for row in rows):{form}}"
+
+
+def _spread(values: Iterable[float]) -> str:
     some = list(values)
-    low, mean, high = min(some), statistics.mean(some), max(some)
-    return f"{mean:{form}} ({low:{form}}, {high:{form}})"
+    mean, low, high = (
+        f"{value:.2f}".replace("-0.00", "0.00")
+        for value in (statistics.mean(some), min(some), max(some))
+    )
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
