@@ -1,4 +1,4 @@
-"""Who has which part of a stage's model: every process all of it."""
+"""Who has which part of a stage's model: every process all of it, or each its share (FSDP)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ class Whole:
 
     def __init__(self, accelerator: Accelerator, stage: Stage) -> None:
         self.accelerator, self.stage = accelerator, stage
+
+    def check(self, model: nn.Module) -> None:
+        """
+        Raises:
+            InputError: the stage or the model cannot be trained in this way.
+        """
 
     def take(self, model: nn.Module) -> nn.Module:
         """The model that the stage trains, out of the run's."""
@@ -64,4 +70,8 @@ class Whole:
 
 def sharing(accelerator: Accelerator, stage: Stage) -> Whole:
     """As the launcher wants it."""
+    if getattr(accelerator, "is_fsdp2", False):
+        from dcnify.finetune.sharded import Sharded
+
+        return Sharded(accelerator, stage)
     return Whole(accelerator, stage)
