@@ -149,8 +149,9 @@ class BetweenSteps:
             run.looked(of.stage.name, step, reached)
         if of.blend.over and (position.best is None or reached > position.best):
             position = replace(position, best=reached, best_at=(of.index, step))
+            weights = of.sharing.weights(of.looked_at)
             if of.accelerator.is_main_process:
-                run.keep_best(of.looked_at)
+                run.keep_best(weights)
         if step == of.steps:
             named = {**position.accuracies, of.stage.name: reached}
             position = replace(position, accuracies=named)
@@ -160,5 +161,5 @@ class BetweenSteps:
         seconds = self.before + time.perf_counter() - self.started
         lines = self.run.metrics.lines
         position = replace(position, seconds=seconds, lines=lines)
-        self.run.checkpoints.write(self.of.accelerator, position)
+        self.of.keep(position)
         return position

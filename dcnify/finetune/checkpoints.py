@@ -7,14 +7,10 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dcnify.artifact.digest import sha256_file
 from dcnify.finetune.position import Position
 from dcnify.finetune.processes import all_say
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 KEPT = 2
 _STATE = "dcnify.json"
@@ -32,17 +28,21 @@ class Checkpoints:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
 
-    def write(self, accelerator: Accelerator, position: Position) -> bool:
+    def write(self, save: Callable[[Path], None], position: Position, *, main: bool) -> bool:
         """Write one and drop all but the last `KEPT`; every process calls it.
+
+        Args:
+            save: writes files into a folder, in every process.
+            position: of the run.
+            main: whether this process speaks for all.
 
         Returns:
             Whether it was written. A disk that is full leaves the ones before as they are.
         """
         name = f"{position.stage:02d}-{position.step:08d}"
         partial = self.folder / _PARTIAL
-        main = accelerator.is_main_process
         problem = _shared(lambda: _emptied(partial) if main else None)
-        problem = problem or _shared(lambda: accelerator.save_state(str(partial)))
+        problem = problem or _shared(lambda: save(partial))
         problem = problem or _shared(lambda: self._seal(partial, name, position) if main else None)
         if problem and main:
             shutil.rmtree(partial, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dcnify.errors import InputError
+from dcnify.finetune.fsdp import create_plugin
 from dcnify.finetune.processes import on_cpu
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
         GradientAccumulationPlugin,
     )
 
-    # Precision is set once per process by its design; stages may differ. Process groups stay.
-    AcceleratorState._reset_state()
+    # Precision is set once per process by its design; stages may differ. Process groups stay. With
+    # FSDP the rest of the state would still say so, and it is only set up where it does not.
+    sharding = create_plugin()
+    AcceleratorState._reset_state(reset_partial_state=sharding is not None)
     GradientState._reset_state()
     data = DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed)
     passes = GradientAccumulationPlugin(
@@ -43,6 +46,7 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
             mixed_precision=stage.amp,
             gradient_accumulation_plugin=passes,
             dataloader_config=data,
+            fsdp_plugin=sharding,
             # Old layers that hand over leave and come back into use as the blend goes down.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )

@@ -19,6 +19,7 @@ from dcnify.artifact import Artifact, check_output
 from dcnify.artifact.digest import sha256_file
 from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
 from dcnify.errors import InputError
+from dcnify.finetune import fsdp
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.position import Position
 
@@ -33,7 +34,7 @@ RUN, METRICS, CHECKPOINTS, BOARD, CURVE = (
     "tensorboard",
     "curve.png",
 )
-_SAME = ("artifact", "weights", "data", "processes", "stages")
+_SAME = ("artifact", "weights", "data", "processes", "fsdp", "stages")
 """Of a run that is resumed, what must be as it was."""
 
 
@@ -93,7 +94,7 @@ def where_it_was(
         InputError: what is resumed was another run.
     """
     try:
-        before = json.loads((folder / RUN).read_text("utf-8"))
+        before = {"fsdp": False, **json.loads((folder / RUN).read_text("utf-8"))}
         differ = [key for key in _SAME if before[key] != about[key]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / RUN} cannot be read: begin again with --overwrite") from error
@@ -122,6 +123,7 @@ def about_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any
         "weights": sha256_file(weights),
         "data": data.origin,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "fsdp": fsdp.is_asked(),
         "stages": json.loads(json.dumps(stages)),
         "finetune": json.loads(plan.model_dump_json()),
         "versions": {

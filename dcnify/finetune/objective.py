@@ -37,7 +37,7 @@ class Objective(nn.Module):
 
     Shapes:
         images (B, C, H, W) and labels (B,), or (B, classes) where they are mixed, to the loss and,
-        by name, the terms that it is the weighted sum of.
+        by name, the terms that it is the weighted sum of. Without labels to the model's output.
     """
 
     def __init__(
@@ -63,7 +63,11 @@ class Objective(nn.Module):
             if losses.features:
                 self._watch(model, self.sites.values(), self._mine)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, images: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if labels is None:
+            return self.model(images)
         losses, original = self.losses, self._original[0]
         wanted = None
         with self._watched():

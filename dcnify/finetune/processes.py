@@ -7,29 +7,34 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from dcnify.errors import DcnifyError, InputError
+from dcnify.finetune import fsdp
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 T = TypeVar("T")
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
-"""Ways to share out one model that would leave no process with a whole one."""
+_OTHERS = ("DEEPSPEED", "MEGATRON_LM")
+"""Ways to share out one model that accelerate knows and this does not."""
 
 
 def join(*, cpu: bool) -> PartialState:
     """Meet the other processes of ``torchrun`` or ``accelerate launch``, if there are any.
 
     Raises:
-        InputError: accelerate is not installed, or it was told to share out the model.
+        InputError: accelerate is not installed, or told to share out the model in a way that is not
+            supported.
     """
-    for kind in _SHARDED:  # on the CPU accelerate would go on without
+    for kind in _OTHERS:  # on the CPU accelerate would go on without
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
-            raise InputError(f"{kind} is not supported: every process needs the whole model")
+            raise InputError(f"{kind} is not supported: to share out a model, use FSDP 2")
+    fsdp.check_asked()
     try:
         from accelerate import PartialState
     except ImportError:
         raise InputError("fine-tuning needs accelerate: pip install 'dcnify[train]'") from None
-    return PartialState(cpu=on_cpu(cpu))
+    state = PartialState(cpu=on_cpu(cpu))
+    fsdp.check_here(state)
+    return state
 
 
 def on_cpu(asked: bool) -> bool:

@@ -87,11 +87,9 @@ class Run:
         if stage.handover is not None and handovers(self.model):
             self.swaps = finish(self.model, self.swaps)
 
-    def keep_best(self, model: nn.Module) -> None:
+    def keep_best(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Write the weights of the best model so far. A full disk costs them, not the run."""
-        state, _ = without_aliases(
-            {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        )
+        state, _ = without_aliases({key: value.detach().cpu() for key, value in weights.items()})
         new = self.best.with_name(f".{self.best.name}.new")
         try:
             write_safetensors(compact(state), new)

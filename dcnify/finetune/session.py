@@ -188,7 +188,7 @@ def _stages(run: Run, at: Path | None, position: Position, original: Original | 
                 position = _first_look(run, stage, position, original)
             if index:
                 position = replace(position, stage=index, step=0)
-                run.checkpoints.write(stage.accelerator, position)
+                stage.keep(position)
         at = None
         position = stage.train(position)
         stage.finish()
@@ -202,11 +202,13 @@ def _first_look(
 ) -> Position:
     """How good the original and the converted model are."""
     reached = {}
-    models = {"original": original.model if original else None, "converted": run.model}
+    models = {"original": original.model if original else None, "converted": stage.model}
     for name, model in models.items():
         if model is None:
             continue
-        found = stage.accuracy_of(model.to(stage.accelerator.device).eval())
+        if name == "original":
+            model.to(stage.accelerator.device)
+        found = stage.accuracy_of(model.eval())
         if found is not None:
             reached[name] = found
             run.looked(name, 0, found)

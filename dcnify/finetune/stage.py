@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,6 +31,7 @@ from dcnify.finetune.objective import Objective
 from dcnify.finetune.position import Position
 from dcnify.finetune.run import Run
 from dcnify.finetune.selection import trained_by
+from dcnify.finetune.sharing import sharing
 from dcnify.surgery.handover import handovers
 
 if TYPE_CHECKING:
@@ -52,16 +52,19 @@ class StageRun:
 
     def __init__(self, run: Run, index: int, checkpoint: Path | None) -> None:
         self.run, self.index, self.stage = run, index, run.plan.stages[index]
-        stage, model = self.stage, run.model
+        stage = self.stage
         seed = _seed(run.seed, index)
         self.accelerator = create_accelerator(stage, seed, cpu=run.cpu)
+        self.sharing = sharing(self.accelerator, stage)
+        model = self.model = self.sharing.take(run.model)
+        if stage.checkpointing:
+            model.set_grad_checkpointing(True)
         self.names = trained_by(model, stage.train, list(run.sites.values()))
         _require(model, self.names)
         self.frozen_norms = _frozen_norms(model)
-        _prepare_model(model, stage, self.accelerator.device)
         original = run.original_for(stage, self.accelerator.device)
         self.blend = Blend(model, stage.handover)
-        self.ema = ModelEmaV3(model, stage.ema, use_warmup=True) if stage.ema else None
+        self.ema = self.sharing.average(model)
         objective = Objective(
             model,
             original,
@@ -80,8 +83,8 @@ class StageRun:
         optimizer = create_optimizer(model, stage.optimizer, stage.batch_size)
         loader = training_loader(run.data.train, stage, run.config, run.workers)
         self.steps, self.epoch = steps_of(stage, loader)
-        self.objective, self.optimizer, self.loader = self.accelerator.prepare(
-            objective, optimizer, loader
+        self.objective, self.optimizer, self.loader = self.sharing.prepare(
+            objective, optimizer, loader, self.ema
         )
         self.own = objective
         self.schedule = create_schedule(self.optimizer, stage.schedule, rate, self.steps)
@@ -93,18 +96,16 @@ class StageRun:
             self.validation = self.accelerator.prepare(
                 validation_loader(run.data.validation, room, run.config, run.workers)
             )
-        if self.ema is not None:
-            self.accelerator.register_for_checkpointing(self.ema)
         if checkpoint is not None:
-            self.accelerator.load_state(str(checkpoint))
+            self.sharing.load(checkpoint)
 
     def accuracy_of(self, model: nn.Module) -> float | None:
         """On the validation images; None without."""
         if self.validation is None:
             return None
-        return accuracy(
-            model, self.validation, self.accelerator, channels_last=self.stage.channels_last
-        )
+        last = self.stage.channels_last
+        with self.sharing.looking_at(model) as called:
+            return accuracy(called, self.validation, self.accelerator, channels_last=last)
 
     def train(self, position: Position) -> Position:
         """Take the steps that are left, from ``position`` on.
@@ -114,7 +115,7 @@ class StageRun:
             DcnifyError: the loss is no number any more.
         """
         watch = BetweenSteps(self, position)
-        parameters = [p for p in self.run.model.parameters() if p.requires_grad]
+        parameters = list(self.own.parameters())
         step = position.step
         for epoch, batches in self._epochs(step):
             for passes in batches:
@@ -124,7 +125,7 @@ class StageRun:
                 loss, terms = self._update(step, passes, parameters)
                 step += 1
                 if self.ema is not None:
-                    self.ema.update(self.run.model, step)
+                    self.ema.update(self.model, step)
                 position = watch.after(step, epoch, loss, terms, position)
         return position
 
@@ -132,8 +133,8 @@ class StageRun:
         """Leave in the run's model what the stage has made: averaged, alone, unwrapped."""
         self.own.release()
         model = self.run.model
-        if self.ema is not None:
-            model.load_state_dict(self.ema.module.state_dict())
+        if self.looked_at is not model:
+            model.load_state_dict(self.sharing.weights(self.looked_at))
         if getattr(model, "_compiled_call_impl", None) is not None:
             model._compiled_call_impl = None
         if self.stage.checkpointing:
@@ -141,13 +142,18 @@ class StageRun:
         self.run.finish_handover(self.stage)
         self.accelerator.free_memory()
 
+    def keep(self, position: Position) -> None:
+        """Write a checkpoint; every process calls it."""
+        main = self.accelerator.is_main_process
+        self.run.checkpoints.write(self.sharing.save, position, main=main)
+
     @property
     def looked_at(self) -> nn.Module:
         """The model whose accuracy counts: the averaged one, where there is one."""
-        return self.ema.module if self.ema is not None else self.run.model
+        return self.ema.module if self.ema is not None else self.model
 
     def _train_mode(self) -> None:
-        self.run.model.train()
+        self.model.train()
         for norm in self.frozen_norms:
             norm.eval()
 
@@ -217,14 +223,6 @@ def _frozen_norms(model: nn.Module) -> list[nn.Module]:
     """Layers that would count averages of what they do not learn from."""
     norms = [one for one in model.modules() if hasattr(one, "running_mean")]
     return [one for one in norms if not any(p.requires_grad for p in one.parameters())]
-
-
-def _prepare_model(model: nn.Module, stage: Stage, device: torch.device) -> None:
-    model.to(device)
-    if stage.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if stage.checkpointing:
-        model.set_grad_checkpointing(True)
 
 
 def _seed(*parts: int) -> int:

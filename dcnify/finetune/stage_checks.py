@@ -12,6 +12,7 @@ from dcnify.finetune.engine import check_divides, create_accelerator
 from dcnify.finetune.groups import create_optimizer
 from dcnify.finetune.loaders import steps_of, training_loader
 from dcnify.finetune.selection import trained_by
+from dcnify.finetune.sharing import sharing
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
@@ -66,6 +67,7 @@ def _check(
     if stage.optimizer.layer_decay is not None and not hasattr(model, "group_matcher"):
         name = type(model).__name__
         raise InputError(f"optimizer.layer_decay: {name} has no group_matcher: set it to null")
+    sharing(accelerator, stage).check(model)
     steps_of(stage, training_loader(data.train, stage, config, 0))
     names = set(trained_by(model, stage.train, swapped))
     learned = [(one, one.requires_grad) for one in model.parameters()]

@@ -96,10 +96,32 @@ def test_what_cannot_be_done_is_one_line_before_anything_is_written(
     refused(capsys, tmp_path, words)
 
 
-def test_a_model_that_would_be_shared_out_is_refused(made, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DEEPSPEED is not supported"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "MEGATRON_LM is not supported"),
+        (FSDP, "FSDP needs GPUs, and torchrun or accelerate launch"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1 is not supported: ask for FSDP 2"),
+        ({**FSDP, "FSDP_VERSION": "1"}, "FSDP 1 is not supported: ask for FSDP 2"),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "leave the weights on the GPUs"),
+        ({**FSDP, "FSDP_IGNORED_MODULES": ".*norm"}, "FSDP_IGNORED_MODULES=.*norm is not supp"),
+        ({**FSDP, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "say checkpointing: true in the st"),
+        ({**FSDP, "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "leave compilation out"),
+        ({**FSDP, "ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, "divides the work in other ways"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_a_way_to_share_out_the_model_that_is_not_supported_is_refused(
+    settings, words, made, tmp_path, capsys, monkeypatch
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     assert finetune(made, tmp_path / "out") == 2
-    refused(capsys, tmp_path, "FSDP is not supported")
+    refused(capsys, tmp_path, words)
 
 
 @pytest.mark.parametrize("data", ["/nowhere", "builtin:nothing", "hfds"])

@@ -76,7 +76,7 @@ def run(folder: Path, out: str, plan, *, artifact: Path | None = None, count: in
         lambda classes, mode: digits(classes, mode, count),
         folder / out,
         plan,
-        options=Options(cpu=True, crop_pct=1.0, **more),
+        options=Options(**{"cpu": True, "crop_pct": 1.0, **more}),
         **heard,
     )
 

@@ -1,6 +1,10 @@
-"""Fine-tuning on a CUDA device: precision, compilation, resuming."""
+"""Fine-tuning on a CUDA device: precision, compilation, resuming, FSDP."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -9,6 +13,7 @@ pytest.importorskip("sklearn")
 
 import torch
 from finetune_cases import QUICK, stages, weights
+from pair import free_port
 
 from dcnify.data import open_labelled
 from dcnify.finetune import Options, finetune
@@ -71,3 +76,43 @@ def test_a_run_that_died_goes_on_to_nearly_the_same_weights(made, tmp_path):
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "out")
     apart = [float((one[k] - other[k]).abs().max()) for k in one if one[k].is_floating_point()]
     assert max(apart) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("amp", "how", "near"),
+    [("no", {}, 1e-2), ("fp16", {}, 0.1), ("bf16", {"compile": "true"}, 0.1)],
+    ids=["no", "fp16", "bf16, compiled"],
+)
+def test_fsdp_on_one_gpu_comes_to_nearly_the_same_weights(amp, how, near, handing_over, tmp_path):
+    """One process has all the shares; all the rest is as with more."""
+    sgd = {"optimizer": "{name: sgd, lr: 0.02}", "augment": "none", "amp": amp, **how}
+    plan = stages(
+        tmp_path,
+        {**STAGE, "name": "align", "steps": 3, "train": '"@swapped"', **sgd},
+        {**STAGE, "name": "recover", "accumulate": 2, "handover": "{until: 0.5}", **sgd},
+    )
+    on_gpu(tmp_path, "whole", plan, handing_over)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    command += ["-m", "dcnify", "finetune", handing_over, "-o", tmp_path / "shares", "--workers", 0]
+    command += ["--data", "builtin:cluttered-digits", "--image-count", "192"]
+    command += ["-r", tmp_path / "stages.yaml", "--crop-pct", "1", "--checkpoint-every", "2"]
+    asked = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_TRANSFORMER_CLS_TO_WRAP": "ConvNeXtBlock",
+    }
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "shares")
+    assert one.keys() == other.keys()
+    apart = [float((one[k] - other[k]).abs().max()) for k in one if one[k].is_floating_point()]
+    assert max(apart) < near

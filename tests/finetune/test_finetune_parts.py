@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from torch import nn
@@ -74,19 +73,15 @@ def test_a_process_that_writes_no_metrics_still_counts_nothing():
     assert metrics.lines == 3
 
 
-class State:
-    """Saves a file, as an accelerator would."""
+def saving(folder):
+    (folder / "weights").write_text("numbers")
 
-    is_main_process = True
 
-    def __init__(self, problem=None):
-        self.problem = problem
+def failing(problem):
+    def save(folder):
+        raise problem
 
-    def save_state(self, folder):
-        if self.problem:
-            raise self.problem
-        with open(os.path.join(folder, "weights"), "w") as file:
-            file.write("numbers")
+    return save
 
 
 def test_the_last_checkpoints_are_kept_and_the_newest_sound_one_is_used(tmp_path):
@@ -94,7 +89,8 @@ def test_the_last_checkpoints_are_kept_and_the_newest_sound_one_is_used(tmp_path
     checkpoints = Checkpoints(tmp_path / "c", said.append)
     assert list(checkpoints.newest()) == []
     for stage, step in ((0, 5), (0, 10), (1, 0), (1, 3)):
-        assert checkpoints.write(State(), Position(stage=stage, step=step, lines=step))
+        position = Position(stage=stage, step=step, lines=step)
+        assert checkpoints.write(saving, position, main=True)
     names = sorted(one.name for one in (tmp_path / "c").iterdir())
     assert names == ["01-00000000", "01-00000003"]
     assert len(names) == KEPT
@@ -116,8 +112,8 @@ def test_the_last_checkpoints_are_kept_and_the_newest_sound_one_is_used(tmp_path
 def test_a_checkpoint_that_cannot_be_written_leaves_those_before(problem, tmp_path):
     said = []
     checkpoints = Checkpoints(tmp_path / "c", said.append)
-    checkpoints.write(State(), Position(step=1))
-    assert not checkpoints.write(State(problem), Position(step=2))
+    checkpoints.write(saving, Position(step=1), main=True)
+    assert not checkpoints.write(failing(problem), Position(step=2), main=True)
     assert [one.name for one in (tmp_path / "c").iterdir()] == ["00-00000001"]
     words = (problem.args[-1]).splitlines()[0].lower()
     assert said == [f"no checkpoint at step 2: {words}; going on without"]
@@ -126,7 +122,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_those_before(problem, tmp_pa
 def test_what_is_no_trouble_of_the_disk_is_not_hidden(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c", print)
     with pytest.raises(KeyError):
-        checkpoints.write(State(KeyError("bug")), Position(step=2))
+        checkpoints.write(failing(KeyError("bug")), Position(step=2), main=True)
 
 
 @pytest.mark.parametrize(
