@@ -167,6 +167,7 @@ def run(
             count,
             split=split if images is None else None,
             data_dir=data_dir if images is None else None,
+            called="data" if images is None else "images",
             step=step,
         )
     for note in opened.notes:

@@ -197,11 +197,13 @@ def fidelity_images(
     *,
     split: str | None = None,
     data_dir: Path | None = None,
+    called: str = "images",
     step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ImageBatch | None:
     """What --images, --split, --data-dir and --image-count ask for.
 
-    None leaves the choice to the conversion. ``step`` hears how many have been read.
+    None leaves the choice to the conversion. ``called`` is the option that named them, where it is
+    not --images. ``step`` hears how many have been read.
 
     Raises:
         InputError: there is no image that can be read.
@@ -218,5 +220,6 @@ def fidelity_images(
         std=source.std or (0.229, 0.224, 0.225),
         split=split,
         data_dir=data_dir,
+        called=called,
         on_progress=lambda done, total: step("reading images", done, total),
     )

@@ -115,7 +115,8 @@ def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--data", "nowhere/"], "there is no folder"),
+        (["--data", "nowhere/"], "error: data: there is no folder"),
+        (["--images", "nowhere/"], "error: images: there is no folder"),
         (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
         (["--set", "finetune.stages.recover.batch_size=640"], "is larger than the dataset"),
     ],
