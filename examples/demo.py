@@ -40,6 +40,7 @@ IMAGES = 150_000
 QUICK_IMAGES = 2_000
 
 LOOKED_AT = 1000
+QUICK_LOOKED_AT = 200
 CALIBRATED = {"batches": 250, "steps": 200, "model_steps": 500}
 QUICK = {"batches": 12, "steps": 5, "model_steps": 5}
 EXACT = ("group_channels=1", "kernel_size=7")
@@ -90,9 +91,10 @@ def main() -> None:
     log.print("[bold]2. Convert[/] it, from its weights alone")
     artifact, learned, exact = (options.out / name for name in ("converted", "learned", "exact"))
     common = f"--overwrite --images {DATA}"
-    few, many = f"{common} --image-count 64", f"{common} --image-count {LOOKED_AT}"
+    looked_at = QUICK_LOOKED_AT if options.quick else LOOKED_AT
+    few, many = f"{common} --image-count 64", f"{common} --image-count {looked_at}"
     run_dcnify(f"convert {checkpoint} -r convnext -o {artifact} {few}", log)
-    log.print(f"   and then let it learn from the original, on {LOOKED_AT} images without labels")
+    log.print(f"   and then let it learn from the original, on {looked_at} images without labels")
     how = QUICK if options.quick else CALIBRATED
     longer = " ".join(f"--set swaps.dw7.init.1.{key}={value}" for key, value in how.items())
     run_dcnify(f"convert {checkpoint} -r convnext-calibrated -o {learned} {many} {longer}", log)

@@ -17,6 +17,8 @@ from dcnify.models import checkpoints
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _LARGEST = 64 * 2**20
+_LARGEST_SIDE = 1 << 14
+"""Of an image; a larger one is no size that a model was made for."""
 
 
 def read_timm_folder(folder: Path) -> tuple[Path, Contents] | None:
@@ -49,6 +51,9 @@ def read_timm_folder(folder: Path) -> tuple[Path, Contents] | None:
     saved = config.get("pretrained_cfg")
     saved = saved if isinstance(saved, dict) else config
     data = {k: tuple(saved[k]) for k in ("mean", "std") if is_numbers(saved.get(k), (int, float))}
+    size = saved.get("input_size")
+    if is_numbers(size, int) and len(size) == 3 and all(0 < n <= _LARGEST_SIDE for n in size):
+        data["input_size"] = tuple(size)
     return weights, Contents(contents.tensors, config["architecture"], args, data, contents.notes)
 
 

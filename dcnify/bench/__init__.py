@@ -1,26 +1,36 @@
 """Benchmarks: what `dcnify bench` runs."""
 
-from dcnify.bench.csv_file import write_csv
+from dcnify.bench.csv_file import write_csv, write_models_csv
 from dcnify.bench.files import check_file, write_file
+from dcnify.bench.model_result import ModelReport, PassResult
+from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
 from dcnify.bench.op import OpBench, run
 from dcnify.bench.plot import check_plot, write_plot
-from dcnify.bench.request import settle
+from dcnify.bench.request import settle, settle_models
 from dcnify.bench.result import COPY, CaseResult, Measurement, Report, Skipped
 from dcnify.bench.rivals import OURS
 
 __all__ = [
+    "CONVERTED",
     "COPY",
+    "ORIGINAL",
     "OURS",
     "CaseResult",
     "Measurement",
+    "ModelBench",
+    "ModelReport",
     "OpBench",
+    "PassResult",
     "Report",
     "Skipped",
+    "bench_models",
     "check_file",
     "check_plot",
     "run",
     "settle",
+    "settle_models",
     "write_csv",
     "write_file",
+    "write_models_csv",
     "write_plot",
 ]

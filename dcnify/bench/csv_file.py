@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from dcnify.bench.model_result import ModelReport
 from dcnify.bench.result import Report
 
 COLUMNS = (
@@ -40,13 +41,52 @@ COLUMNS = (
     "max_rel_error",
 )
 
+MODEL_COLUMNS = (
+    "date",
+    "device",
+    "device_name",
+    "driver",
+    "cuda",
+    "threads",
+    "torch",
+    "triton",
+    "numba",
+    "dcnify",
+    "python",
+    "shape",
+    "dtype",
+    "pass",
+    "clock",
+    "model",
+    "p20_us",
+    "p50_us",
+    "p80_us",
+    "rounds",
+    "images_per_s",
+    "speedup_p20",
+    "speedup_p50",
+    "speedup_p80",
+    "peak_memory_bytes",
+    "parameters",
+    "flops",
+)
+
 
 def write_csv(report: Report, path: Path) -> None:
     """Write every measurement of a report; what was not measured has no row."""
+    _write(path, COLUMNS, _rows(report))
+
+
+def write_models_csv(report: ModelReport, path: Path) -> None:
+    """Write a row for each model and pass; the speedup is in both models' rows."""
+    _write(path, MODEL_COLUMNS, _model_rows(report))
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_rows(report))
+        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
 
 
 def _rows(report: Report) -> Iterator[dict[str, object]]:
@@ -57,8 +97,24 @@ def _rows(report: Report) -> Iterator[dict[str, object]]:
     }
     for case in (*report.cases, *report.host):
         for measurement in case.measurements:
-            row = {**everywhere, **case.to_dict(), **asdict(measurement)}
-            yield {key: _short(value) for key, value in row.items()}
+            yield {**everywhere, **case.to_dict(), **asdict(measurement)}
+
+
+def _model_rows(report: ModelReport) -> Iterator[dict[str, object]]:
+    shape = "x".join(map(str, report.shape))
+    everywhere = {"date": report.date, "shape": shape, "dtype": report.dtype}
+    for one in report.passes:
+        speedup = {f"speedup_{key}": value for key, value in asdict(one.speedup).items()}
+        for name, timing in one.timings.items():
+            yield {
+                **everywhere,
+                **asdict(report.machine),
+                **one.to_dict(),
+                "model": name,
+                **asdict(timing),
+                **speedup,
+                **asdict(report.models[name]),
+            }
 
 
 def _short(value: object) -> object:

@@ -28,6 +28,12 @@ class Machine:
     dcnify: str
     python: str
 
+    @property
+    def line(self) -> str:
+        """``AMD EPYC, 2 threads, torch 2.15.0``; threads only of a CPU."""
+        threads = f", {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.device_name}{threads * (self.device == 'cpu')}, torch {self.torch}"
+
 
 def describe(device: torch.device) -> Machine:
     """The machine as seen from a device."""

@@ -1,70 +1,202 @@
-"""Time whole models against each other on one input, in one interleaved run."""
+"""Time a converted model against the original on the same images, in one interleaved run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from dcnify.bench.machine import Machine, describe
-from dcnify.bench.timing import Timing, clock_on, interleave
+from dcnify.bench.machine import describe
+from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
+from dcnify.bench.timing import Call, Clock, clock_on, percentiles, rounds_of, timing_of, using
+from dcnify.errors import InputError
 
 ORIGINAL, CONVERTED = "original", "converted"
+_LONGEST_REASON = 200
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class ModelBench:
-    """How long each model takes for one batch, in evaluation mode, in microseconds."""
+    """How to time; `dcnify.bench.settle_models` makes one from what a person wrote."""
 
-    machine: Machine
-    shape: tuple[int, ...]
-    """(B, C, H, W) of the input."""
-    dtype: str
-    timings: dict[str, Timing]
-
-    @property
-    def speedup(self) -> float | None:
-        """Median time of the original over that of the converted model; None without both."""
-        both = self.timings.get(ORIGINAL), self.timings.get(CONVERTED)
-        if both[0] is None or both[1] is None:
-            return None
-        return both[0].p50_us / both[1].p50_us
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "shape": list(self.shape), "speedup": self.speedup}
+    device: torch.device
+    batch: int
+    """Images at once."""
+    dtype: torch.dtype | None = None
+    """Of images and weights; as the converted model's weights are where it is None."""
+    seconds: float = 5.0
+    """How long each interleaved run goes on; five rounds are made however long they take."""
+    train: bool = False
+    """Time forward and backward together as well, in training mode."""
+    threads: int | None = None
+    """Of the CPU; as they are where it is None."""
+    seed: int = 0
+    """Of images and orders."""
 
 
-@torch.inference_mode()
 def bench_models(
-    models: Mapping[str, nn.Module],
-    shape: Sequence[int],
-    device: torch.device,
-    seconds: float = 5.0,
-) -> ModelBench:
-    """Run every model on the same random images, in turn, in channels_last.
+    original: nn.Module,
+    converted: nn.Module,
+    size: Sequence[int],
+    bench: ModelBench,
+    progress: Progress = lambda what, done, total: None,
+) -> ModelReport:
+    """Run both on the same random images, in turn, in channels_last.
 
     Args:
-        models: by name; moved to ``device``, and in evaluation mode afterwards.
-        shape: (B, C, H, W).
-        device: where to.
-        seconds: how long in all. At least five rounds are made however long they take.
+        original: moved to the device and the dtype, and in evaluation mode afterwards.
+        converted: likewise.
+        size: (C, H, W) of an image.
+        bench: how.
+        progress: called as ``progress(what, done, total)`` before each pass.
+
+    Raises:
+        InputError: a model does not run on such images, or not in the device's memory.
     """
-    dtype = next((p.dtype for one in models.values() for p in one.parameters()), torch.float32)
-    images = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    images = images.to(device, dtype).contiguous(memory_format=torch.channels_last)
-    for model in models.values():
-        model.to(device, memory_format=torch.channels_last).eval()
-    calls = {name: _call(model, images) for name, model in models.items()}
-    clock = clock_on(device)
-    for call in calls.values():
-        clock.warm_up(call)
-    timings = interleave(calls, clock, seconds)
-    return ModelBench(describe(device), tuple(shape), str(dtype).removeprefix("torch."), timings)
+    models = {ORIGINAL: original, CONVERTED: converted}
+    dtype = bench.dtype or _dtype_of(converted)
+    shape = (bench.batch, *size)
+    where = f"{'x'.join(map(str, shape))} in {_name(dtype)} on {bench.device}"
+    trained = (False, True) if bench.train else (False,)
+    with using(bench.device, bench.threads):
+        with _in_words("there is no room for images of", where):
+            images = _images(shape, dtype, bench)
+            for model in models.values():
+                model.to(bench.device, dtype, memory_format=torch.channels_last).eval()
+        clock = clock_on(bench.device)
+        passes, sizes = [], {}
+        for train in trained:
+            progress(_pass_name(train), len(passes), len(trained))
+            calls = {
+                name: _call(model.train(train), images, train) for name, model in models.items()
+            }
+            for name, call in calls.items():
+                with _in_words(f"the {name} model does not run {_pass_name(train)} on", where):
+                    clock.warm_up(call)
+            if not sizes:
+                sizes = {name: _size(model, images) for name, model in models.items()}
+            peaks = {name: _peak(models[name], call, bench.device) for name, call in calls.items()}
+            passes.append(_timed(calls, clock, bench, train, peaks))
+        for model in models.values():
+            model.eval()
+        machine = describe(bench.device)
+    return ModelReport(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        machine=machine,
+        shape=shape,  # type: ignore[arg-type]  # size has three
+        dtype=_name(dtype),
+        seconds=bench.seconds,
+        seed=bench.seed,
+        models=sizes,
+        passes=tuple(passes),
+    )
 
 
-def _call(model: nn.Module, images: torch.Tensor) -> Any:
-    return lambda: model(images)
+def _timed(
+    calls: dict[str, Call],
+    clock: Clock,
+    bench: ModelBench,
+    train: bool,
+    peaks: dict[str, int | None],
+) -> PassResult:
+    rounds = rounds_of(calls, clock, bench.seconds, bench.seed)
+    timings = {}
+    for name, measured in rounds.items():
+        found = timing_of(measured)
+        rate = bench.batch / found.p50_us * 1e6
+        timings[name] = ModelTiming(
+            found.p20_us, found.p50_us, found.p80_us, found.rounds, rate, peaks[name]
+        )
+    pairs = zip(rounds[ORIGINAL], rounds[CONVERTED], strict=True)
+    speedup = Speedup(*percentiles([before / after for before, after in pairs]))
+    clocked = "device" if bench.device.type == "cuda" else "wall"
+    return PassResult(_pass_name(train), clocked, timings, speedup)
+
+
+def _call(model: nn.Module, images: Tensor, train: bool) -> Call:
+    """Forward alone without a graph, or forward and the gradients of all weights."""
+    if not train:
+        return torch.inference_mode()(lambda: model(images))
+    weights = [one for one in model.parameters() if one.is_floating_point()]
+    for weight in weights:
+        weight.requires_grad_()
+
+    def both() -> object:
+        loss = sum(one.float().mean() for one in _floats(model(images)))
+        return torch.autograd.grad(loss, weights, allow_unused=True)  # type: ignore[arg-type]
+
+    return both
+
+
+def _floats(output: Any) -> Iterator[Tensor]:
+    """The tensors of an output that have gradients, however it is nested."""
+    if isinstance(output, Tensor):
+        if output.requires_grad:
+            yield output
+    elif isinstance(output, dict):
+        yield from _floats(list(output.values()))
+    elif isinstance(output, list | tuple):
+        yield from chain.from_iterable(map(_floats, output))
+
+
+def _images(shape: Sequence[int], dtype: torch.dtype, bench: ModelBench) -> Tensor:
+    images = torch.randn(*shape, generator=torch.Generator().manual_seed(bench.seed))
+    return images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _size(model: nn.Module, images: Tensor) -> ModelSize:
+    parameters = sum(one.numel() for one in model.parameters())
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.inference_mode(), counter:
+            model(images)
+    except Exception:  # a model may run, and yet not beneath a counter
+        return ModelSize(parameters, None)
+    return ModelSize(parameters, round(counter.get_total_flops() / len(images)))
+
+
+def _peak(model: nn.Module, call: Call, device: torch.device) -> int | None:
+    """Bytes of the model, and of what one call takes besides; the other model does not count."""
+    if device.type != "cuda":
+        return None
+    own = sum(one.nbytes for one in chain(model.parameters(), model.buffers()))
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return own + torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def _in_words(what: str, where: str) -> Iterator[None]:
+    """What a model or torch raises inside, as one line that begins with what was tried."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise InputError(f"{where}: the memory is not enough; try a smaller --batch") from None
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what} {where}: {words[:_LONGEST_REASON]}") from error
+
+
+def _pass_name(train: bool) -> str:
+    return "forward+backward" if train else "forward"
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    floats = (one.dtype for one in model.parameters() if one.is_floating_point())
+    return next(floats, torch.float32)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -16,7 +15,7 @@ from dcnify.bench.machine import describe
 from dcnify.bench.result import COPY, CaseResult, Contender, Measurement, Report, Skipped
 from dcnify.bench.rivals import OURS, Rival, Unavailable
 from dcnify.bench.shapes import Shape
-from dcnify.bench.timing import Call, Clock, Timing, clock_on, host_time, interleave
+from dcnify.bench.timing import Call, Clock, Timing, clock_on, host_time, interleave, using
 from dcnify.errors import CheckError, InputError
 
 Progress = Callable[[str, int, int], None]
@@ -53,7 +52,7 @@ def run(bench: OpBench, progress: Progress = lambda what, done, total: None) -> 
     """
     there = tuple(rival for rival in bench.rivals if not rival.missing)
     results = []
-    with _settings(bench):
+    with using(bench.device, bench.threads):
         clock = clock_on(bench.device)
         for done, case in enumerate(bench.cases):
             progress(str(case), done, len(bench.cases))
@@ -214,16 +213,3 @@ def _reason(error: Exception) -> str:
         return "out of memory"
     words = (str(error).strip() or type(error).__name__).splitlines()[0]
     return words if len(words) <= 160 else f"{words[:157]}..."
-
-
-@contextmanager
-def _settings(bench: OpBench) -> Iterator[None]:
-    """The threads and the current device of one run."""
-    before = torch.get_num_threads()
-    on_device = torch.cuda.device(bench.device) if bench.device.type == "cuda" else nullcontext()
-    try:
-        torch.set_num_threads(bench.threads or before)
-        with on_device:
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from itertools import product
 import torch
 
 from dcnify.bench.case import Case
+from dcnify.bench.models import ModelBench
 from dcnify.bench.op import OpBench
 from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, Rival
@@ -55,13 +56,9 @@ def settle(
     Raises:
         InputError: anything that cannot be measured as asked.
     """
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"--time is a number of seconds above 0, not {seconds:g}")
+    _check_numbers(seconds, batch, threads)
     if not (math.isfinite(offset_spread) and offset_spread >= 0):
         raise InputError(f"--offsets is a number of pixels, 0 or more, not {offset_spread:g}")
-    for name, number in (("--batch", batch), ("--threads", threads)):
-        if number is not None and number < 1:
-            raise InputError(f"{name} must be at least 1, not {number}")
     found = _device(device)
     seconds = seconds or _DEFAULT_SECONDS[found.type]
     names = [_known(name, DTYPES, "dtype") for name in _split(dtypes)]
@@ -85,6 +82,51 @@ def settle(
     for case in cases:
         _check_memory(case)
     return OpBench(cases, _rivals(_split(rivals)), found, seconds, offset_spread, seed, threads)
+
+
+def settle_models(
+    *,
+    batch: int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    seconds: float | None = None,
+    train: bool = False,
+    threads: int | None = None,
+    seed: int = 0,
+) -> ModelBench:
+    """Settle how to time two models.
+
+    Args:
+        batch: images at once; 64 on CUDA and 4 on a CPU where it is None.
+        dtype: name of a torch dtype, of images and weights; as the weights are where it is None.
+        device: as in `settle`.
+        seconds: as in `settle`.
+        train: time forward and backward together as well.
+        threads: as in `settle`.
+        seed: of images and orders.
+
+    Raises:
+        InputError: anything that cannot be measured as asked.
+    """
+    _check_numbers(seconds, batch, threads)
+    found = _device(device)
+    return ModelBench(
+        device=found,
+        batch=batch or _DEFAULT_BATCH[found.type],
+        dtype=getattr(torch, _known(dtype, DTYPES, "dtype")) if dtype is not None else None,
+        seconds=seconds or _DEFAULT_SECONDS[found.type],
+        train=train,
+        threads=threads,
+        seed=seed,
+    )
+
+
+def _check_numbers(seconds: float | None, batch: int | None, threads: int | None) -> None:
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--time is a number of seconds above 0, not {seconds:g}")
+    for name, number in (("--batch", batch), ("--threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{name} must be at least 1, not {number}")
 
 
 def _split(texts: Sequence[str]) -> list[str]:

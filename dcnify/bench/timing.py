@@ -13,7 +13,8 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,19 @@ class Timing:
     p50_us: float
     p80_us: float
     rounds: int
+
+
+@contextmanager
+def using(device: torch.device, threads: int | None = None) -> Iterator[None]:
+    """The current device, and how many threads the CPU has, while something is timed."""
+    before = torch.get_num_threads()
+    on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    try:
+        torch.set_num_threads(threads or before)
+        with on_device:
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Clock(Protocol):
@@ -69,6 +83,14 @@ def interleave(
         seconds: how long to go on. At least five rounds are made however long they take.
         seed: of the orders.
     """
+    measured = rounds_of(calls, clock, seconds, seed)
+    return {name: timing_of(times) for name, times in measured.items()}
+
+
+def rounds_of(
+    calls: Mapping[str, Call], clock: Clock, seconds: float, seed: int = 0
+) -> dict[str, list[float]]:
+    """As `interleave`: the time of each call in microseconds, round by round."""
     shuffle = random.Random(seed).shuffle
     order = list(calls)
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -85,7 +107,7 @@ def interleave(
     finally:
         if collecting:
             gc.enable()
-    return {name: _timing(measured) for name, measured in times.items()}
+    return times
 
 
 def host_time(call: Call, device: torch.device) -> Timing:
@@ -97,7 +119,7 @@ def host_time(call: Call, device: torch.device) -> Timing:
         call()
         times.append((time.perf_counter_ns() - start) / 1e3)
     torch.cuda.synchronize(device)
-    return _timing(times)
+    return timing_of(times)
 
 
 class CpuClock:
@@ -185,10 +207,16 @@ class CudaClock:
         return start.elapsed_time(end) * 1e3
 
 
-def _timing(microseconds: list[float]) -> Timing:
+def timing_of(microseconds: Sequence[float]) -> Timing:
+    """The percentiles of what was measured."""
+    return Timing(*percentiles(microseconds), rounds=len(microseconds))
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The 20th, the 50th and the 80th, interpolated."""
     quantiles = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
-    found = torch.tensor(microseconds, dtype=torch.float64).quantile(quantiles)
-    return Timing(*found.tolist(), rounds=len(microseconds))
+    p20, p50, p80 = torch.tensor(values, dtype=torch.float64).quantile(quantiles).tolist()
+    return p20, p50, p80
 
 
 def _cpu_cache_bytes() -> int:

@@ -32,7 +32,7 @@ VERBS = {
     "finetune": ("dcnify.cli.finetune", "Train a converted model, stage by stage."),
     "run": ("dcnify.cli.run", "Convert, fine-tune, time and report in one go."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
-    "bench": ("dcnify.cli.bench", "Time the operator against what it replaces."),
+    "bench": ("dcnify.cli.bench", "Time the operator or a model against what it replaces."),
 }
 
 

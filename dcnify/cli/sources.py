@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,8 +105,7 @@ class Given:
         import torch
 
         own = tuple(opened.input_size or (3, 224, 224))
-        size = self.input_size
-        shape = _size(size, own[0]) if size else tuple(recipe_input or own)
+        shape = parse_size(self.input_size, own[0]) or tuple(recipe_input or own)
         if max(shape) > _LARGEST:
             raise InputError(f"an input of {shape} is beyond {_LARGEST} in size")
         parameter = next(opened.model.parameters(), None)
@@ -136,6 +135,16 @@ def takes_source(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def need_source(against: str | None, options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: an option that is about the model of --against is given, and that is not.
+    """
+    for option, value in options.items():
+        if value and against is None:
+            raise InputError(f"{option} needs --against SOURCE, the model to compare with")
+
+
 def parse_model_args(given: list[str]) -> dict[str, Any]:
     """``["depths=[2,2]", "act=gelu"]`` to ``{"depths": [2, 2], "act": "gelu"}``.
 
@@ -161,7 +170,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _size(text: str, channels: int) -> tuple[int, int, int]:
+def parse_size(text: str | None, channels: int) -> tuple[int, int, int] | None:
+    """(C, H, W) of --input-size; None where it is not given.
+
+    Raises:
+        InputError: the size cannot be read.
+    """
+    if not text:
+        return None
     try:
         numbers = [int(part) for part in text.lower().replace(",", "x").split("x")]
     except ValueError:
@@ -181,11 +197,13 @@ def fidelity_images(
     *,
     split: str | None = None,
     data_dir: Path | None = None,
+    called: str = "images",
     step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ImageBatch | None:
     """What --images, --split, --data-dir and --image-count ask for.
 
-    None leaves the choice to the conversion. ``step`` hears how many have been read.
+    None leaves the choice to the conversion. ``called`` is the option that named them, where it is
+    not --images. ``step`` hears how many have been read.
 
     Raises:
         InputError: there is no image that can be read.
@@ -202,5 +220,6 @@ def fidelity_images(
         std=source.std or (0.229, 0.224, 0.225),
         split=split,
         data_dir=data_dir,
+        called=called,
         on_progress=lambda done, total: step("reading images", done, total),
     )

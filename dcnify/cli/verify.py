@@ -20,8 +20,9 @@ from dcnify.cli.sources import (
     TrustPickle,
     UseEma,
     fidelity_images,
+    need_source,
 )
-from dcnify.errors import CheckError, InputError
+from dcnify.errors import CheckError
 
 if TYPE_CHECKING:
     from dcnify.artifact import Artifact, Verification
@@ -91,7 +92,7 @@ def verify(
     options = {"--images": images, "--image-count": image_count, "--arch": arch}
     options |= {"--split": split, "--data-dir": data_dir}
     options |= {"--model-arg": model_arg, "--pretrained": pretrained, "--use-ema": use_ema}
-    _need_source(against, {**options, "--trust-pickle": trust_pickle})
+    need_source(against, {**options, "--trust-pickle": trust_pickle})
     draw = drawing(plot, overwrite)
     record = read_artifact(artifact)
     opened, batch = None, None
@@ -119,12 +120,6 @@ def verify(
         raise CheckError(
             f"{artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
         )
-
-
-def _need_source(against: str | None, options: dict[str, Any]) -> None:
-    for option, value in options.items():
-        if value and against is None:
-            raise InputError(f"{option} needs --against SOURCE, the model to compare with")
 
 
 def _fidelity(done: Verification) -> dict[str, Any] | None:

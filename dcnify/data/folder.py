@@ -11,30 +11,36 @@ from itertools import pairwise
 from pathlib import Path
 
 from dcnify.data.decode import open_image, reason_of, suffixes
+from dcnify.data.named import PlaceError
 from dcnify.data.picture import Picture, Pictures, printable
 from dcnify.data.splits import hidden, is_folder, split_folder
-from dcnify.errors import InputError
 
 _CHOOSE = "name the order with {} ImageFolder (timm) or torch/image_folder, and --data-dir"
 
 
-def file_or_folder(where: Path, count: int, split: str | None) -> Pictures:
+def file_or_folder(where: Path, count: int, split: str | None, option: str) -> Pictures:
     """One image file, or `count` of a folder's at even distances and then the others.
 
     Links are followed, each folder is looked into once, hidden files are left alone. Labels are
     the class folders', where timm and torchvision would number them in the same way.
 
+    Args:
+        where: the file or the folder.
+        count: how many images are wanted.
+        split: the subfolder of that name.
+        option: the flag by which the person named it.
+
     Raises:
-        InputError: it has no images, or no such split.
+        PlaceError: it has no images, or no such split.
     """
     if not where.is_dir():
         if split is not None:
-            raise InputError(f"images: {printable(where)} is one file and has no split")
+            raise PlaceError(f"{printable(where)} is one file and has no split")
         picture = Picture(printable(where.name), partial(open_image, where))
         return Pictures(printable(where), (picture,), 1, unlabelled="one file has no label")
     where = split_folder(where, split)
     files, folders, unreachable = image_files(where)
-    classes, unlabelled = class_folders(files, folders, "--images")
+    classes, unlabelled = class_folders(files, folders, option)
     return Pictures(
         printable(where),
         _pictures(where, files, count, classes),
@@ -49,15 +55,15 @@ def image_files(root: Path) -> tuple[list[Path], list[Path], list[tuple[str, str
     """Image files and folders below ``root``, relative to it and sorted, and what is out of reach.
 
     Raises:
-        InputError: there is no image, or ``root`` cannot be looked into.
+        PlaceError: there is no image, or ``root`` cannot be looked into.
     """
     try:
         files, folders, unreachable = _walk(root)
     except OSError as error:
-        raise InputError(f"images: {printable(root)}: {reason_of(error)}") from None
+        raise PlaceError(f"{printable(root)}: {reason_of(error)}") from None
     if not files:
         more = f"; {': '.join(unreachable[0])}" if unreachable else ""
-        raise InputError(f"images: no image files in {printable(root)}{more}")
+        raise PlaceError(f"no image files in {printable(root)}{more}")
     return files, folders, unreachable
 
 

@@ -15,6 +15,7 @@ from dcnify.data.batch import ImageBatch
 from dcnify.data.datasets import open_dataset
 from dcnify.data.decode import reading, to_tensor
 from dcnify.data.folder import file_or_folder
+from dcnify.data.named import PlaceError, named
 from dcnify.data.photographs import photographs
 from dcnify.data.picture import Picture, Pictures, printable
 from dcnify.data.timm_datasets import is_timm_dataset, tar_file, timm_dataset
@@ -35,6 +36,7 @@ def load_images(
     std: Sequence[float],
     split: str | None = None,
     data_dir: Path | str | None = None,
+    called: str = "images",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageBatch:
     """Up to `count` images as the model wants them, with their labels where there are any.
@@ -58,6 +60,7 @@ def load_images(
         split: a part of the dataset; the training images by default, else what there is. Of a
             folder, the subfolder of that name.
         data_dir: the folder in which a timm dataset is or is kept.
+        called: the option by which the person named ``where``, for messages.
         on_progress: called with how many images there are already and how many there will be.
 
     Raises:
@@ -67,10 +70,11 @@ def load_images(
     channels, height, width = size
     if min(count, channels, height, width) < 1:
         raise InputError(
-            f"images: count and size must be positive, given count={count}, "
+            f"{called}: count and size must be positive, given count={count}, "
             f"size={channels}x{height}x{width}"
         )
-    pictures = _pictures(where, count, split, data_dir)
+    with named(called):
+        pictures = _pictures(where, count, split, data_dir, f"--{called}")
     shape = (channels, height, width)
     return from_pictures(pictures, count, shape, mean=mean, std=std, on_progress=on_progress)
 
@@ -126,7 +130,11 @@ def from_pictures(
 
 
 def _pictures(
-    where: Path | str | None, count: int, split: str | None, data_dir: Path | str | None
+    where: Path | str | None,
+    count: int,
+    split: str | None,
+    data_dir: Path | str | None,
+    option: str,
 ) -> Pictures:
     name = None if where is None else os.path.expanduser(where)
     folder = None if data_dir is None else os.path.expanduser(data_dir)
@@ -138,18 +146,18 @@ def _pictures(
         raise InputError(f"--data-dir is for a dataset such as torch/cifar10, and {what}")
     if name is None:
         if split is not None:
-            raise InputError("--split is for a dataset: name it with --images")
+            raise InputError(f"--split is for a dataset: name it with {option}")
         return photographs()
     if name.startswith("builtin:"):
         return _builtin(name, count, split)
     if not exists:
-        raise InputError(
-            f"images: there is no folder {printable(name) or repr(name)}; datasets are "
+        raise PlaceError(
+            f"there is no folder {printable(name) or repr(name)}; datasets are "
             "builtin:cluttered-digits and, as in timm, hfds/OWNER/NAME, tfds/NAME, wds/, torch/NAME"
         )
     if os.path.isfile(name) and name.endswith(".tar") and split is None:
         return tar_file(Path(name), count)
-    return file_or_folder(Path(name), count, split)
+    return file_or_folder(Path(name), count, split, option)
 
 
 def _builtin(name: str, count: int, split: str | None) -> Pictures:

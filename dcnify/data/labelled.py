@@ -17,6 +17,7 @@ from dcnify.data.label_checks import (
     missing_classes,
 )
 from dcnify.data.labels import imagenet_numbers
+from dcnify.data.named import named
 from dcnify.data.parts import Asked, Part, find_parts
 from dcnify.data.source import Renumbered, Some, Source
 from dcnify.errors import InputError
@@ -82,7 +83,8 @@ def open_labelled(
             raise InputError(f"data: {reason}: given {what}={number}")
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     name = os.path.expanduser(where)
-    parts = find_parts(Asked(name, split, val_split, folder, count))
+    with named("data"):
+        parts = find_parts(Asked(name, split, val_split, folder, count))
     train, validation, warnings = parts.train, parts.validation, list(parts.warnings)
     for part in (train, validation):
         if part is not None and part.source is not None and not len(part.source):

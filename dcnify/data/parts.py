@@ -18,6 +18,7 @@ from dcnify.data.dataset_source import DatasetSource
 from dcnify.data.datasets import BUILTIN, open_dataset
 from dcnify.data.decode import reading
 from dcnify.data.folder import class_folders, image_files
+from dcnify.data.named import PlaceError
 from dcnify.data.picture import printable
 from dcnify.data.source import DigitSource, FileSource, Source
 from dcnify.data.splits import EVAL, TRAIN, same_split, split_folder, validation_folder
@@ -91,16 +92,16 @@ def find_parts(asked: Asked) -> Parts:
     if where.startswith("builtin:"):
         return _builtin(asked)
     if not exists:
-        raise InputError(
-            f"data: there is no folder {printable(where) or repr(where)}; datasets are "
+        raise PlaceError(
+            f"there is no folder {printable(where) or repr(where)}; datasets are "
             "builtin:cluttered-digits and, as in timm, hfds/OWNER/NAME, tfds/NAME, wds/, torch/NAME"
         )
     if os.path.isdir(where):
         return _folder(asked)
     if asked.split is not None or asked.val_split is not None:
-        raise InputError(f"data: {printable(where)} is one file and has no split")
+        raise PlaceError(f"{printable(where)} is one file and has no split")
     if not where.endswith(".tar"):
-        raise InputError(f"data: {printable(where)} is one file, not a folder of class folders")
+        raise PlaceError(f"{printable(where)} is one file, not a folder of class folders")
     return Parts(_opened(open_tar(Path(where)), printable(where)), None)
 
 
@@ -118,8 +119,8 @@ def _roots(folder: Path, asked: Asked) -> tuple[Path, Path | None]:
     """The folders of the training and the validation images; None if they have none."""
     root = split_folder(folder, asked.split)
     if asked.split is None and root != folder and root.name.lower() not in TRAIN:
-        raise InputError(
-            f"data: no training images in {printable(folder)}, only {printable(root.name)}; "
+        raise PlaceError(
+            f"no training images in {printable(folder)}, only {printable(root.name)}; "
             "to train on those, name them with --split"
         )
     return root, validation_folder(folder, root, asked.val_split)
@@ -133,7 +134,7 @@ def _class_folders(root: Path) -> tuple[Part, tuple[str, ...]]:
         inside = {folder.parts[0] for folder in folders if folder.parts}
         train = next((name for name in sorted(inside) if name.lower() in TRAIN), None)
         hint = f"; to train on {train} in it, name it with --split" if train else ""
-        raise InputError(f"data: {origin}: {unlabelled}{hint}")
+        raise PlaceError(f"{origin}: {unlabelled}{hint}")
     number = {name: index for index, name in enumerate(names)}
     labels = torch.tensor([number[file.parts[0]] for file in files])
     told = [f"{origin}: {name}: {reason}" for name, reason in unreachable[:_TOLD]]

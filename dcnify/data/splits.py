@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dcnify.data.decode import reason_of, suffixes
+from dcnify.data.named import PlaceError
 from dcnify.data.picture import printable
-from dcnify.errors import InputError
 
 TRAIN = ("train", "training")
 EVAL = ("validation", "val", "valid", "eval", "evaluation", "test", "testing")
@@ -23,12 +23,12 @@ def split_folder(folder: Path, split: str | None) -> Path:
     nothing but parts of a dataset in it.
 
     Raises:
-        InputError: there is no such part, or ``folder`` cannot be looked into.
+        PlaceError: there is no such part, or ``folder`` cannot be looked into.
     """
     try:
         entries = [entry for entry in os.scandir(folder) if not hidden(entry.name)]
     except OSError as error:
-        raise InputError(f"images: {printable(folder)}: {reason_of(error)}") from None
+        raise PlaceError(f"{printable(folder)}: {reason_of(error)}") from None
     inside = sorted(entry.name for entry in entries if is_folder(entry))
     if split is None:
         pictures = any(Path(entry.name).suffix.lower() in suffixes() for entry in entries)
@@ -41,8 +41,8 @@ def split_folder(folder: Path, split: str | None) -> Path:
     for name in _called(same, inside):
         return folder / name
     there = ", ".join(printable(name) for name in inside[:8]) + (" ..." if len(inside) > 8 else "")
-    raise InputError(
-        f"images: no split {printable(split)!r} in {printable(folder)}; "
+    raise PlaceError(
+        f"no split {printable(split)!r} in {printable(folder)}; "
         + (f"its folders are {there}" if inside else "it has no folders")
     )
 
@@ -53,7 +53,7 @@ def validation_folder(folder: Path, training: Path, split: str | None) -> Path |
     Without a wish it is the first of `EVAL` that there is besides ``training``; None if none is.
 
     Raises:
-        InputError: there is no such part, or ``folder`` cannot be looked into.
+        PlaceError: there is no such part, or ``folder`` cannot be looked into.
     """
     if split is not None:
         return split_folder(folder, split)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from dcnify.data.dataset_pictures import pictures_of
 from dcnify.data.decode import reason_of
+from dcnify.data.named import PlaceError
 from dcnify.data.picture import Pictures, printable
 from dcnify.data.splits import EVAL, TRAIN, hidden, split_folder
 from dcnify.errors import InputError
@@ -144,7 +145,7 @@ def open_tar(path: Path) -> Dataset[Any]:
     with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(path) as tar:
         known = get_img_extensions(as_set=True) | {".tar"}
         if not any(os.path.splitext(member.name)[1].lower() in known for member in tar):
-            raise InputError(f"images: no image files in {printable(path)}")
+            raise PlaceError(f"no image files in {printable(path)}")
     # A list of its members would be written beside a large file. An open one is not for two
     # processes: they would move each other's place in it.
     return _created(printable(path), "", root=str(path), cache_tarinfo=False, cache_tarfiles=False)
@@ -157,7 +158,7 @@ def _open(shown: str, prefix: str, name: str, wish: Wish, data_dir: str | None) 
         root = Path(str(data_dir))
         if not prefix and root.suffix == ".tar" and root.is_file():
             if split is not None:
-                raise InputError(f"images: {printable(root)} is one file and has no split")
+                raise PlaceError(f"{printable(root)} is one file and has no split")
             return open_tar(root)
         if root.is_dir():
             root = split_folder(root, split)
@@ -260,5 +261,5 @@ def _shards(folder: Path) -> str | None:
         return None
     shards = sorted(path.name for path in folder.glob("*.tar") if not hidden(path.name))
     if not shards:
-        raise InputError(f"images: no .tar files in {printable(folder)}")
+        raise PlaceError(f"no .tar files in {printable(folder)}")
     return "::".join(shards)

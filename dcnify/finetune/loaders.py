@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from dcnify.errors import InputError
+from dcnify.finetune.augmentation import check_policy, guard, try_out
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -29,12 +30,14 @@ def training_loader(
         data: what `timm.data.resolve_model_data_config` says of the model.
 
     Raises:
-        InputError: the dataset has fewer images than a batch.
+        InputError: the dataset has fewer images than a batch, or they cannot be changed as the
+            stage says.
     """
     augment: Augment = stage.augment
     check_batch(dataset, stage)
-    _usual(augment.auto, stage)
-    return _created(
+    if augment.auto is not None:
+        check_policy(augment.auto)
+    loader = _created(
         dataset,
         input_size=data["input_size"],
         batch_size=stage.batch_size // stage.accumulate,
@@ -48,6 +51,9 @@ def training_loader(
         auto_augment=augment.auto,
         **_shared(data, workers),
     )
+    guard(dataset.transform)
+    try_out(dataset.transform, data["input_size"][0])
+    return loader
 
 
 def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
@@ -135,36 +141,22 @@ def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
 def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
     return {
         "interpolation": data.get("interpolation", "bicubic"),
-        "mean": data["mean"],
-        "std": data["std"],
+        "mean": _per_channel(data["mean"], data["input_size"][0]),
+        "std": _per_channel(data["std"], data["input_size"][0]),
         "num_workers": workers,
         "use_prefetcher": False,
         "persistent_workers": workers > 0,
     }
 
 
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Of a model that says nothing of its input timm takes three, also where it is grey."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
 def _length(dataset: Dataset[Any]) -> int | None:
     if isinstance(dataset, IterableDataset):
         return None
     return len(dataset)  # type: ignore[arg-type]
-
-
-def _usual(auto: str | None, stage: Stage) -> None:
-    """
-    Raises:
-        InputError: timm does not know the policy.
-    """
-    if auto is None:
-        return
-    from timm.data.auto_augment import (
-        augment_and_mix_transform,
-        auto_augment_transform,
-        rand_augment_transform,
-    )
-
-    makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
-    try:
-        makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})
-    except (AssertionError, ValueError, KeyError, IndexError) as error:
-        words = str(error) or type(error).__name__
-        raise InputError(f"stage {stage.name}: augment.auto {auto!r}: {words}") from error

@@ -35,15 +35,17 @@ def _lines(
         yield f"{len(tuned['skipped'])} images could not be read."
     yield ""
     yield from ("| model | p20 ms | p50 ms | p80 ms |", "|---|---|---|---|")
-    for name, timing in bench["timings"].items():
+    (forward,) = bench["passes"]
+    for name, timing in forward["timings"].items():
         times = (f"{timing[key] / 1e3:.2f}" for key in ("p20_us", "p50_us", "p80_us"))
         yield f"| {name} | {' | '.join(times)} |"
     yield ""
     shape = "x".join(map(str, bench["shape"]))
-    machine = bench["machine"]
+    machine, speedup = bench["machine"], forward["speedup"]
     yield (
-        f"The original takes {bench['speedup']:.2f} times as long as the converted model, for "
-        f"{shape} in {bench['dtype']} on {machine['device_name']} ({machine['threads']} threads, "
+        f"The converted model is {speedup['p50']:.2f} times as fast as the original "
+        f"(p20 {speedup['p20']:.2f}, p80 {speedup['p80']:.2f}), for {shape} in {bench['dtype']} on "
+        f"{machine['device_name']} ({machine['threads']} threads, "
         f"torch {machine['torch']})."
     )
     yield ""

@@ -174,7 +174,7 @@ def _span(most: float, words: str):
     return Annotated[tuple[float, float], BeforeValidator(check), WithJsonSchema(schema)]
 
 
-_POLICY = re.compile(r"(rand|augmix|originalr?|v0r?|3a)(-[a-z]+[0-9.]*)*")
+_POLICY = re.compile(r"(rand|augmix|originalr?|v0r?|3a)(-t3aw?|-[a-z]+[0-9.]*)*")
 
 
 def _policy(value: str) -> str:

@@ -91,7 +91,7 @@ def result_table(result: ConvertResult) -> list[Any]:
     if result.recipe.certify is not None and report.output is not None:
         parts.append(f"certified: relative error at most {result.recipe.certify.relative_error:g}")
     before, after = result.report.parameters
-    parts.append(f"parameters: {_count(before)} -> {_count(after)}")
+    parts.append(f"parameters: {short_count(before)} -> {short_count(after)}")
     parts += [f"warning: {text}" for text in result.report.warnings]
     return parts
 
@@ -123,7 +123,7 @@ def _totals(plan: Plan) -> str:
     flops = sum(swap.flops - swap.site.flops for swap in plan.swaps)
     return (
         f"{len(plan.swaps)} sites swapped by recipe {plan.recipe!r}: "
-        f"parameters {params:+,}, FLOPs {'+' if flops >= 0 else '-'}{_count(abs(flops))} "
+        f"parameters {params:+,}, FLOPs {'+' if flops >= 0 else '-'}{short_count(abs(flops))} "
         f"at input {_shape(plan.input_shape)}"
     )
 
@@ -159,10 +159,11 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _change(before: int, after: int) -> str:
-    return f"{_count(before)} -> {_count(after)}"
+    return f"{short_count(before)} -> {short_count(after)}"
 
 
-def _count(number: int) -> str:
+def short_count(number: int) -> str:
+    """``1.23M`` for 1,234,567: three digits, in thousands (k), millions (M) or billions (G)."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g}{unit}"

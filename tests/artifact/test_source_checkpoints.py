@@ -1,6 +1,7 @@
 """Weight files as people have them, each opened to the very weights that were saved."""
 
 import argparse
+import json
 import re
 
 import pytest
@@ -242,6 +243,26 @@ def test_a_folder_that_timm_wrote_is_a_source(tmp_path):
     source = open_source(tmp_path / "hub")
     assert_same(model, source.model)
     assert source.base.args["num_classes"] == TINY["num_classes"]
+
+
+def test_the_input_size_of_a_folder_that_timm_wrote_is_the_models(tmp_path):
+    model = tiny()
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, 64, 96), "mean": (0.5,) * 3}
+    timm.models.save_for_hf(model, str(tmp_path / "hub"), safe_serialization=True)
+    source = open_source(tmp_path / "hub")
+    assert (source.input_size, source.mean) == ((3, 64, 96), (0.5,) * 3)
+    named = open_source(tmp_path / "hub", model_args={"in_chans": 3})
+    assert named.input_size == (3, 64, 96)
+
+
+@pytest.mark.parametrize("size", [[3, 64], [3, 0, 64], [3, 64, 10**9], "3x64x64", [3, 64.5, 64]])
+def test_an_input_size_that_is_none_is_left_alone(size, tmp_path):
+    timm.models.save_for_hf(tiny(), str(tmp_path / "hub"), safe_serialization=True)
+    file = tmp_path / "hub" / "config.json"
+    config = json.loads(file.read_text())
+    config["pretrained_cfg"]["input_size"] = size
+    file.write_text(json.dumps(config))
+    assert open_source(tmp_path / "hub").input_size == (3, 224, 224)
 
 
 def test_weights_can_go_with_the_user_s_own_architecture(tmp_path, monkeypatch):

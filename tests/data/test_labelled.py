@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dcnify.data import ClutteredDigits, open_labelled
+from dcnify.data import ClutteredDigits, load_images, open_labelled
 from dcnify.data.label_checks import check_same_classes
 from dcnify.errors import InputError
 
@@ -217,6 +217,29 @@ def test_what_is_no_folder_is_one_line(tmp_path):
     assert "there is no folder" in refused("")
     assert "--data-dir is for a dataset" in refused(tmp_path, data_dir=tmp_path)
     assert "no split 'tset'" in refused(fill(tmp_path / "x"), val_split="tset")
+
+
+def test_an_error_begins_with_the_option_that_named_the_images(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.tar").write_bytes(b"")
+    fill(tmp_path / "some")
+    asked = [
+        ("empty", None),
+        ("nowhere", None),
+        ("some", "tset"),
+        ("wds/", None),  # a folder without shards
+        ("empty.tar", "train"),
+    ]
+    for where, split in asked:
+        options = {"data_dir": tmp_path / "empty"} if where == "wds/" else {}
+        path = where if where == "wds/" else tmp_path / where
+        if where == "wds/" and importlib.util.find_spec("webdataset") is None:
+            continue
+        assert refused(path, split=split, **options).startswith("data: ")
+        for called, given in (("images", {}), ("data", {"called": "data"})):
+            how = {"count": 2, "size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3}
+            with pytest.raises(InputError, match=f"^{called}: "):
+                load_images(path, split=split, **how, **given, **options)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links are POSIX's")

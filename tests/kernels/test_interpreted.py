@@ -62,9 +62,9 @@ def test_every_variant_agrees(how):
     check(*numbers(batch=1, size=(6, 7), group_channels=16, **how), **how)
 
 
-@pytest.mark.parametrize("size", [(8, 16), (8, 15), (16, 8)])
+@pytest.mark.parametrize(("size", "batch"), [((8, 16), 1), ((8, 15), 2), ((16, 8), 1)])
 @pytest.mark.parametrize(("width", "groups"), [(8, 2), (16, 2), (32, 1)])
-def test_programs_of_two_dimensional_tiles_agree(size, width, groups, monkeypatch):
+def test_programs_of_two_dimensional_tiles_agree(size, batch, width, groups, monkeypatch):
     tiled = []
 
     def seen(call, geometry):
@@ -73,14 +73,14 @@ def test_programs_of_two_dimensional_tiles_agree(size, width, groups, monkeypatc
 
     monkeypatch.setattr(launch, "plan_forward", seen)
     how = {"groups": groups}
-    check(*numbers(batch=2, size=size, group_channels=width, dtype=torch.float16, **how), **how)
+    check(*numbers(batch=batch, size=size, group_channels=width, dtype=torch.float16, **how), **how)
     assert tiled == [True]
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.0, 100.0])
 def test_points_near_and_far_from_their_tile_agree(spread):
     how = {"groups": 2}
-    check(*numbers(batch=2, size=(9, 21), group_channels=8, spread=spread, **how), **how)
+    check(*numbers(batch=1, size=(9, 21), group_channels=8, spread=spread, **how), **how)
 
 
 def test_whole_pixels_at_the_border_are_on_the_right_side_of_the_bounds():

@@ -44,7 +44,8 @@ def call(folder, out="out", *more, recipe="both.yaml"):
     source = ["--source", str(folder / "m.safetensors"), "--arch", "convnext_atto", *settings]
     data = ["--data", "builtin:cluttered-digits", "--image-count", "64", "--input-size", "32"]
     name = str(folder / recipe)
-    return main(["run", name, *source, *data, "-o", str(folder / out), "--batch", "2", *more])
+    timing = ["--batch", "2", "--time", "0.01"]
+    return main(["run", name, *source, *data, "-o", str(folder / out), *timing, *more])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def done(folder):
 def test_everything_is_there(done):
     told = json.loads((done / "report.json").read_text())
     assert set(told["finetune"]["stages"]) == {"align", "recover"}
-    assert told["bench"]["timings"].keys() == {"original", "converted"}
+    (forward,) = told["bench"]["passes"]
+    assert forward["timings"].keys() == {"original", "converted"}
     assert told["bench"]["shape"] == [2, 3, 32, 32]
     assert told["conversion"]["sites"]
     assert told["skipped"] == []
@@ -113,7 +115,8 @@ def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--data", "nowhere/"], "there is no folder"),
+        (["--data", "nowhere/"], "error: data: there is no folder"),
+        (["--images", "nowhere/"], "error: images: there is no folder"),
         (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
         (["--set", "finetune.stages.recover.batch_size=640"], "is larger than the dataset"),
     ],

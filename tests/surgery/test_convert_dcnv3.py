@@ -201,7 +201,11 @@ def test_a_flash_model_of_another_offset_scale_samples_the_same_places():
 def test_calibration_starts_closer_than_transfer_and_transfer_than_paper():
     images = torch.randn(16, 3, 48, 48, generator=torch.Generator().manual_seed(2))
     reached = []
-    for init in ("paper", "transfer", "[transfer, {method: calibrate, batches: 4}]"):
+    for init in (
+        "paper",
+        "transfer",
+        "[transfer, {method: calibrate, batches: 4, steps: 20, model_steps: 20}]",
+    ):
         model = model_of("intern_image_s")
         text = f"replace: {{with: dcnv4, like: flash_intern_image}}, init: {init}"
         result = convert(model, recipe(text), images)
@@ -214,7 +218,8 @@ def test_calibration_starts_closer_than_transfer_and_transfer_than_paper():
 def test_a_failed_flash_conversion_puts_biases_and_layers_back():
     model = model_of("intern_image_t")
     before = copy.deepcopy(model.state_dict())
-    text = "replace: {with: dcnv4, like: flash_intern_image}, init: [transfer, calibrate]"
+    calibrate = "{method: calibrate, steps: 2, model_steps: 2}"
+    text = f"replace: {{with: dcnv4, like: flash_intern_image}}, init: [transfer, {calibrate}]"
     with pytest.raises(CheckError, match="require not met"):
         convert(model, recipe(f"{text}, require: {{sqnr_db: 200}}"))
     after = model.state_dict()
@@ -332,11 +337,11 @@ def test_no_images_certify_nothing():
 
 def test_a_single_image_still_makes_up_for_what_is_dropped():
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
-    text = "replace: {with: dcnv4, like: flash_intern_image}, init: "
-    plain = convert(model_of("intern_image_t"), recipe(f"{text}transfer"), images)
-    fitted = convert(model_of("intern_image_t"), recipe(f"{text}[transfer, calibrate]"), images)
-    assert fitted.report.images["held_out"] is False
-    assert fitted.report.output.relative_error < 0.8 * plain.report.output.relative_error
+    text = "replace: {with: dcnv4, like: flash_intern_image}, init: [transfer, calibrate]"
+    report = convert(model_of("intern_image_t"), recipe(text), images).report
+    assert report.images["held_out"] is False
+    assert report.steps[0].step == "transfer"
+    assert report.output.relative_error < 0.8 * report.steps[0].output.relative_error
 
 
 def test_frozen_layers_stay_frozen_when_they_are_fused():

@@ -1,0 +1,219 @@
+"""dcnify bench op: how fast the operator is, against what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dcnify.cli.bench_options import Csv, Device, Seed, Threads
+from dcnify.cli.options import AsJson, Overwrite, Quiet
+from dcnify.cli.output import emit, say, table
+from dcnify.cli.phases import phases
+from dcnify.errors import InputError
+
+if TYPE_CHECKING:
+    from dcnify.bench import CaseResult, Measurement, OpBench, Report
+
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shapes",
+        metavar="HxWxCgG,...",
+        help="Height, width, channels and groups of the features, such as 56x56x128g4. "
+        "Default: all, the seven of the DCNv4 paper.",
+        show_default=False,
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        metavar="N",
+        help="Images. Default: 64 on CUDA, 4 on a CPU, 1 for shapes above 64x64.",
+        show_default=False,
+    ),
+]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE,...",
+        help="float16, bfloat16, float32 or float64. Default: the first three on CUDA, "
+        "float32 on a CPU.",
+        show_default=False,
+    ),
+]
+Passes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass",
+        metavar="PASS,...",
+        help="forward, both (forward and backward together) or all. Default: all.",
+        show_default=False,
+    ),
+]
+Rivals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rivals",
+        metavar="NAME,...",
+        help="dcnv4_torch, grid_sample, deform_conv2d, depthwise7x7, sdpa, dcnv4_cuda, nusu, "
+        "nusu_triton, all or none. Default: all. The last three are other packages and are "
+        "compared with where they are installed.",
+        show_default=False,
+    ),
+]
+Offsets = Annotated[
+    float,
+    typer.Option(
+        "--offsets", metavar="PIXELS", help="Standard deviation of the offsets, in pixels."
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--time",
+        metavar="SECONDS",
+        help="For each row of a table, and at least five rounds. A rival of which one call takes "
+        "longer is left out. Default: 2 on CUDA, 5 on a CPU.",
+        show_default=False,
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the ratios there: .png, .svg or .pdf.",
+        show_default=False,
+    ),
+]
+
+
+def op(
+    shapes: Shapes = None,
+    batch: Batch = None,
+    dtypes: Dtypes = None,
+    device: Device = None,
+    passes: Passes = None,
+    rivals: Rivals = None,
+    offsets: Offsets = 1.0,
+    seconds: Seconds = None,
+    csv: Csv = None,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time dcnify.ops.dcnv4 against its rivals, all interleaved.
+
+    What computes the same is compared with ours first; a disagreement ends the run with exit
+    code 3. Times are medians, with the 20th and 80th percentile. A rival's "2.0x" says that it
+    takes twice as long as we do.
+
+    \b
+    $ dcnify bench op --shapes 56x56x128g4 --pass forward --rivals grid_sample,sdpa
+    shape         batch       µs         p20-p80   GB/s   of copy   grid_sample    sdpa
+    56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
+    $ dcnify bench op --csv op.csv --plot op.png
+    """
+    from dcnify.bench import check_file, check_plot, run, settle, write_csv, write_file, write_plot
+
+    if csv and plot and csv.resolve() == plot.resolve():
+        raise InputError(f"--csv and --plot both name {csv}")
+    for path in (csv, plot):
+        if path:
+            check_file(path, overwrite)
+    if plot:
+        check_plot(plot)
+    bench = settle(
+        shapes=shapes or (),
+        batch=batch,
+        dtypes=dtypes or (),
+        device=device,
+        passes=passes or (),
+        rivals=rivals or (),
+        offset_spread=offsets,
+        seconds=seconds,
+        threads=threads,
+        seed=seed,
+    )
+    if plot and all(rival.missing for rival in bench.rivals):
+        raise InputError("--plot draws how rivals compare, and none is to be measured")
+    say(_announce(bench), quiet=quiet)
+    with phases("preparing", quiet=quiet or as_json) as step:
+        report = run(bench, step)
+    if csv:
+        write_file(csv, lambda path: write_csv(report, path), overwrite)
+    if plot:
+        write_file(plot, lambda path: write_plot(report, path), overwrite)
+    emit(as_json, report.to_dict(), lambda: _render(report, [path for path in (csv, plot) if path]))
+
+
+def _announce(bench: OpBench) -> str:
+    count = len(bench.cases)
+    return f"measuring on {bench.device}: {count} interleaved run{'s' * (count > 1)}"
+
+
+def _render(report: Report, written: list[Path]) -> list[Any]:
+    parts: list[Any] = [report.machine.line, ""]
+    for dtype, passes, cases in report.tables():
+        parts += [_table(report, cases, f"{dtype}, {passes}"), ""]
+    for case in report.host:
+        parts += [_host_line(case), ""]
+    parts += _notes(report)
+    return parts + [f"wrote {path}" for path in written]
+
+
+def _table(report: Report, cases: tuple[CaseResult, ...], title: str) -> Any:
+    ours, _, *rivals = (contender.name for contender in report.contenders)
+    columns = ("shape", ">batch", ">µs", ">p20-p80", ">GB/s", ">of copy")
+    rows = []
+    for case in cases:
+        our = case.of(ours)
+        rates = (f"{our.gb_per_s:.3g}", f"{our.share_of_copy:.0%}")
+        spread = f"{_us(our.p20_us)}-{_us(our.p80_us)}"
+        ratios = (_ratio(case.of(name)) for name in rivals)
+        rows.append((case.shape, case.batch, _us(our.p50_us), spread, *rates, *ratios))
+    return table((*columns, *(f">{name}" for name in rivals)), rows, title)
+
+
+def _host_line(case: CaseResult) -> str:
+    times = ", ".join(f"{m.contender} {_us(m.p50_us)} µs" for m in case.measurements)
+    return f"host time of one call ({_named(case)}): {times}"
+
+
+def _named(case: CaseResult) -> str:
+    return f"{case.batch}x{case.shape} {case.dtype} {case.pass_name}"
+
+
+def _notes(report: Report) -> list[str]:
+    """Why something is missing or odd, each reason once with the cases it holds for."""
+    where: dict[str, list[str]] = {}
+    for case in (*report.cases, *report.host):
+        for skipped in case.skipped:
+            where.setdefault(f"{skipped.contender}: {skipped.reason}", []).append(_named(case))
+        for remark in case.remarks:
+            where.setdefault(remark, []).append(_named(case))
+    notes = []
+    for what, cases in where.items():
+        more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        notes.append(f"- {what} ({cases[0]}{more})")
+    if report.not_installed:
+        notes.append(f"not installed: {', '.join(one.name for one in report.not_installed)}")
+    return notes
+
+
+def _ratio(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    ratio = measurement.ratio_to_ours
+    return f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+
+
+def _us(microseconds: float) -> str:
+    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.1f}"

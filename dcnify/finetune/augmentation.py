@@ -1,0 +1,81 @@
+"""timm's training transform, of which nothing may fail in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from PIL import Image
+from timm.data.auto_augment import (
+    AugmentOp,
+    augment_and_mix_transform,
+    auto_augment_transform,
+    posterize,
+    rand_augment_transform,
+)
+
+from dcnify.data import random_state
+from dcnify.errors import InputError
+
+
+def check_policy(auto: str) -> None:
+    """
+    Raises:
+        InputError: timm does not know this policy of auto-augment.
+    """
+    makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    try:
+        makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"augment.auto {auto!r}: {_words(error)}") from error
+
+
+def guard(transform: Any) -> None:
+    """Let an auto-augment policy, where a transform of timm has one, keep no bits of an image.
+
+    Policies ask for that at one end of their magnitudes, and mean a black image: Pillow made one
+    up to 12.3, and 13.0 refuses 0 bits.
+
+    Args:
+        transform: as `timm.data.create_transform` makes it; changed in place.
+    """
+    for op in _ops(transform):
+        if op.aug_fn is posterize:
+            op.aug_fn = keep_bits
+
+
+def keep_bits(image: Image.Image, bits_to_keep: int, **given: Any) -> Image.Image:
+    """timm's posterize: black where no bit is kept, of any mode."""
+    if bits_to_keep < 1:
+        return Image.new(image.mode, image.size)
+    return posterize(image, bits_to_keep, **given)
+
+
+def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
+    """Transform one small image, which tells what no image could be transformed with.
+
+    Args:
+        transform: of a PIL image; the random numbers it draws are put back.
+        channels: of the images: grey ones for 1, else RGB.
+
+    Raises:
+        InputError: it fails.
+    """
+    image = Image.new("L" if channels == 1 else "RGB", (8, 8))
+    try:
+        with random_state.kept():
+            transform(image)
+    except Exception as error:
+        raise InputError(f"augment: no image can be changed so: {_words(error)}") from error
+
+
+def _ops(transform: Any) -> Iterator[AugmentOp]:
+    """Those of RandAugment and AugMix (``ops``) and of AutoAugment (``policy``)."""
+    for step in getattr(transform, "transforms", ()):
+        yield from getattr(step, "ops", ())
+        for together in getattr(step, "policy", ()):
+            yield from together
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,69 @@
+"""Time an artifact against the model that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from dcnify.artifact import Artifact, Source
+from dcnify.artifact.load import load_record
+from dcnify.artifact.recorded import recorded_source
+from dcnify.artifact.verify_fidelity import refuse_another
+from dcnify.bench import ModelBench, ModelReport, bench_models
+from dcnify.graph.dcnv3 import running_here
+from dcnify.surgery.handover import finish, handovers
+
+Step = Callable[[str, int, int], None]
+
+
+def time_artifact(
+    record: Artifact,
+    bench: ModelBench,
+    *,
+    against: Source | None = None,
+    size: Sequence[int] | None = None,
+    trust_code: bool = False,
+    step: Step = lambda what, done, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[ModelReport, str]:
+    """Time the model of an artifact and the original in one interleaved run.
+
+    Layers that hand over are timed as they are once that is over.
+
+    Args:
+        record: what `dcnify.artifact.read_artifact` returned.
+        bench: how.
+        against: the original; what the artifact names by default, where ``timm:`` has random
+            weights, since times do not depend on them. Its model is moved and cast.
+        size: (C, H, W) of an image; as it was converted at by default.
+        trust_code: import the code that the artifact names, if its base is ``python:``.
+        step: hears what is done: description, steps done and in all.
+        say: hears remarks.
+
+    Returns:
+        What was measured, and the name of the original.
+
+    Raises:
+        InputError: the artifact does not load, the original is not there or is another model, or
+            one of the two does not run on such images.
+    """
+    step("loading", 0, 1)
+    model, _ = load_record(record, trust_code=trust_code)
+    opened = against or recorded_source(record, "name it with --against", weights=False)
+    refuse_another(record, model, opened)
+    if layers := handovers(model):
+        say(f"{len(layers)} layers hand over: timed as they are once that is over")
+        finish(model, record.plan, force=True)
+    shape = tuple(size or record.input_shape[1:])
+    before = opened.model.to(bench.device)
+    with running_here(before, _image(before, shape)) as reason:
+        if reason:
+            say(f"the original does not run here ({reason}): its DCNv3 is timed on our operator")
+        return bench_models(before, model, shape, bench, step), opened.spec
+
+
+def _image(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
