@@ -27,7 +27,7 @@ def pair(target: Callable[..., None], *args: Any) -> list[int]:
     for one in started:
         one.start()
     for one in started:
-        one.join(120)
+        one.join(600)
         one.kill()
     return [one.exitcode for one in started]
 
