@@ -6,9 +6,11 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
+from dcnify.surgery.closed_form import fit_output
 from dcnify.surgery.roles import ADAPTERS
 
 
@@ -85,3 +87,15 @@ def test_what_does_not_carry_over_from_image_to_image_is_not_fitted():
     ADAPTERS["depthwise"].calibrate(new, Noise(), inputs, 0)
     changed = new.dcn.output_proj.weight - first["dcn.output_proj.weight"]
     assert float(changed.norm() / first["dcn.output_proj.weight"].norm()) < 0.3
+
+
+def test_the_projection_fits_the_points_that_the_descent_has_found():
+    new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
+    torch.manual_seed(6)
+    old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)
+    coarse = [torch.randn(8, 8, 6, 6) for _ in range(8)]
+    inputs = [F.interpolate(x, scale_factor=3, mode="bilinear") for x in coarse]
+    ADAPTERS["depthwise"].calibrate(new, old, inputs, 200)
+    found = new.dcn.output_proj.weight.clone()
+    fit_output(new, new.dcn, lambda x: new.image_of(old(x)), inputs)
+    assert torch.equal(new.dcn.output_proj.weight, found)  # nothing is left for it to take up
