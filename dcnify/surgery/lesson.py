@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -38,18 +38,23 @@ class Lesson:
         self.model, self.original, self.swapped = model, original, swapped
         self.at_most = at_most
 
-    def loss(self, images: Tensor) -> Tensor:
-        """At the output, at each new layer in its place, and at each given what the old one is."""
+    def terms(self, images: Tensor) -> Iterator[Tensor]:
+        """The loss, in terms that add up: of each layer given what the old one is, and of the rest.
+
+        Go back through a term before the next is asked for, and only one's activations are held.
+        """
         with torch.no_grad():
             wanted, old = self._run(self.original, images)
+        outputs = {path: call.output for path, call in old.items()}
+        while old:
+            path, call = old.popitem()
+            # A layer that is close already is held more tightly, by as much as it is closer.
+            tightly = 1 / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
+            yield self._alone(path, call) * tightly / len(outputs)
+            del call
         given, new = self._run(self.model, images)
-        here = [relative_error(new[path].output, old[path].output) for path in old if path in new]
-        # A layer that is close already is held more tightly, by as much as it is closer.
-        alone = [
-            error / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
-            for path, error in self._alone(old).items()
-        ]
-        return self._apart(given, wanted) + _mean(here) + _mean(alone)
+        here = [relative_error(new[path].output, outputs[path]) for path in outputs if path in new]
+        yield self._apart(given, wanted) + _mean(here)
 
     @torch.no_grad()
     def at_output(self, batches: Sequence[Tensor]) -> float:
@@ -92,17 +97,14 @@ class Lesson:
         """By layer that the images come to, its error given what the old one is given."""
         found: dict[str, list[Tensor]] = {}
         for batch in batches if paths else ():
-            for path, error in self._alone(self._run(self.original, batch, paths)[1]).items():
-                found.setdefault(path, []).append(error)
+            for path, call in self._run(self.original, batch, paths)[1].items():
+                found.setdefault(path, []).append(self._alone(path, call))
         return {path: float(_mean(errors)) for path, errors in found.items()}
 
-    def _alone(self, old: dict[str, Call]) -> dict[str, Tensor]:
-        return {
-            path: relative_error(
-                first_tensor(self.model.get_submodule(path)(*call.args, **call.kwargs)), call.output
-            )
-            for path, call in old.items()
-        }
+    def _alone(self, path: str, call: Call) -> Tensor:
+        """The error of the new layer at ``path``, given what the old one was given."""
+        layer = self.model.get_submodule(path)
+        return relative_error(first_tensor(layer(*call.args, **call.kwargs)), call.output)
 
     def _run(
         self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None

@@ -74,11 +74,11 @@ def learn_together(
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         for step in range(steps):
+            optimizer.zero_grad()
             with torch.enable_grad():
-                loss = lesson.loss(draws.next())
-                gradients = torch.autograd.grad(loss, learned, allow_unused=True)
-            for parameter, gradient in zip(learned, gradients, strict=True):
-                parameter.grad = gradient
+                for term in lesson.terms(draws.next()):
+                    if term.requires_grad:
+                        term.backward(inputs=learned)
             nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
             schedule.step()

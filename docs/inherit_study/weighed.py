@@ -130,7 +130,7 @@ class _Weighed(Lesson):
         super().__init__(*lesson)
         self._weights = weights
 
-    def loss(self, images: Tensor) -> Tensor:
+    def terms(self, images: Tensor) -> Iterator[Tensor]:
         with torch.no_grad():
             wanted, old = self._run(self.original, images)
         given, new = self._run(self.model, images)
@@ -140,7 +140,7 @@ class _Weighed(Lesson):
             / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
             for path, call in old.items()
         ]
-        return self._apart(given, wanted) + _mean(here) + _mean(alone)
+        yield self._apart(given, wanted) + _mean(here) + _mean(alone)
 
     def _weigh(self, path: str, given: Tensor, wanted: Tensor) -> Tensor:
         return (given - wanted).square().mean((0, 2, 3)) @ self._weights[path]

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
+from dcnify.surgery import roles
+from dcnify.surgery.closed_form import fit_output
 from dcnify.surgery.roles import ADAPTERS
+from dcnify.surgery.teach import teach
 
 
 def _started(layer):
@@ -85,3 +88,22 @@ def test_what_does_not_carry_over_from_image_to_image_is_not_fitted():
     ADAPTERS["depthwise"].calibrate(new, Noise(), inputs, 0)
     changed = new.dcn.output_proj.weight - first["dcn.output_proj.weight"]
     assert float(changed.norm() / first["dcn.output_proj.weight"].norm()) < 0.3
+
+
+def test_descent_and_closed_form_take_turns_and_the_closed_form_is_last(monkeypatch):
+    calls = []
+
+    def descend(module, parameters, old, inputs, steps):
+        calls.append(steps)
+        return teach(module, parameters, old, inputs, steps)
+
+    def fit(*args):
+        calls.append("fit")
+        fit_output(*args)
+
+    monkeypatch.setattr(roles, "teach", descend)
+    monkeypatch.setattr(roles, "fit_output", fit)
+    new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
+    old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)
+    ADAPTERS["depthwise"].calibrate(new, old, [torch.randn(2, 8, 6, 5)], 7)
+    assert calls == [3, "fit", 4, "fit"]
