@@ -24,6 +24,8 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 _DEFAULT_DTYPES = {"cuda": DTYPES[:3], "cpu": ("float32",)}
 _DEFAULT_BATCH = {"cuda": 64, "cpu": 4}
 _DEFAULT_SECONDS = {"cuda": 2.0, "cpu": 5.0}
+_MOST_THREADS = 1024
+"""More than that OpenMP may not be able to start, and then it ends the process."""
 
 
 def settle(
@@ -127,6 +129,8 @@ def _check_numbers(seconds: float | None, batch: int | None, threads: int | None
     for name, number in (("--batch", batch), ("--threads", threads)):
         if number is not None and number < 1:
             raise InputError(f"{name} must be at least 1, not {number}")
+    if threads is not None and threads > _MOST_THREADS:
+        raise InputError(f"--threads must be at most {_MOST_THREADS}, not {threads}")
 
 
 def _split(texts: Sequence[str]) -> list[str]:

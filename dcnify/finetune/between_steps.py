@@ -149,8 +149,9 @@ class BetweenSteps:
             run.looked(of.stage.name, step, reached)
         if of.blend.over and (position.best is None or reached > position.best):
             position = replace(position, best=reached, best_at=(of.index, step))
-            weights = of.sharing.weights(of.looked_at)
-            if of.accelerator.is_main_process:
+            main = of.accelerator.is_main_process
+            weights = of.sharing.weights(of.looked_at, here=main)
+            if main:
                 run.keep_best(weights)
         if step == of.steps:
             named = {**position.accuracies, of.stage.name: reached}

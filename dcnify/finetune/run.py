@@ -82,10 +82,15 @@ class Run:
             total += steps * stage.batch_size
         return total
 
-    def finish_handover(self, stage: Stage) -> None:
-        """Take the old layers out, once a stage has brought their share to 0."""
+    def finish_handover(self, stage: Stage, *, force: bool = False) -> None:
+        """Take the old layers out, once a stage has brought their share to 0.
+
+        Args:
+            stage: that is over.
+            force: whatever their share is in the model at hand.
+        """
         if stage.handover is not None and handovers(self.model):
-            self.swaps = finish(self.model, self.swaps)
+            self.swaps = finish(self.model, self.swaps, force=force)
 
     def keep_best(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Write the weights of the best model so far. A full disk costs them, not the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -179,7 +180,7 @@ def stages_of(record: Artifact, say: Callable[[str], None]) -> Finetune:
 
 def _stages(run: Run, at: Path | None, position: Position, original: Original | None) -> Position:
     for stage in run.plan.stages[: position.stage]:  # over: what they left of the structure
-        run.finish_handover(stage)
+        run.finish_handover(stage, force=True)  # the checkpoint has the weights that go with it
     started = time.perf_counter() - position.seconds
     for index in range(position.stage, len(run.plan.stages)):
         stage = StageRun(run, index, at)
@@ -194,6 +195,8 @@ def _stages(run: Run, at: Path | None, position: Position, original: Original | 
         stage.finish()
         seconds = time.perf_counter() - started
         position = replace(position, stage=index + 1, step=0, seconds=seconds)
+        del stage
+        gc.collect()  # shares of a model refer to each other, and would stay through the next stage
     return position
 
 

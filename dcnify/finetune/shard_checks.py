@@ -29,8 +29,9 @@ def check_shares(model: nn.Module, how: Optimizer, plugin: FullyShardedDataParal
     """
     from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
-    if how.name not in OPTIMIZERS or how.options.get("caution"):
-        name = f"a cautious {how.name}" if how.name in OPTIMIZERS else how.name
+    known = how.name.lower() in OPTIMIZERS
+    if not known or how.options.get("caution"):
+        name = f"a cautious {how.name}" if known else how.name
         raise InputError(
             f"optimizer.name: {name} is not known to work with FSDP, where it sees shares of "
             f"the weights; these do: {', '.join(OPTIMIZERS)}"

@@ -79,8 +79,13 @@ class Sharded(Whole):
                 if isinstance(one, FSDPModule):
                     one.reshard()
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        return {name: self._gathered(value) for name, value in model.state_dict().items()}
+    def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
+        found = {}
+        for name, value in model.state_dict().items():
+            whole = self._gathered(value)
+            if here:
+                found[name] = whole.cpu()
+        return found
 
     def save(self, folder: Path) -> None:
         """Each process writes a file of its own.
@@ -112,7 +117,7 @@ class Sharded(Whole):
         from accelerate.utils import broadcast
 
         whole = value.full_tensor() if isinstance(value, DTensor) else broadcast(value)
-        return whole.detach().cpu()
+        return whole.detach()
 
 
 def _keep_around_layers(objective: Objective) -> None:

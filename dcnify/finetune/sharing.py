@@ -55,9 +55,14 @@ class Whole:
         """What to call with images for ``model``'s answers."""
         yield model
 
-    def weights(self, model: nn.Module) -> dict[str, Tensor]:
-        """The state of a model, in every process; every process calls it."""
-        return model.state_dict()
+    def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
+        """The state of a model; every process calls it.
+
+        Args:
+            model: the stage's, or its average.
+            here: whether this process wants it, else it gets nothing.
+        """
+        return model.state_dict() if here else {}
 
     def save(self, folder: Path) -> None:
         """Write what `load` needs; every process calls it."""

@@ -115,6 +115,7 @@ class StageRun:
             DcnifyError: the loss is no number any more.
         """
         watch = BetweenSteps(self, position)
+        # All of them, frozen ones too: by the whole list accelerate knows what FSDP has shared out.
         parameters = list(self.own.parameters())
         step = position.step
         for epoch, batches in self._epochs(step):

@@ -14,10 +14,12 @@ import torch
 
 from dcnify.artifact import Artifact, Source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
-from dcnify.bench import settle_models, write_file
+from dcnify.bench import ModelBench, settle_models, write_file
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
+from dcnify.finetune.augmentation import check_policy
 from dcnify.finetune.folder import is_begun
+from dcnify.finetune.fsdp import check_asked
 from dcnify.finetune.loaders import check_batch
 from dcnify.pipeline.page import page
 from dcnify.pipeline.timing import time_artifact
@@ -114,6 +116,10 @@ def run(
     say = say or (lambda text: None)
     out, skipped = Path(os.path.realpath(asked.out)), []
     stages = asked.recipe.finetune or load_finetune("align,recover")
+    bench = settle_models(
+        batch=asked.batch, device="cpu" if asked.options.cpu else None, seconds=asked.seconds
+    )
+    check_asked()
     _check_folder(out, asked)
     data = _checked_data(asked, stages)
     _clear(out, asked)
@@ -147,12 +153,11 @@ def run(
             say=say,
         )
     record = read_artifact(trained)
-    shape = (asked.batch, *asked.example.shape[1:])
     timed = _read(out / BENCH) if FINETUNED_AT in skipped else {}
-    if timed.get("shape") == list(shape) and "passes" in timed:
+    if _is_timed_so(timed, asked, bench):
         skipped.append(BENCH)
     else:
-        timed = _timed(asked, record)
+        timed = _timed(asked, record, bench)
         _write(out / BENCH, timed)
     outcome = Outcome(
         folder=out,
@@ -190,12 +195,15 @@ def _checked_data(asked: Asked, stages: Finetune) -> Labelled:
     """The images; what would be refused after the conversion is refused before it.
 
     Raises:
-        InputError: there are no such images, or too few for a stage.
+        InputError: there are no such images, too few for a stage, or it changes them in a way that
+            timm does not know.
     """
     classes = getattr(asked.source.model, "num_classes", None) or None
     data = asked.data(classes, "L" if asked.example.shape[1] == 1 else "RGB")
     for stage in stages.stages:
         check_batch(data.train, stage)
+        if stage.augment.auto is not None:
+            check_policy(stage.augment.auto)
     return data
 
 
@@ -252,11 +260,22 @@ def _swaps(recipe: Recipe) -> str:
     return recipe.model_copy(update={"finetune": None, "description": ""}).sha256
 
 
-def _timed(asked: Asked, record: Artifact) -> dict[str, Any]:
-    device = "cpu" if asked.options.cpu else None
+def _is_timed_so(timed: Mapping[str, Any], asked: Asked, bench: ModelBench) -> bool:
+    """Whether what an earlier call has measured is what this one asks for."""
+    machine = timed.get("machine")
+    return (
+        timed.get("shape") == [asked.batch, *asked.example.shape[1:]]
+        and "passes" in timed
+        and isinstance(machine, dict)
+        and machine.get("device") == str(bench.device)
+        and asked.seconds in (None, timed.get("seconds"))
+    )
+
+
+def _timed(asked: Asked, record: Artifact, bench: ModelBench) -> dict[str, Any]:
     report, _ = time_artifact(
         record,
-        settle_models(batch=asked.batch, device=device, seconds=asked.seconds),
+        bench,
         against=asked.reopen(),
         size=asked.example.shape[1:],
         trust_code=asked.options.trust_code,

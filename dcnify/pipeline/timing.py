@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.recorded import recorded_source
 from dcnify.artifact.verify_fidelity import refuse_another
 from dcnify.bench import ModelBench, ModelReport, bench_models
+from dcnify.bench.timing import using
+from dcnify.errors import InputError
 from dcnify.graph.dcnv3 import running_here
 from dcnify.surgery.handover import finish, handovers
 
@@ -57,10 +60,17 @@ def time_artifact(
         say(f"{len(layers)} layers hand over: timed as they are once that is over")
         finish(model, record.plan, force=True)
     shape = tuple(size or record.input_shape[1:])
-    before = opened.model.to(bench.device)
-    with running_here(before, _image(before, shape)) as reason:
-        if reason:
-            say(f"the original does not run here ({reason}): its DCNv3 is timed on our operator")
+    before = opened.model
+    with ExitStack() as stack:
+        stack.enter_context(using(bench.device, bench.threads))
+        try:
+            for one in (before, model):
+                one.to(bench.device)
+                reason = stack.enter_context(running_here(one, _image(one, shape)))
+                if reason and one is before:
+                    say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
+        except torch.OutOfMemoryError:
+            raise InputError(f"{bench.device} has no room for both models") from None
         return bench_models(before, model, shape, bench, step), opened.spec
 
 

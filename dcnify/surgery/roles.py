@@ -54,7 +54,8 @@ def _calibrate(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], step
     """
     dcn = module.dcn
     learned = [*dcn.parameters(), *([] if getattr(module, "bias", None) is None else [module.bias])]
-    for some in (steps // 2, steps - steps // 2):
+    halves = [some for some in (steps // 2, steps - steps // 2) if some]
+    for some in halves or [0]:
         teach(module, learned, old, inputs, some)
         fit_output(module, dcn, lambda x: module.image_of(first_tensor(old(x))), inputs)
 

@@ -51,6 +51,25 @@ def test_a_run_that_died_at_any_step_ends_in_the_same_weights(at, whole, handing
     assert _steps(tmp_path / "out") == _steps(whole)
 
 
+@pytest.mark.parametrize("at", [("recover", 3), ("after", 2)])
+def test_a_run_goes_on_in_a_stage_that_follows_a_handover(at, handing_over, tmp_path):
+    plan = (
+        {"name": "recover", "steps": 3, "batch_size": 32, "handover": "{until: 0.5}"},
+        {"name": "after", "steps": 3, "batch_size": 32},
+    )
+    how = {"artifact": handing_over, "keep_every": 1}
+    run(tmp_path, "whole", stages(tmp_path, *plan), **how)
+
+    def die(beat):
+        if (beat.stage, beat.step) == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, "out", stages(tmp_path, *plan), watch=die, **how)
+    run(tmp_path, "out", stages(tmp_path, *plan), resume=True, **how)
+    assert same(tmp_path / "out", tmp_path / "whole")
+
+
 def test_a_run_resumed_with_worker_processes_ends_in_the_same_weights(
     whole, handing_over, tmp_path
 ):

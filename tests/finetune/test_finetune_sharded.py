@@ -19,7 +19,7 @@ from dcnify.errors import InputError
 from dcnify.finetune import METRICS, TRAINING
 
 SGD = {
-    "optimizer": "{name: sgd, lr: 0.02, options: {momentum: 0.9}}",
+    "optimizer": "{name: sgd, lr: 0.02, clip: 0.05, options: {momentum: 0.9}}",
     "augment": "{crop_scale: [0.5, 1], hflip: 0.5, erase: 0.2}",
     "batch_size": 32,
 }

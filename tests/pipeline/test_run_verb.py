@@ -119,6 +119,8 @@ def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch
         (["--images", "nowhere/"], "error: images: there is no folder"),
         (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
         (["--set", "finetune.stages.recover.batch_size=640"], "is larger than the dataset"),
+        (["--set", "finetune.stages.recover.augment={auto: rand-q9}"], "augment.auto 'rand-q9'"),
+        (["--time", "inf"], "--time is a number of seconds above 0, not inf"),
     ],
 )
 def test_what_cannot_work_is_told_and_nothing_is_written(folder, more, message, capsys):
@@ -142,11 +144,12 @@ def test_other_stages_or_images_are_not_taken_for_those_that_were_trained(folder
     assert "finetuned was made with another dataset" in capsys.readouterr().err
 
 
-def test_another_batch_is_timed_again_and_nothing_else(folder, done, capsys):
-    assert call(folder, "out", "--batch", "3", "--json") == 0
+@pytest.mark.parametrize("other", [("--batch", "3"), ("--time", "0.02")])
+def test_what_is_timed_otherwise_is_timed_again_and_nothing_else(other, folder, done, capsys):
+    assert call(folder, "out", *other, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["skipped"] == ["converted", "finetuned"]
-    assert told["bench"]["shape"] == [3, 3, 32, 32]
+    assert told["bench"]["shape"] == [3 if "--batch" in other else 2, 3, 32, 32]
 
 
 def test_overwrite_takes_away_what_a_run_writes_and_nothing_else(folder, capsys):
