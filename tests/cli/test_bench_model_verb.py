@@ -181,6 +181,7 @@ def test_layers_that_hand_over_are_timed_as_they_will_be(dcnify):
     [
         (("nowhere",), "nowhere"),
         (("out", "--batch", "0"), "--batch must be at least 1"),
+        (("out", "--threads", "100000"), "--threads must be at most 1024"),
         (("out", "--time", "0"), "--time is a number of seconds above 0"),
         (("out", "--threads", "0"), "--threads must be at least 1"),
         (("out", "--dtype", "float23"), "did you mean 'float32'?"),
