@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import timm
 import torch
-from finetune_study.trials import STAGES, SUBJECTS
+from finetune_study.trials import STAGES, SUBJECTS, VARIED
 from rich.console import Console
 from rich.table import Table
 
@@ -92,7 +92,7 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(subjects), figsize=(4 * len(subjects), 3.2), squeeze=False)
     for panel, subject in zip(axes[0], subjects, strict=True):
         some = [row for row in rows if row["subject"] == subject]
-        for row in some:
+        for row in (row for row in some if row["stages"] not in VARIED):
             steps, reached = zip((0, row["converted"]), *row["curve"], strict=True)
             label = row["stages"] if row["seed"] == some[0]["seed"] else None
             colour = f"C{list(STAGES).index(row['stages'])}"

@@ -48,15 +48,19 @@ class Trial:
 
 
 _LABELS = ("losses={labels: 1}",)
+VARIED = {
+    "recover, no features": Trial("recover", ("losses.features=0",)),
+    "recover, offset_lr 0.1": Trial("recover", ("optimizer.offset_lr=0.1",)),
+    "recover, lr 1e-3": Trial("recover", ("optimizer.lr=1.0e-3",)),
+}
+"""One thing changed; not drawn."""
 STAGES = {
     "labels": Trial("recover", _LABELS),
     "recover": Trial("recover"),
     "align, recover": Trial("align,recover"),
-    "recover, no features": Trial("recover", ("losses.features=0",)),
-    "recover, offset_lr 0.1": Trial("recover", ("optimizer.offset_lr=0.1",)),
-    "recover, lr 1e-3": Trial("recover", ("optimizer.lr=1.0e-3",)),
     "labels, 2,000 images": Trial("recover", _LABELS, 2000, "ConvNeXt"),
     "align, recover, 2,000 images": Trial("align,recover", (), 2000, "ConvNeXt"),
+    **VARIED,
 }
 """By the name that the table uses."""
 LOOK = 50
