@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -195,8 +194,9 @@ def _stages(run: Run, at: Path | None, position: Position, original: Original | 
         stage.finish()
         seconds = time.perf_counter() - started
         position = replace(position, stage=index + 1, step=0, seconds=seconds)
+        sharing = stage.sharing
         del stage
-        gc.collect()  # shares of a model refer to each other, and would stay through the next stage
+        sharing.let_go()
     return position
 
 

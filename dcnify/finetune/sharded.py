@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,10 @@ class Sharded(Whole):
         self.optimizer.load_state_dict(unpacked_state(state["optimizer"], self.optimizer))
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def let_go(self) -> None:
+        del self.objective, self.optimizer, self.averaged
+        gc.collect()  # shares refer to each other, and would stay through the next stage
 
     def _file(self, folder: Path) -> Path:
         return folder / f"share_{self.accelerator.process_index}.pt"

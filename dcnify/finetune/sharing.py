@@ -72,6 +72,9 @@ class Whole:
         """Inverse of `save`."""
         self.accelerator.load_state(str(folder))
 
+    def let_go(self) -> None:
+        """Of what the stage had, when it is over and nothing else has it."""
+
 
 def sharing(accelerator: Accelerator, stage: Stage) -> Whole:
     """As the launcher wants it."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import weakref
 
 import pytest
 import torch
@@ -88,9 +89,14 @@ def _note_shares(folder):
 
     from dcnify.finetune.stage import StageRun
 
-    finish = StageRun.finish
+    finish, before = StageRun.finish, []
 
     def noted(stage):
+        left = sum(one() is not None for one in before)
+        (folder / f"left-{stage.stage.name}-{stage.accelerator.process_index}.json").write_text(
+            json.dumps(left)
+        )
+        before.append(weakref.ref(stage.own))
         kept = stage.optimizer.state_dict()["state"].values()
         tensors = {
             "model": list(stage.model.parameters()),
@@ -156,6 +162,11 @@ def test_each_process_holds_about_half_of_everything(sharded):
             assert all(one[part]["sharded"] for one in both), part
             assert sum(one[part]["mine"] for one in both) == both[0][part]["all"], part
             assert both[0][part]["mine"] < 0.6 * both[0][part]["all"], part
+
+
+def test_a_stage_lets_go_of_its_shares_before_the_next(sharded):
+    left = [json.loads(one.read_text()) for one in sharded.parent.glob("left-*.json")]
+    assert left == [0] * 6
 
 
 def test_the_artifact_is_as_any_other(sharded, made):
