@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.bench_options import Csv, Device, Seed, Threads
+from dcnify.cli.bench_options import Csv, Device, Seconds, Seed, Threads
 from dcnify.cli.options import ArtifactPath, AsJson, Overwrite, Quiet
 from dcnify.cli.output import emit, say, table
 from dcnify.cli.phases import phases
@@ -66,15 +66,6 @@ Train = Annotated[
     bool, typer.Option("--train", help="Time forward and backward together too, as in training.")
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="The same as --device cpu.")]
-Seconds = Annotated[
-    float | None,
-    typer.Option(
-        "--time",
-        metavar="SECONDS",
-        help="For each table, and at least five rounds. Default: 2 on CUDA, 5 on a CPU.",
-        show_default=False,
-    ),
-]
 
 
 def model(

@@ -22,6 +22,16 @@ Csv = Annotated[
         "--csv", metavar="FILE", help="Write every measurement there.", show_default=False
     ),
 ]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--time",
+        metavar="SECONDS",
+        help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
+        "CPU.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dcnify.cli.bench_options import Seconds
 from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
 from dcnify.cli.output import emit, say, warn
 from dcnify.cli.phases import phases
@@ -91,16 +92,6 @@ Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of everything random.")
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images at once that are timed.")]
-Seconds = Annotated[
-    float | None,
-    typer.Option(
-        "--time",
-        min=0.001,
-        metavar="SECONDS",
-        help="How long they are timed, and at least five rounds. Default: 2 on CUDA, 5 on a CPU.",
-        show_default=False,
-    ),
-]
 
 
 def run(

@@ -22,7 +22,9 @@ OPTIMIZERS = (
 """Tried: what they make of shares is what they make of the whole."""
 
 
-def check_shares(model: nn.Module, how: Optimizer, plugin: FullyShardedDataParallelPlugin) -> None:
+def check_sharding(
+    model: nn.Module, how: Optimizer, plugin: FullyShardedDataParallelPlugin
+) -> None:
     """
     Raises:
         InputError: the model cannot be shared out, or be trained so by the optimiser.

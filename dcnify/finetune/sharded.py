@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from dcnify.errors import InputError
-from dcnify.finetune.shard_checks import check_shares
-from dcnify.finetune.shares import packed_state, put_back, shares_of, unpacked_state
+from dcnify.finetune.shard_checks import check_sharding
+from dcnify.finetune.shard_state import load_local_state, local_state, packed_state, unpacked_state
 from dcnify.finetune.sharing import Whole
 from dcnify.nn import Handover
 
@@ -34,7 +34,7 @@ class Sharded(Whole):
     """
 
     def check(self, model: nn.Module) -> None:
-        check_shares(model, self.stage.optimizer, self.accelerator.state.fsdp_plugin)
+        check_sharding(model, self.stage.optimizer, self.accelerator.state.fsdp_plugin)
 
     def take(self, model: nn.Module) -> nn.Module:
         own = copy.deepcopy(model)  # which comes to its device part by part, as it is shared out
@@ -95,8 +95,8 @@ class Sharded(Whole):
         counts; and it waits for all processes in the middle of writing, for ever if one cannot.
         """
         state = {
-            "model": shares_of(self.objective.model),
-            "average": shares_of(self.averaged) if self.averaged is not None else None,
+            "model": local_state(self.objective.model),
+            "average": local_state(self.averaged) if self.averaged is not None else None,
             "optimizer": packed_state(self.optimizer.state_dict()),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
         }
@@ -104,9 +104,9 @@ class Sharded(Whole):
 
     def load(self, folder: Path) -> None:
         state = torch.load(self._file(folder), map_location="cpu", weights_only=True)
-        put_back(self.objective.model, state["model"])
+        load_local_state(self.objective.model, state["model"])
         if self.averaged is not None:
-            put_back(self.averaged, state["average"])
+            load_local_state(self.averaged, state["average"])
         self.optimizer.load_state_dict(unpacked_state(state["optimizer"], self.optimizer))
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -116,7 +116,7 @@ class Sharded(Whole):
         gc.collect()  # shares refer to each other, and would stay through the next stage
 
     def _file(self, folder: Path) -> Path:
-        return folder / f"share_{self.accelerator.process_index}.pt"
+        return folder / f"shard_{self.accelerator.process_index}.pt"
 
     def _gathered(self, value: Tensor) -> Tensor:
         from accelerate.utils import broadcast

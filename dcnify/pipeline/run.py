@@ -203,7 +203,10 @@ def _checked_data(asked: Asked, stages: Finetune) -> Labelled:
     for stage in stages.stages:
         check_batch(data.train, stage)
         if stage.augment.auto is not None:
-            check_policy(stage.augment.auto)
+            try:
+                check_policy(stage.augment.auto)
+            except InputError as error:
+                raise InputError(f"stage {stage.name}: {error}") from error
     return data
 
 

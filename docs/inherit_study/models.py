@@ -47,6 +47,15 @@ class Subject:
         return timm.create_model(self.architecture, num_classes=classes, **self.options)
 
 
+_VIT = {
+    "img_size": 32,
+    "patch_size": 4,
+    "embed_dim": 64,
+    "num_heads": 4,
+    # A class token would keep its own attention, and with it nearly all of the accuracy.
+    "class_token": False,
+    "global_pool": "avg",
+}
 SUBJECTS = (
     Subject(
         name="ConvNeXt",
@@ -65,16 +74,7 @@ SUBJECTS = (
     Subject(
         name="ViT",
         architecture="vit_tiny_patch16_224",
-        options={
-            "img_size": 32,
-            "patch_size": 4,
-            "embed_dim": 64,
-            "depth": 6,
-            "num_heads": 4,
-            # A class token would keep its own attention, and with it nearly all of the accuracy.
-            "class_token": False,
-            "global_pool": "avg",
-        },
+        options={**_VIT, "depth": 6},
         task="digits",
         images=250_000,
         learning_rate=3e-3,
@@ -85,15 +85,7 @@ SUBJECTS = (
     Subject(
         name="ViT of three blocks",
         architecture="vit_tiny_patch16_224",
-        options={
-            "img_size": 32,
-            "patch_size": 4,
-            "embed_dim": 64,
-            "depth": 3,
-            "num_heads": 4,
-            "class_token": False,
-            "global_pool": "avg",
-        },
+        options={**_VIT, "depth": 3},
         task="digits",
         images=250_000,
         learning_rate=3e-3,

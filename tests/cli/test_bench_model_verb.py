@@ -93,6 +93,17 @@ def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
             assert timing["peak_memory_bytes"] is None
 
 
+def test_a_model_that_does_not_run_beneath_a_counter_is_timed_all_the_same(dcnify, monkeypatch):
+    class Shy(models.FlopCounterMode):
+        def __enter__(self):
+            raise TypeError("not here")
+
+    monkeypatch.setattr(models, "FlopCounterMode", Shy)
+    code, out, err = dcnify("out", *QUICK)
+    assert (code, err) == (0, "")
+    assert out.count("not counted") == 2
+
+
 def test_parameters_and_flops_are_what_the_plan_promised(dcnify, made):
     sizes = json.loads(dcnify("out", *QUICK, "--json")[1])["models"]
     swaps = read_artifact(made / "out").plan.swaps

@@ -26,6 +26,14 @@ def made(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def steady(tmp_path_factory) -> Path:
+    """Hands over, and drops nothing at random."""
+    folder = tmp_path_factory.mktemp("steady")
+    converted(folder, handover=True, drop_path_rate=0.0)
+    return folder / "converted"
+
+
+@pytest.fixture(scope="session")
 def handing_over(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("handing-over")
     converted(folder, handover=True)

@@ -29,6 +29,10 @@ QUICK = {
 }
 
 
+class Killed(Exception):
+    """What ends a run in the middle of it."""
+
+
 def converted(folder: Path, *, handover: bool = False, **args) -> Path:
     """An artifact of a small ConvNeXt, whose source lies beside it."""
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from finetune_cases import converted, run, same, stages, weights
+from finetune_cases import Killed, run, same, stages, weights
 from pair import free_port, pair
 
 from dcnify.artifact import read_artifact
@@ -25,18 +25,6 @@ PLAN = (
     {"name": "recover", "steps": 5, "accumulate": 2, "handover": "{until: 0.6}", **SGD},
 )
 EVERY = {"keep_every": 2, "look_every": 2}
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory):
-    """Hands over, and drops nothing at random."""
-    folder = tmp_path_factory.mktemp("steady")
-    converted(folder, handover=True, drop_path_rate=0.0)
-    return folder / "converted"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import time
 
 import pair
 import pytest
-from finetune_cases import run, same, stages
+from finetune_cases import Killed, run, same, stages
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune import TRAINING, StoppedError
@@ -29,10 +29,6 @@ def whole(handing_over, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     run(folder, "out", stages(folder, *PLAN), artifact=handing_over, **EVERY)
     return folder / "out"
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize("at", [("align", 3), ("align", 5), ("recover", 2), ("recover", 9)])

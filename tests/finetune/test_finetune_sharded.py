@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 import torch
-from finetune_cases import converted, run, same, stages, weights
+from finetune_cases import Killed, converted, run, same, stages, weights
 from pair import pair
 from shards import LAUNCHED, as_on_gpus
 from torch import nn
@@ -37,18 +37,6 @@ BY_CLASS = {
     "FSDP_TRANSFORMER_CLS_TO_WRAP": "Blok",
 }
 EVERY = {"keep_every": 2, "look_every": 2}
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory):
-    """Hands over, and drops nothing at random."""
-    folder = tmp_path_factory.mktemp("steady")
-    converted(folder, handover=True, drop_path_rate=0.0)
-    return folder / "converted"
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +167,7 @@ def test_shares_go_on_where_they_were(sharded, steady, tmp_path):
     codes = pair(_train, tmp_path, steady, BY_SIZE, ("recover", 4))
     assert codes[0] == 1  # the main one died, and whoever starts processes stops the other
     kept = sorted((tmp_path / "out" / TRAINING / "checkpoints").iterdir())
-    assert {"share_0.pt", "share_1.pt"} <= {one.name for one in kept[-1].iterdir()}
+    assert {"shard_0.pt", "shard_1.pt"} <= {one.name for one in kept[-1].iterdir()}
     assert pair(_resume, tmp_path, steady, BY_SIZE) == [0, 0]
     assert same(tmp_path / "out", sharded)
 
@@ -212,7 +200,7 @@ def _train_with_a_full_disk(folder, artifact):
     save = torch.save
 
     def full(state, path, *more):
-        if path.name == "share_1.pt":
+        if path.name == "shard_1.pt":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(state, path, *more)
 
@@ -248,7 +236,7 @@ def _try_optimisers(folder):
 
     from dcnify.finetune.groups import create_optimizer
     from dcnify.finetune.shard_checks import OPTIMIZERS
-    from dcnify.finetune.shares import packed_state, unpacked_state
+    from dcnify.finetune.shard_state import packed_state, unpacked_state
     from dcnify.recipe.finetune import Optimizer
 
     dist.init_process_group("gloo")
@@ -320,14 +308,14 @@ def test_what_cannot_be_shared_out_is_told_before_it_is_tried(
     model, settings, optimizer, words, monkeypatch
 ):
     from dcnify.finetune.fsdp import create_plugin
-    from dcnify.finetune.shard_checks import check_shares
+    from dcnify.finetune.shard_checks import check_sharding
     from dcnify.recipe.finetune import Optimizer
 
     for name, value in {**LAUNCHED, **settings}.items():
         monkeypatch.setenv(name, value)
     how = Optimizer(**{"lr": 0.1, **optimizer})
     with pytest.raises(InputError, match=re.escape(words)):
-        check_shares(model(), how, create_plugin())
+        check_sharding(model(), how, create_plugin())
 
 
 def test_what_was_begun_whole_does_not_go_on_in_shares(tmp_path):

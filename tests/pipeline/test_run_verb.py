@@ -119,7 +119,10 @@ def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch
         (["--images", "nowhere/"], "error: images: there is no folder"),
         (["--set", "finetune.stages.recover.steps=0"], "finetune.stages.recover.steps"),
         (["--set", "finetune.stages.recover.batch_size=640"], "is larger than the dataset"),
-        (["--set", "finetune.stages.recover.augment={auto: rand-q9}"], "augment.auto 'rand-q9'"),
+        (
+            ["--set", "finetune.stages.recover.augment={auto: rand-q9}"],
+            "stage recover: augment.auto 'rand-q9'",
+        ),
         (["--time", "inf"], "--time is a number of seconds above 0, not inf"),
     ],
 )

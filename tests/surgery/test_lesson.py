@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import models
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import dcnify
 from dcnify.graph.find import find
+from dcnify.surgery.distance import relative_error
 from dcnify.surgery.fresh import new_modules
 from dcnify.surgery.images import Images
 from dcnify.surgery.lesson import Lesson
@@ -38,6 +40,30 @@ def test_a_model_that_goes_on_in_place_agrees_with_itself():
     original = InPlace().eval()
     lesson = Lesson(copy.deepcopy(original), original, ["conv"], {})
     assert sum(map(float, lesson.terms(IMAGES))) == 0
+
+
+def test_terms_that_are_gone_back_through_one_by_one_add_up_to_the_loss():
+    torch.manual_seed(0)
+    layers = {
+        "stem": nn.Conv2d(3, 8, 3, padding=1),
+        "conv": nn.Conv2d(8, 8, 7, padding=3, groups=8),
+        "head": nn.Conv2d(8, 4, 1),
+    }
+    original = nn.Sequential(OrderedDict(layers))
+    model = copy.deepcopy(original)
+    weight = model.conv.weight
+    with torch.no_grad():
+        weight += 0.1 * torch.randn_like(weight)
+        given = original.stem(IMAGES)
+        wanted = original.conv(given)
+    at_most = 0.25
+    lesson = Lesson(model, original, ["conv"], {"conv": at_most})
+    for term in lesson.terms(IMAGES):
+        term.backward(inputs=[weight])
+    layer = relative_error(model.conv(given), wanted)  # the stem is the same: in its place, too
+    output = relative_error(model(IMAGES), original(IMAGES).detach())
+    (whole,) = torch.autograd.grad(layer / at_most + layer + output, weight)
+    assert float((weight.grad - whole).norm() / whole.norm()) < 1e-5
 
 
 @torch.no_grad()

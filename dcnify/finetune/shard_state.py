@@ -1,4 +1,4 @@
-"""What one process has of a model and of an optimiser's state that are shared out."""
+"""What one process has of a model and of an optimiser's state that are sharded."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.distributed.tensor import DTensor
 
 
 @torch.no_grad()
-def shares_of(model: nn.Module) -> dict[str, Tensor]:
+def local_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model, as far as this process has it, on the CPU."""
     return {name: _local(value).cpu() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()
-def put_back(model: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Inverse of `shares_of`, in place."""
+def load_local_state(model: nn.Module, saved: dict[str, Tensor]) -> None:
+    """Inverse of `local_state`, in place."""
     for name, value in model.state_dict().items():
         _local(value).copy_(saved[name])
 
@@ -29,20 +29,20 @@ def _local(value: Tensor) -> Tensor:
 
 
 def packed_state(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's state with shares marked as such."""
+    """An optimiser's state with shards marked as such."""
 
     def packed(value: Any) -> Any:
-        return {"share": value.to_local()} if isinstance(value, DTensor) else value
+        return {"shard": value.to_local()} if isinstance(value, DTensor) else value
 
     return {**state, "state": {i: _each(packed, one) for i, one in state["state"].items()}}
 
 
 def unpacked_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
-    """Inverse of `packed_state`; a share is of the shape that its parameter's is."""
+    """Inverse of `packed_state`; a shard is of the shape that its parameter's is."""
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
 
     def unpacked(parameter: DTensor, value: Any) -> Any:
-        return _share_like(parameter, value["share"]) if isinstance(value, dict) else value
+        return _shard_like(parameter, value["shard"]) if isinstance(value, dict) else value
 
     kept = {i: _each(partial(unpacked, parameters[i]), one) for i, one in state["state"].items()}
     return {**state, "state": kept}
@@ -52,7 +52,7 @@ def _each(do: Callable[[Any], Any], some: dict[str, Any]) -> dict[str, Any]:
     return {key: do(value) for key, value in some.items()}
 
 
-def _share_like(parameter: DTensor, share: Tensor) -> DTensor:
+def _shard_like(parameter: DTensor, share: Tensor) -> DTensor:
     return DTensor.from_local(
         share.to(parameter.device),
         parameter.device_mesh,
