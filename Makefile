@@ -33,10 +33,10 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 study: $(STAMP)
-	@$(BIN)/python docs/inherit_study $(ARGS)
+	@$(BIN)/python studies/inherit_study $(ARGS)
 
 finetune-study: $(STAMP)
-	@$(BIN)/python docs/finetune_study $(ARGS)
+	@$(BIN)/python studies/finetune_study $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

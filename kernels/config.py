@@ -1,8 +1,8 @@
 """Launch configurations: tile shapes and warps by group width, dtype and target.
 
-They follow from counting, and are checked by ``python -m dcnify.kernels.inspect``, which compiles
-each for real targets: no spilled registers, 16-byte accesses. `dcnify.kernels.tune` searches
-around them on a GPU, where asked.
+They follow from counting, and are checked by ``python -m dcnify.kernels.tools.inspect``, which
+compiles each for real targets: no spilled registers, 16-byte accesses. `dcnify.kernels.tools.tune`
+searches around them on a GPU, where asked.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def window_for(
 
 
 def blocks_around(block: Block, width: int) -> tuple[Block, ...]:
-    """What `dcnify.kernels.tune` tries instead of ``block``, which comes first."""
+    """What `dcnify.kernels.tools.tune` tries instead of ``block``, which comes first."""
     d, rows, warps = block
     tried = [
         block,
@@ -188,7 +188,7 @@ def blocks_around(block: Block, width: int) -> tuple[Block, ...]:
 
 
 def windows_around(window: Window) -> tuple[Window, ...]:
-    """What `dcnify.kernels.tune` tries instead of ``window``, which comes first."""
+    """What `dcnify.kernels.tools.tune` tries instead of ``window``, which comes first."""
     tried = [
         window,
         window._replace(warps=12 - window.warps),

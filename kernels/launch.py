@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from dcnify.kernels import tune
 from dcnify.kernels.backward import dcnv4_backward
 from dcnify.kernels.backward_value import dcnv4_backward_value
 from dcnify.kernels.forward import dcnv4_forward
 from dcnify.kernels.plan import Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.tools import tune
 from torch import Tensor
 from torch.library import wrap_triton
 

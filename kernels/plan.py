@@ -1,6 +1,6 @@
 """From the shapes of a call to its launches: pure arithmetic, no tensors, cached.
 
-The launcher and ``python -m dcnify.kernels.inspect`` both read launches from here, so what is
+The launcher and ``python -m dcnify.kernels.tools.inspect`` both read launches from here, so what is
 inspected is what runs.
 """
 

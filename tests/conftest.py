@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes that a test starts find its functions under the name that importlib mode gave the file.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 # Sleeping beats spinning where tests share the machine. OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -14,6 +14,7 @@ import torch
 
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, FILE_SUFFIXES, OURS, TRAINING
 from dcnify.errors import DcnifyError, InputError
+from dcnify.files import sync
 
 _OTHER_FORMATS = {
     ".safetensors",
@@ -135,7 +136,7 @@ def writing(target: Path, overwrite: bool = False) -> Iterator[Path]:
             os.replace(new, target)
         else:
             _swap(new, target, old, overwrite)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise DcnifyError(f"{target} could not be written: {error.strerror or error}") from error
     finally:
@@ -166,18 +167,8 @@ def _swap(new: Path, target: Path, old: Path, overwrite: bool) -> None:
 def _flush(path: Path) -> None:
     if path.is_dir():
         for entry in path.iterdir():
-            _sync(entry)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(entry)
+    sync(path)
 
 
 def _remove(path: Path) -> None:

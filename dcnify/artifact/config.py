@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from dcnify._version import __version__
-from dcnify.artifact.base import Base
 from dcnify.artifact.layout import FORMAT
 from dcnify.errors import InputError
+from dcnify.sources.base import Base
 
 Data = tuple[tuple[int, int, int] | None, tuple[float, ...] | None, tuple[float, ...] | None]
 

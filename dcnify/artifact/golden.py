@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcnify.artifact.timm_names import first_line
 from dcnify.errors import InputError
-from dcnify.graph.dcnv3 import running_here
-from dcnify.surgery.fidelity import comparable
+from dcnify.roles.dcnv3.find import running_here
+from dcnify.surgery.fidelity.measure import comparable
+from dcnify.words import first_line
 
 _LARGEST_TILE = 1 << 20
 """Numbers of the input that are stored; a larger input repeats them."""

@@ -7,10 +7,10 @@ import os
 from torch import nn
 
 from dcnify.artifact.config import Data, apply_data
-from dcnify.artifact.materialise import materialise, tie
 from dcnify.artifact.record import Artifact, read_artifact
 from dcnify.artifact.structure import structure
 from dcnify.errors import InputError
+from dcnify.sources.materialise import materialise, tie
 
 
 def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:

@@ -12,10 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dcnify.artifact.base import Base
 from dcnify.artifact.config import read_block
-from dcnify.artifact.digest import sha256_file, sha256_tensors
-from dcnify.artifact.fit import Shapes, shapes_of
 from dcnify.artifact.golden import LARGEST_INPUT, Golden, read_golden
 from dcnify.artifact.layout import (
     CONFIG,
@@ -27,10 +24,18 @@ from dcnify.artifact.layout import (
     REPORT,
     WEIGHTS,
 )
-from dcnify.artifact.reading import near_files, read_safetensors, read_weights, safetensors_shapes
-from dcnify.artifact.timm_names import first_line
+from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.sources.base import Base
+from dcnify.sources.compare import Shapes, shapes_of
+from dcnify.sources.weight_files import (
+    near_files,
+    read_safetensors,
+    read_weights,
+    safetensors_shapes,
+)
 from dcnify.surgery.plan import Plan
+from dcnify.words import first_line
 
 _LARGEST_TEXT = 64 * 2**20
 _LARGEST_GOLDEN = 64 * 2**20

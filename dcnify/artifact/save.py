@@ -13,26 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.artifact.atomic import check_output, is_file_output, writing
-from dcnify.artifact.base import Base
 from dcnify.artifact.config import Data, config_of, data_of, dcnify_block
-from dcnify.artifact.derive import HINT, derive_base
-from dcnify.artifact.digest import sha256_file, sha256_tensors
-from dcnify.artifact.fit import Mismatch, shapes_of
 from dcnify.artifact.golden import Golden, golden_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
-from dcnify.artifact.materialise import mismatch_of, tied
-from dcnify.artifact.rebased import rebased
+from dcnify.artifact.published_base import rebased
 from dcnify.artifact.record import Artifact, sha256_text
-from dcnify.artifact.skeleton import on_meta, with_buffers
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
+from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.nn import Handover
+from dcnify.sources.base import Base
+from dcnify.sources.compare import Mismatch, shapes_of
+from dcnify.sources.derive import HINT, derive_base
+from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.skeleton import on_meta, with_buffers
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
-    from dcnify.artifact.source import Source
+    from dcnify.sources.open import Source
     from dcnify.surgery.result import ConvertResult
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from dcnify.artifact.base import Base
-from dcnify.artifact.timm_names import first_line
 from dcnify.errors import DcnifyError, InputError
+from dcnify.sources.base import Base
 from dcnify.surgery.plan import Plan
+from dcnify.words import first_line
 
 
 def structure(base: Base, plan: Plan | None) -> Callable[[], nn.Module]:

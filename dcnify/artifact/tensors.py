@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dcnify.artifact.timm_names import first_line
 from dcnify.errors import DcnifyError
+from dcnify.words import first_line
 
 
 def without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

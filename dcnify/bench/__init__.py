@@ -1,7 +1,6 @@
 """Benchmarks: what `dcnify bench` runs."""
 
 from dcnify.bench.csv_file import write_csv, write_models_csv
-from dcnify.bench.files import check_file, write_file
 from dcnify.bench.model_result import ModelReport, PassResult
 from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
 from dcnify.bench.op import OpBench, run
@@ -24,13 +23,11 @@ __all__ = [
     "Report",
     "Skipped",
     "bench_models",
-    "check_file",
     "check_plot",
     "run",
     "settle",
     "settle_models",
     "write_csv",
-    "write_file",
     "write_models_csv",
     "write_plot",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,11 +17,11 @@ from dcnify.bench.machine import describe
 from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
 from dcnify.bench.timing import Call, Clock, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
+from dcnify.progress import Progress, silent
+from dcnify.words import first_line
 
 ORIGINAL, CONVERTED = "original", "converted"
 _LONGEST_REASON = 200
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def bench_models(
     converted: nn.Module,
     size: Sequence[int],
     bench: ModelBench,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> ModelReport:
     """Run both on the same random images, in turn, in channels_last.
 
@@ -185,7 +185,7 @@ def _in_words(what: str, where: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise InputError(f"{where}: the memory is not enough; try a smaller --batch") from None
-        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        words = first_line(error)
         raise InputError(f"{what} {where}: {words[:_LONGEST_REASON]}") from error
 
 

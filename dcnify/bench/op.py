@@ -17,8 +17,8 @@ from dcnify.bench.rivals import OURS, Rival, Unavailable
 from dcnify.bench.shapes import Shape
 from dcnify.bench.timing import Call, Clock, Timing, clock_on, host_time, interleave, using
 from dcnify.errors import CheckError, InputError
-
-Progress = Callable[[str, int, int], None]
+from dcnify.progress import Progress, silent
+from dcnify.words import first_line
 
 _COPY = Contender(COPY, "a copy that moves as many bytes as the operator has to")
 _HOST_SHAPE = Shape(7, 7, 1024, 32)
@@ -39,7 +39,7 @@ class OpBench:
     threads: int | None = None
 
 
-def run(bench: OpBench, progress: Progress = lambda what, done, total: None) -> Report:
+def run(bench: OpBench, progress: Progress = silent) -> Report:
     """Measure every case.
 
     Args:
@@ -211,5 +211,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         return "out of memory"
-    words = (str(error).strip() or type(error).__name__).splitlines()[0]
+    words = first_line(error)
     return words if len(words) <= 160 else f"{words[:157]}..."

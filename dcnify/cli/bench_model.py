@@ -100,7 +100,8 @@ def model(
     $ dcnify bench model out/ --device cuda --dtype float16 --batch 128 --train
     """
     from dcnify.artifact import read_artifact
-    from dcnify.bench import check_file, settle_models, write_file, write_models_csv
+    from dcnify.bench import settle_models, write_models_csv
+    from dcnify.files import check_file, write_file
     from dcnify.pipeline import time_artifact
 
     options = {"--arch": arch, "--model-arg": model_arg, "--trust-pickle": trust_pickle}

@@ -121,7 +121,8 @@ def op(
     56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
     $ dcnify bench op --csv op.csv --plot op.png
     """
-    from dcnify.bench import check_file, check_plot, run, settle, write_csv, write_file, write_plot
+    from dcnify.bench import check_plot, run, settle, write_csv, write_plot
+    from dcnify.files import check_file, write_file
 
     if csv and plot and csv.resolve() == plot.resolve():
         raise InputError(f"--csv and --plot both name {csv}")

@@ -27,7 +27,8 @@ def drawing(plot: Path | None, overwrite: bool) -> Callable[..., None]:
     """
     if plot is None:
         return lambda report, recomputed=None: None
-    from dcnify.bench import check_file, check_plot, write_file
+    from dcnify.bench import check_plot
+    from dcnify.files import check_file, write_file
     from dcnify.report import write_plot
 
     check_plot(plot)

@@ -150,7 +150,7 @@ def _render(done: Verification, record: Artifact) -> list:
 
 
 def _compared(done: Verification, record: Artifact) -> list:
-    from dcnify.artifact.verify_fidelity import reported_sites
+    from dcnify.verify.fidelity import reported_sites
 
     assert done.fidelity is not None
     said, required = reported_sites(done.report), {}

@@ -1,11 +1,11 @@
 """Fine-tuning: the stages of a recipe, from a converted model to one that has its accuracy back."""
 
 from dcnify.artifact.layout import TRAINING
-from dcnify.finetune.closing import Summary
-from dcnify.finetune.folder import CURVE, METRICS
 from dcnify.finetune.interrupt import StoppedError
 from dcnify.finetune.metrics import Beat
+from dcnify.finetune.run_folder import CURVE, METRICS
 from dcnify.finetune.session import Options, finetune
+from dcnify.finetune.summary import Summary
 
 __all__ = [
     "CURVE",

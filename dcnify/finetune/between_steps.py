@@ -11,10 +11,10 @@ from timm.utils import distribute_bn
 from torch import Tensor
 
 from dcnify.errors import DcnifyError
-from dcnify.finetune.groups import rates_of
 from dcnify.finetune.interrupt import StoppedError
 from dcnify.finetune.metrics import Beat, memory_of
 from dcnify.finetune.position import Position
+from dcnify.finetune.training.optimizer import rates_of
 
 if TYPE_CHECKING:
     from dcnify.finetune.stage import StageRun

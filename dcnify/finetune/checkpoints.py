@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dcnify.artifact.digest import sha256_file
+from dcnify.digest import sha256_file
+from dcnify.files import sync
+from dcnify.finetune.parallel.processes import all_say
 from dcnify.finetune.position import Position
-from dcnify.finetune.processes import all_say
+from dcnify.words import first_line
 
 KEPT = 2
 _STATE = "dcnify.json"
@@ -66,12 +68,12 @@ class Checkpoints:
         state = {"position": position.to_dict(), "files": hashes}
         (partial / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
         for one in (*partial.iterdir(), partial):
-            _sync(one)
+            sync(one)
         target = self.folder / name
         if target.exists():
             shutil.rmtree(target)
         os.replace(partial, target)
-        _sync(self.folder)
+        sync(self.folder)
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -115,17 +117,9 @@ def _tried(write: Callable[[], object]) -> str:
     except OSError as error:
         return (error.strerror or str(error)).lower()
     except RuntimeError as error:  # torch's and safetensors' writers say this of a full disk
-        return str(error).splitlines()[0]
+        return first_line(error)
     except Exception as error:
         if type(error).__module__.startswith("safetensors"):
             return str(error)
         raise
     return ""
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dcnify.errors import InputError
+from dcnify.files import write_file
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def _cut(path: Path, lines: int) -> None:
     if not path.exists():
         return
     kept = path.read_text("utf-8", errors="replace").splitlines(keepends=True)[:lines]
-    new = path.with_name(f".{path.name}.new")
-    new.write_text("".join(kept), "utf-8")
-    os.replace(new, path)
+    write_file(path, lambda new: new.write_text("".join(kept), "utf-8"), overwrite=True)
 
 
 def _board(folder: Path) -> Any:

@@ -20,7 +20,7 @@ from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune import Finetune, Stage
+    from dcnify.recipe.finetune.section import Finetune, Stage
 
 
 @dataclass

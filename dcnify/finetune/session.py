@@ -20,8 +20,12 @@ from dcnify.artifact.load import load_record
 from dcnify.data import random_state
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints
-from dcnify.finetune.closing import Summary, close
-from dcnify.finetune.folder import (
+from dcnify.finetune.interrupt import Interrupt
+from dcnify.finetune.metrics import Beat, Metrics
+from dcnify.finetune.parallel.processes import join, main_says
+from dcnify.finetune.position import Position
+from dcnify.finetune.run import Run, learns_from_original
+from dcnify.finetune.run_folder import (
     BOARD,
     CHECKPOINTS,
     METRICS,
@@ -30,16 +34,12 @@ from dcnify.finetune.folder import (
     check_target,
     where_it_was,
 )
-from dcnify.finetune.interrupt import Interrupt
-from dcnify.finetune.metrics import Beat, Metrics
-from dcnify.finetune.original import Original, original_of
-from dcnify.finetune.position import Position
-from dcnify.finetune.processes import join, main_says
-from dcnify.finetune.run import Run, learns_from_original
 from dcnify.finetune.stage import StageRun
 from dcnify.finetune.stage_checks import check_stages
+from dcnify.finetune.summary import Summary, close
+from dcnify.finetune.teacher import Original, original_of
 from dcnify.recipe import Recipe
-from dcnify.recipe.finetune import Finetune, HandOver
+from dcnify.recipe.finetune.section import Finetune, HandOver
 from dcnify.surgery.handover import handovers
 
 if TYPE_CHECKING:

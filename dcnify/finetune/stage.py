@@ -16,26 +16,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dcnify.errors import InputError
 from dcnify.finetune.between_steps import BetweenSteps
-from dcnify.finetune.blend import Blend
-from dcnify.finetune.engine import create_accelerator
-from dcnify.finetune.evaluation import accuracy
-from dcnify.finetune.groups import create_optimizer, create_schedule, learning_rate
-from dcnify.finetune.loaders import (
+from dcnify.finetune.parallel.accelerator import create_accelerator
+from dcnify.finetune.parallel.sharing import sharing
+from dcnify.finetune.position import Position
+from dcnify.finetune.run import Run
+from dcnify.finetune.training.evaluation import accuracy
+from dcnify.finetune.training.handover_schedule import Blend
+from dcnify.finetune.training.loaders import (
     label_loss,
     mixing,
     steps_of,
     training_loader,
     validation_loader,
 )
-from dcnify.finetune.objective import Objective
-from dcnify.finetune.position import Position
-from dcnify.finetune.run import Run
-from dcnify.finetune.selection import trained_by
-from dcnify.finetune.sharing import sharing
+from dcnify.finetune.training.objective import Objective
+from dcnify.finetune.training.optimizer import create_optimizer, create_schedule, learning_rate
+from dcnify.finetune.training.selection import trained_by
 from dcnify.surgery.handover import handovers
 
 if TYPE_CHECKING:
-    from dcnify.recipe.finetune import Stage
+    from dcnify.recipe.finetune.section import Stage
 
 _EPOCHS = 10_000
 """More than a stage has: so that no two stages draw alike."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.finetune.engine import check_divides, create_accelerator
-from dcnify.finetune.groups import create_optimizer
-from dcnify.finetune.loaders import steps_of, training_loader
-from dcnify.finetune.selection import trained_by
-from dcnify.finetune.sharing import sharing
+from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator
+from dcnify.finetune.parallel.sharing import sharing
+from dcnify.finetune.training.loaders import steps_of, training_loader
+from dcnify.finetune.training.optimizer import create_optimizer
+from dcnify.finetune.training.selection import trained_by
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune import Finetune, Stage
+    from dcnify.recipe.finetune.section import Finetune, Stage
 
 
 def check_stages(

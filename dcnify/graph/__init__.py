@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dcnify.graph.site import ROLES, NearMiss, Site, Sites
 
 if TYPE_CHECKING:
-    from dcnify.graph.find import find_sites
+    from dcnify.roles.find import find_sites
 
 __all__ = ["ROLES", "NearMiss", "Site", "Sites", "find_sites"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "find_sites":
-        from dcnify.graph.find import find_sites
+        from dcnify.roles.find import find_sites
 
         return find_sites
     raise AttributeError(f"module 'dcnify.graph' has no attribute {name!r}")

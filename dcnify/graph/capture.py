@@ -21,6 +21,7 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
 from dcnify.errors import InputError
+from dcnify.words import first_line
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def capture(model: nn.Module, example: torch.Tensor, prepare: Prepare | None = N
             program = torch.export.export(twin, (example,), strict=False)
     except Exception as error:
         shape = "x".join(str(size) for size in example.shape)
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"the model does not run on a {shape} input: {reason}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

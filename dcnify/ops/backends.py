@@ -22,7 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dcnify.ops import numba_path, torch_path, triton_path
+from dcnify.ops import torch_path, triton_path
+from dcnify.ops.numba import launch as numba_path
 from dcnify.ops.sampling import Sampling, views_of
 
 Points = Sequence[Tensor]

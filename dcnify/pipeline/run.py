@@ -14,13 +14,14 @@ import torch
 
 from dcnify.artifact import Artifact, Source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
-from dcnify.bench import ModelBench, settle_models, write_file
+from dcnify.bench import ModelBench, settle_models
 from dcnify.errors import DcnifyError, InputError
+from dcnify.files import write_file
 from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
-from dcnify.finetune.augmentation import check_policy
-from dcnify.finetune.folder import is_begun
-from dcnify.finetune.fsdp import check_asked
-from dcnify.finetune.loaders import check_batch
+from dcnify.finetune.parallel.fsdp import check_asked
+from dcnify.finetune.run_folder import is_begun
+from dcnify.finetune.training.augmentation import check_policy
+from dcnify.finetune.training.loaders import check_batch
 from dcnify.pipeline.page import page
 from dcnify.pipeline.timing import time_artifact
 from dcnify.recipe import Finetune, HandOver, Recipe, load_finetune

@@ -10,13 +10,13 @@ from torch import nn
 
 from dcnify.artifact import Artifact, Source
 from dcnify.artifact.load import load_record
-from dcnify.artifact.recorded import recorded_source
-from dcnify.artifact.verify_fidelity import refuse_another
+from dcnify.artifact.original_source import recorded_source
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
-from dcnify.graph.dcnv3 import running_here
+from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
+from dcnify.verify.fidelity import refuse_another
 
 Step = Callable[[str, int, int], None]
 

@@ -2,7 +2,10 @@
 
 from dcnify.recipe.builtin import Builtin, builtin, builtins
 from dcnify.recipe.dump import resolved, to_yaml
-from dcnify.recipe.finetune import Finetune, Stage
+from dcnify.recipe.finetune.presets import StagePreset, stage_preset, stage_presets
+from dcnify.recipe.finetune.section import Finetune, Stage
+from dcnify.recipe.finetune.standalone import load_finetune
+from dcnify.recipe.finetune.training import Augment, HandOver, Losses, Optimizer, Schedule
 from dcnify.recipe.json_schema import schema
 from dcnify.recipe.load import source_text
 from dcnify.recipe.model import (
@@ -16,10 +19,7 @@ from dcnify.recipe.model import (
     Swap,
     Where,
 )
-from dcnify.recipe.presets import StagePreset, stage_preset, stage_presets
-from dcnify.recipe.select import Selection, select
-from dcnify.recipe.standalone import load_finetune
-from dcnify.recipe.training import Augment, HandOver, Losses, Optimizer, Schedule
+from dcnify.recipe.selection.select import Selection, select
 
 __all__ = [
     "Augment",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from dcnify.errors import InputError
-from dcnify.recipe.explain import did_you_mean
+from dcnify.recipe.reading.explain import did_you_mean
 
 
 @dataclass(frozen=True)

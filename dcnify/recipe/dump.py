@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from dcnify.recipe.document import Loader
 from dcnify.recipe.model import Recipe
-from dcnify.recipe.where import Part
+from dcnify.recipe.reading.document import Loader
+from dcnify.recipe.selection.where import Part
 
 
 def resolved(part: Part) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from dcnify.recipe.finetune.presets import stage_presets
 from dcnify.recipe.model import Recipe
-from dcnify.recipe.presets import stage_presets
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from dcnify.errors import InputError
 from dcnify.recipe.builtin import builtins
-from dcnify.recipe.document import MAX_BYTES, decode, read_document
-from dcnify.recipe.explain import close_name, explain
+from dcnify.recipe.finetune.presets import stage_presets
 from dcnify.recipe.model import Recipe
-from dcnify.recipe.override import apply_overrides
-from dcnify.recipe.place import Origins
-from dcnify.recipe.presets import stage_presets
+from dcnify.recipe.reading.document import MAX_BYTES, decode, read_document
+from dcnify.recipe.reading.explain import close_name, explain
+from dcnify.recipe.reading.origins import Origins
+from dcnify.recipe.reading.override import apply_overrides
 
 SUFFIXES = (".yaml", ".yml")
 Document = TypeVar("Document", bound=BaseModel)

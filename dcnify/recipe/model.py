@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from dcnify.graph.site import ROLES
-from dcnify.recipe.finetune import Finetune
-from dcnify.recipe.place import Origins
-from dcnify.recipe.shorthand import (
+from dcnify.recipe.finetune.section import Finetune
+from dcnify.recipe.reading.origins import Origins
+from dcnify.recipe.reading.shorthand import (
     AlsoWord,
     Count,
     Flag,
@@ -38,7 +38,7 @@ from dcnify.recipe.shorthand import (
     refuse,
     shown,
 )
-from dcnify.recipe.where import Part, Range, Where
+from dcnify.recipe.selection.where import Part, Range, Where
 
 Role = Literal[ROLES]
 METHODS = ("paper", "transfer", "fit", "calibrate")

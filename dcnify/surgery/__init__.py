@@ -2,7 +2,7 @@
 
 from dcnify.surgery import handover
 from dcnify.surgery.build import replay
-from dcnify.surgery.calibrate import images_wanted
+from dcnify.surgery.calibrate.layers import images_wanted
 from dcnify.surgery.convert import convert
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan

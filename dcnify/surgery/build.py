@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.roles.registry import ADAPTERS
+from dcnify.surgery.bias_removal import take_away
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
-from dcnify.surgery.roles import ADAPTERS
-from dcnify.surgery.trims import take_away
+from dcnify.words import first_line
 
 _MAX_SIZE = 1 << 20
 
@@ -30,7 +31,7 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
         with torch.device("meta"):
             module = role.module(**spec.args, **extra)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        reason = first_line(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
     carry_settings(original, module)
     return module

@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from dcnify._version import __version__
-from dcnify.graph.dcnv3 import running_here
-from dcnify.graph.find import Found, find
 from dcnify.graph.flops import node_flops
-from dcnify.surgery.calibrate import batches_wanted, start_of
-from dcnify.surgery.carry_out import carry_out
-from dcnify.surgery.fidelity import Progress
-from dcnify.surgery.fresh import new_modules
-from dcnify.surgery.images import Calibration, fidelity_images, with_held_out
-from dcnify.surgery.judge import certify
-from dcnify.surgery.operation import Operation
+from dcnify.progress import Progress
+from dcnify.roles.dcnv3.find import running_here
+from dcnify.roles.find import Found, find
+from dcnify.surgery.calibrate.calibration_steps import carry_out
+from dcnify.surgery.calibrate.layers import batches_wanted, start_of
+from dcnify.surgery.fidelity.images import Calibration, fidelity_images, with_held_out
+from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
+from dcnify.surgery.requirements import certify
 from dcnify.surgery.result import ConvertResult, Report
+from dcnify.surgery.transaction import Operation
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe

@@ -13,10 +13,10 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
+from dcnify.surgery.bias_removal import Taken
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
-from dcnify.surgery.trims import Taken
 
 
 def begin(
@@ -31,7 +31,7 @@ def begin(
         model: with the new layers in place, and the biases taken away.
         plan: says which swaps hand over.
         old: the old layers by site path.
-        taken: what `dcnify.surgery.trims.take_away` returned.
+        taken: what `dcnify.surgery.bias_removal.take_away` returned.
     """
     handing = [swap for swap in plan.swaps if swap.handover]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

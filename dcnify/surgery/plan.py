@@ -20,7 +20,7 @@ class ModuleSpec:
     """All that is needed to build a replacement again: the adapter's name and its arguments."""
 
     type: str
-    """``depthwise``, ``tokens``, ...: what stands at the site; see `dcnify.surgery.roles`."""
+    """``depthwise``, ``tokens``, ...: what stands at the site; see `dcnify.roles.registry`."""
     args: dict[str, Any]
 
 

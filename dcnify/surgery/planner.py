@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.errors import InputError
-from dcnify.graph.find import Found, find
 from dcnify.graph.site import Site
 from dcnify.nn import PrefixAttention
+from dcnify.roles.dcnv3.flash_internimage import Like, like, trims
+from dcnify.roles.find import Found, find
 from dcnify.surgery.build import build, get
-from dcnify.surgery.flash import Like, like, trims
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dcnify.errors import InputError
-from dcnify.graph.find import Found
 from dcnify.graph.site import Site
-from dcnify.surgery.flash import Like
+from dcnify.roles.dcnv3.flash_internimage import Like
+from dcnify.roles.find import Found
+from dcnify.roles.registry import REPLACEMENTS
 from dcnify.surgery.plan import ModuleSpec
-from dcnify.surgery.roles import REPLACEMENTS
 
 if TYPE_CHECKING:
     from dcnify.recipe import Replace

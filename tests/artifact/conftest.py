@@ -1,18 +1,5 @@
-"""Fixtures of the artifact tests; what they are made of is in `artifact_standin`."""
+"""A converted model in miniature."""
 
-import pytest
-import torch
-from artifact_standin import SITES, converted, replay, tiny
+from support.artifact_fixtures import result, stand_in
 
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """`dcnify.surgery.replay` puts `artifact_standin.Swapped` at each site."""
-    monkeypatch.setattr("dcnify.surgery.replay", replay)
-
-
-@pytest.fixture
-def result(stand_in):
-    """A converted ConvNeXt of 40 thousand parameters."""
-    torch.manual_seed(0)
-    return converted(tiny(), *SITES)
+__all__ = ["result", "stand_in"]

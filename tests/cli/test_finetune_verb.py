@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "finetune"))
-
 import torch
-from finetune_cases import converted
+from PIL import Image
+from support.finetune_cases import converted
 
 import dcnify.cli.finetune as verb
 from dcnify.cli import main

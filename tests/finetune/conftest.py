@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetune_cases import converted
+from support.finetune_cases import converted
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("triton")
 
-from compiled_cases import CHOSEN
-from dcnify.kernels import inspect, recorded
-from dcnify.kernels.recorded import read_record, source_of
+from dcnify.kernels.tools import inspect, recorded
+from dcnify.kernels.tools.recorded import read_record, source_of
+from support.compiled_cases import CHOSEN
 
 RECORD = Path(__file__).parents[2] / "docs/results/compiled.csv"
 
@@ -31,9 +31,9 @@ def test_what_is_shipped_compiles_to_what_it_should():
 
 
 def test_every_shipped_launch_has_been_compiled_as_it_is_now_and_is_sound():
-    machine_code = pytest.importorskip("dcnify.kernels.machine_code")
+    machine_code = pytest.importorskip("dcnify.kernels.tools.machine_code")
     known = read_record(RECORD)
-    again = "python -m dcnify.kernels.inspect --record docs/results/compiled.csv"
+    again = "python -m dcnify.kernels.tools.inspect --record docs/results/compiled.csv"
     shipped = {case: launch for case in inspect.cases() if (launch := inspect.launch_of(case))}
     assert known.keys() == shipped.keys(), again
     for case, launch in shipped.items():
@@ -43,7 +43,7 @@ def test_every_shipped_launch_has_been_compiled_as_it_is_now_and_is_sound():
 
 
 def test_a_record_is_kept_up_with_what_changes(tmp_path, monkeypatch):
-    machine_code = pytest.importorskip("dcnify.kernels.machine_code")
+    machine_code = pytest.importorskip("dcnify.kernels.tools.machine_code")
     kept, changed = inspect.cases(["forward"], [16, 32], ["float16"], ["sm_90"])
     compiled = []
 
@@ -75,7 +75,7 @@ def test_a_launch_goes_by_another_name_when_kernel_or_configuration_change(kind,
 
 
 def test_a_launch_that_spills_or_reads_narrowly_is_found_out():
-    machine_code = pytest.importorskip("dcnify.kernels.machine_code")
+    machine_code = pytest.importorskip("dcnify.kernels.tools.machine_code")
     case = inspect.Case("forward", 32, "float16", "sm_90")
     launch = inspect.launch_of(case)
     good = machine_code.MachineCode(96, 0, 0, 2000, 0, {"load 16": 24, "store 16": 2})
@@ -106,7 +106,7 @@ def test_a_launch_that_spills_or_reads_narrowly_is_found_out():
     ],
 )
 def test_an_instruction_is_known_by_its_name(instruction, access):
-    machine_code = pytest.importorskip("dcnify.kernels.machine_code")
+    machine_code = pytest.importorskip("dcnify.kernels.tools.machine_code")
     assert machine_code.access_of(instruction) == access
 
 

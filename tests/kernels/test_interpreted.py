@@ -12,8 +12,8 @@ if torch.cuda.is_available():
     pytest.skip("with a GPU the kernels run there: -m gpu", allow_module_level=True)
 
 from dcnify.kernels import launch, plan
-from dcnv4_strategies import calls
-from kernel_calls import (
+from support.dcnv4_strategies import calls
+from support.kernel_calls import (
     check,
     interpreted,
     numbers,

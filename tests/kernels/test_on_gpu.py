@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernel_calls import numbers, relative_error, separate, with_gradients
+from support.kernel_calls import numbers, relative_error, separate, with_gradients
 
 from dcnify.nn import DCNv4
 from dcnify.ops import dcnv3, dcnv4, reference
@@ -252,7 +252,7 @@ def test_compute_sanitizer_finds_nothing():
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(sanitizer).exists():
         pytest.skip("compute-sanitizer is not installed")
-    program = Path(__file__).with_name("sanitized_case.py")
+    program = Path(__file__).parents[1] / "support" / "sanitized_case.py"
     for tool in ("memcheck", "racecheck"):
         command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, program]
         done = subprocess.run(command, capture_output=True, text=True, timeout=540)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_intern_image import TINY, lively, relative_error
+from support.tiny_intern_image import TINY, lively, relative_error
 
 import dcnify
 from dcnify.nn import DCNv3

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_intern_image import CHANNELS, NAMES, REDUCTIONS, UNLIKE_EACH_OTHER, ceil_div, lively, tiny
+from support.tiny_intern_image import (
+    CHANNELS,
+    NAMES,
+    REDUCTIONS,
+    UNLIKE_EACH_OTHER,
+    ceil_div,
+    lively,
+    tiny,
+)
 
 from dcnify.errors import InputError
 

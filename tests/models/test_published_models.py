@@ -7,7 +7,7 @@ import math
 import pytest
 import timm
 import torch
-from tiny_intern_image import NAMES, lively, relative_error, tiny
+from support.tiny_intern_image import NAMES, lively, relative_error, tiny
 
 PUBLISHED_MILLIONS = {
     "intern_image_t": 30,

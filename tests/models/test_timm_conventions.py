@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from timm.models import group_parameters
-from timm.optim import param_groups_layer_decay
-from tiny_intern_image import (
+from support.tiny_intern_image import (
     CLIP,
     NAMES,
     UNLIKE_EACH_OTHER,
@@ -16,6 +14,8 @@ from tiny_intern_image import (
     relative_error,
     tiny,
 )
+from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay
 from torch.export import Dim
 
 from dcnify.errors import InputError

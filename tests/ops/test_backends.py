@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dcnify.ops import backends, numba_path, torch_path, triton_path
+from dcnify.ops import backends, torch_path, triton_path
+from dcnify.ops.numba import launch as numba_path
 from dcnify.ops.sampling import Sampling
 
 F32, F16, F64 = torch.float32, torch.float16, torch.float64

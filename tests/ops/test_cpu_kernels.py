@@ -12,12 +12,13 @@ import threading
 
 import pytest
 import torch
-from dcnv4_calls import relative_error, tensors, with_gradients
-from dcnv4_strategies import calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dcnv4_calls import relative_error, tensors, with_gradients
+from support.dcnv4_strategies import calls
 
-from dcnify.ops import numba_path, reference
+from dcnify.ops import reference
+from dcnify.ops.numba import launch as numba_path
 from dcnify.ops.sampling import Sampling
 
 pytest.importorskip("numba")
@@ -314,7 +315,7 @@ def call():
 
 
 def test_importing_the_operators_does_not_import_numba():
-    program = "import sys, dcnify.ops.numba_path; print('numba' in sys.modules)"
+    program = "import sys, dcnify.ops.numba.launch; print('numba' in sys.modules)"
     assert python(program).strip() == "False"
 
 
@@ -332,8 +333,8 @@ def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_sa
 
 ONE_KERNEL = """
 import numpy
-from dcnify.ops.numba_forward import pack
-from dcnify.ops.numba_points import Call
+from dcnify.ops.numba.forward import pack
+from dcnify.ops.numba.points import Call
 def plane():
     image, planes = numpy.full(1, 5, "f"), numpy.full(4 * 3, 7, "f")
     pack(0, 4, image, planes, Call(**dict.fromkeys(Call._fields, 1)))
@@ -373,11 +374,11 @@ def test_a_cache_folder_that_fails_later_does_not_stop_a_call(tmp_path):
 
 
 def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path):
-    ops = pathlib.Path(numba_path.__file__).parents[1]
+    ops = pathlib.Path(numba_path.__file__).parents[2]
     shutil.copytree(ops, tmp_path / "dcnify")
     program = "import sys; sys.path.insert(0, '.')\n" + ONE_KERNEL + "print(*plane(), hits())"
     here = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     before = [python(program, cwd=tmp_path, **here).split()[2] for _ in range(2)]
-    with (tmp_path / "dcnify" / "ops" / "numba_vectors.py").open("a") as file:
+    with (tmp_path / "dcnify" / "ops" / "numba" / "vectors.py").open("a") as file:
         file.write("# changed\n")
     assert [*before, python(program, cwd=tmp_path, **here).split()[2]] == ["0", "1", "0"]

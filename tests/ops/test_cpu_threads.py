@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from dcnify.ops.cpu_threads import share_out
+from dcnify.ops.numba.threads import share_out
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_a_forked_child_starts_threads_of_its_own():
 def test_work_is_done_while_python_shuts_down():
     program = """
 import atexit, threading, torch
-from dcnify.ops.cpu_threads import share_out
+from dcnify.ops.numba.threads import share_out
 torch.set_num_threads(3)
 def total(when):
     done = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dcnv4_calls import relative_error, tensors
+from support.dcnv4_calls import relative_error, tensors
 
 from dcnify.errors import InputError
 from dcnify.ops import dcnv3, dcnv4, reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from dcnv4_calls import relative_error, tensors
+from support.dcnv4_calls import relative_error, tensors
 from torchvision.ops import deform_conv2d
 
 from dcnify.ops import dcnv4, reference

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dcnv4_calls import relative_error, tensors, with_gradients
-from dcnv4_strategies import calls
 from hypothesis import given, settings
+from support.dcnv4_calls import relative_error, tensors, with_gradients
+from support.dcnv4_strategies import calls
 
 from dcnify.ops import dcnv4, reference, torch_path
 

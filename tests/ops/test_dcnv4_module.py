@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from dcnv4_calls import relative_error
+from support.dcnv4_calls import relative_error
 from torch import nn
 from torch.export import Dim
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dcnv4_calls import relative_error, tensors, with_gradients
+from support.dcnv4_calls import relative_error, tensors, with_gradients
 from torch.export import Dim
 from torch.utils.flop_counter import FlopCounterMode
 

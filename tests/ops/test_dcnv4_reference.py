@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from dcnv4_calls import relative_error, tensors, with_gradients
+from support.dcnv4_calls import relative_error, tensors, with_gradients
 
 from dcnify.ops import reference
 

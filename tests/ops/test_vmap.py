@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dcnv4_calls import tensors
+from support.dcnv4_calls import tensors
 
 from dcnify.ops import dcnv3, dcnv4
 from dcnify.ops.sampling import Sampling, views_of

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_test_that_reaches_for_the_network_fails():
     with socket.socket() as reaching, pytest.raises(OSError, match="do not use the network"):
         reaching.connect(("192.0.2.1", 80))
-
-
-def test_no_two_test_files_share_a_name():
-    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
-    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

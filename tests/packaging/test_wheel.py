@@ -27,7 +27,7 @@ def test_the_wheel_carries_every_built_in_recipe(contents, bare_copy):
 
 def test_the_wheel_carries_every_module_of_the_tree(contents, bare_copy):
     tree = {str(path.relative_to(bare_copy)) for path in bare_copy.glob("dcnify/**/*.py")}
-    tree |= {f"dcnify/kernels/{path.name}" for path in bare_copy.glob("kernels/*.py")}
+    tree |= {f"dcnify/{path.relative_to(bare_copy)}" for path in bare_copy.glob("kernels/**/*.py")}
     assert tree <= set(contents)
 
 

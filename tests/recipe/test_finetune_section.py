@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from finetune_section_cases import GOOD, read, stage_of
+from support.finetune_section_cases import GOOD, read, stage_of
 
 from dcnify.recipe import Recipe, builtins
-from dcnify.recipe.training import SCHEDULES, USUAL_OPTIMIZERS
+from dcnify.recipe.finetune.training import SCHEDULES, USUAL_OPTIMIZERS
 
 
 def test_a_stage_says_little_and_means_all_of_it():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from finetune_section_cases import GOOD, error_of, read
+from support.finetune_section_cases import GOOD, error_of, read
 
 
 @pytest.mark.parametrize(

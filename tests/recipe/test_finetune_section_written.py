@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from finetune_section_cases import GOOD, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.finetune_section_cases import GOOD, read
 
 from dcnify.recipe import Finetune, Recipe, resolved, to_yaml
-from dcnify.recipe.training import SCHEDULES, USUAL_OPTIMIZERS
+from dcnify.recipe.finetune.training import SCHEDULES, USUAL_OPTIMIZERS
 
 
 def test_without_the_section_nothing_about_it_is_written():

@@ -9,12 +9,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from models import tiny_convnext, tiny_vit
+from support.models import tiny_convnext, tiny_vit
 from torch import nn
 
 import dcnify
 from dcnify.errors import InputError
-from dcnify.surgery.teach import teach
+from dcnify.inherit.train_layer import teach
 
 _BLOBS = torch.randn(128, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 MANY = F.interpolate(_BLOBS, size=32, mode="bicubic")

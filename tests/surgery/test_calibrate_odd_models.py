@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 
-import models
 import pytest
 import torch
 import torch.nn.functional as F
+from support import models
 from torch import nn
 
 import dcnify
@@ -154,7 +154,7 @@ def test_gradients_that_the_caller_holds_stay():
 
 
 def test_what_is_frozen_stays_where_a_new_layer_keeps_the_old_one():
-    from handover_cases import tiny_beit
+    from support.handover_cases import tiny_beit
 
     model = tiny_beit()
     with torch.no_grad():

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from handover_cases import (
+from support.handover_cases import (
     CASES,
     DOCS,
     FLASH,
@@ -20,7 +20,7 @@ from handover_cases import (
     tiny_beit,
     tiny_internimage,
 )
-from models import recipe, tiny_convnext, tiny_vit
+from support.models import recipe, tiny_convnext, tiny_vit
 
 import dcnify
 from dcnify.artifact import open_source

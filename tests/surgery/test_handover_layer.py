@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from handover_cases import (
+from support.handover_cases import (
     IMAGES,
     apart,
     convert,
@@ -17,7 +17,7 @@ from handover_cases import (
     layer,
     outputs,
 )
-from models import OnImage, SelfAttention, tiny_convnext, tiny_vit
+from support.models import OnImage, SelfAttention, tiny_convnext, tiny_vit
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 

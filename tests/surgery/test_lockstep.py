@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcnify.surgery.lockstep import in_lockstep
+from dcnify.surgery.calibrate.lockstep import in_lockstep
 
 
 class Chain(nn.Module):

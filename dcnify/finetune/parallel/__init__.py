@@ -1,0 +1,1 @@
+"""Several processes: Accelerate, DDP and FSDP."""

@@ -1,0 +1,170 @@
+"""A stage's model in shares: FSDP, as accelerate sets it up, and what has to be told of it."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_map_only
+
+from dcnify.errors import InputError
+from dcnify.finetune.parallel.shard_checks import check_sharding
+from dcnify.finetune.parallel.shard_state import (
+    load_local_state,
+    local_state,
+    packed_state,
+    unpacked_state,
+)
+from dcnify.finetune.parallel.sharing import Whole
+from dcnify.nn import Handover
+
+if TYPE_CHECKING:
+    from dcnify.finetune.training.objective import Objective
+
+
+class Sharded(Whole):
+    """Each process has its share of every parameter, of its gradient, average and optimiser state.
+
+    The run's own model stays as it is, on the CPU: a copy of it is shared out, and what that has
+    become is brought back at the end of the stage.
+    """
+
+    def check(self, model: nn.Module) -> None:
+        check_sharding(model, self.stage.optimizer, self.accelerator.state.fsdp_plugin)
+
+    def take(self, model: nn.Module) -> nn.Module:
+        own = copy.deepcopy(model)  # which comes to its device part by part, as it is shared out
+        for parameter in own.parameters():  # in channels_last it could not be cut
+            parameter.data = parameter.data.contiguous()
+        return own
+
+    def average(self, model: nn.Module) -> ModelEmaV3 | None:
+        decay = self.stage.ema
+        return ModelEmaV3(model, decay, use_warmup=True, foreach=False) if decay else None
+
+    def prepare(
+        self, objective: Objective, optimizer: Any, loader: Any, average: ModelEmaV3 | None
+    ) -> tuple[nn.Module, Any, Any]:
+        from accelerate.utils import fsdp2_prepare_model
+
+        # Accelerate leaves mixed precision to FSDP, which we let gather float32.
+        objective.forward = self.accelerator.autocast()(objective.forward)
+        try:
+            prepared = self.accelerator.prepare(objective, optimizer, loader)
+            if average is not None:
+                average.module = fsdp2_prepare_model(self.accelerator, average.module)
+        except ValueError as error:
+            raise InputError(f"stage {self.stage.name}: FSDP: {error}") from error
+        self.objective, self.optimizer, _ = prepared
+        for unit in objective.modules():
+            if isinstance(unit, FSDPModule):
+                unit.register_forward_hook(_without_views, prepend=True)
+        self.averaged = average.module if average is not None else None
+        if self.stage.losses.layers or self.stage.losses.features:
+            _keep_around_layers(objective)
+        return prepared
+
+    @contextmanager
+    def looking_at(self, model: nn.Module) -> Iterator[nn.Module]:
+        called = self.objective if model is self.objective.model else model
+        try:
+            yield called
+        finally:
+            # What is outermost stays gathered after a forward pass. Those are other tensors than
+            # the ones that the optimiser and the average change.
+            for one in called.modules():
+                if isinstance(one, FSDPModule):
+                    one.reshard()
+
+    def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
+        found = {}
+        for name, value in model.state_dict().items():
+            whole = self._gathered(value)
+            if here:
+                found[name] = whole.cpu()
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Each process writes a file of its own.
+
+        Accelerate's way would have torch take a step to see what the optimiser keeps, which Adam
+        counts; and it waits for all processes in the middle of writing, for ever if one cannot.
+        """
+        state = {
+            "model": local_state(self.objective.model),
+            "average": local_state(self.averaged) if self.averaged is not None else None,
+            "optimizer": packed_state(self.optimizer.state_dict()),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+        }
+        torch.save(state, self._file(folder))
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(self._file(folder), map_location="cpu", weights_only=True)
+        load_local_state(self.objective.model, state["model"])
+        if self.averaged is not None:
+            load_local_state(self.averaged, state["average"])
+        self.optimizer.load_state_dict(unpacked_state(state["optimizer"], self.optimizer))
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def let_go(self) -> None:
+        del self.objective, self.optimizer, self.averaged
+        gc.collect()  # shares refer to each other, and would stay through the next stage
+
+    def _file(self, folder: Path) -> Path:
+        return folder / f"shard_{self.accelerator.process_index}.pt"
+
+    def _gathered(self, value: Tensor) -> Tensor:
+        from accelerate.utils import broadcast
+
+        whole = value.full_tensor() if isinstance(value, DTensor) else broadcast(value)
+        return whole.detach()
+
+
+def _keep_around_layers(objective: Objective) -> None:
+    """Have the weights of what swapped layers are part of at hand from start to end of a pass.
+
+    By itself FSDP has them where that part of the model runs, and again where the gradient of its
+    output arrives. But layers are run by themselves for one loss, and for the other a gradient
+    begins at them, perhaps at no output at all.
+    """
+    # In an order: processes gather one after the other, and together.
+    found = dict.fromkeys(
+        unit for path in objective.sites.values() for unit in _around(objective, path)
+    )
+    for unit in found:
+        unit.set_reshard_after_forward(False, recurse=False)
+
+    def gather(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            for unit in found:
+                unit.unshard()
+
+    objective.register_forward_pre_hook(gather)
+
+
+def _around(objective: Objective, path: str) -> Iterator[FSDPModule]:
+    """What has weights that are gathered together and a layer as a part, the whole aside."""
+    layer = objective.model.get_submodule(path)
+    parts = path.split(".")
+    for end in range(len(parts) + 1):
+        module = objective.model.get_submodule(".".join(parts[:end]))
+        # Of layers that hand over the new one is a part, which is run.
+        if isinstance(module, FSDPModule) and (module is not layer or isinstance(layer, Handover)):
+            yield module
+
+
+def _without_views(module: nn.Module, args: Any, output: Any) -> Any:
+    """FSDP's hooks are on outputs, and are lost if a view is changed in place."""
+    if not torch.is_grad_enabled():
+        return output
+    return tree_map_only(Tensor, lambda one: one.clone() if one._is_view() else one, output)

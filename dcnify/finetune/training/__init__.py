@@ -1,0 +1,1 @@
+"""What one stage trains with: data loaders, losses, optimizer, schedules."""

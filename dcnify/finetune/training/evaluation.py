@@ -1,0 +1,42 @@
+"""How often a model is right, over all processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from dcnify.surgery.fidelity.measure import comparable
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader
+
+
+@torch.no_grad()
+def accuracy(
+    model: nn.Module, loader: DataLoader, accelerator: Accelerator, *, channels_last: bool = False
+) -> float:
+    """Share of the validation images whose highest logit is their label's.
+
+    Args:
+        model: not wrapped; its mode is kept.
+        loader: prepared by ``accelerator``.
+        channels_last: give it images in that memory format.
+    """
+    training = model.training
+    model.eval()
+    right = seen = 0
+    try:
+        for images, labels in loader:
+            if channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            with accelerator.autocast():
+                best = comparable(model(images)).argmax(1)
+            hits = accelerator.gather_for_metrics(best == labels)
+            right += int(hits.sum())
+            seen += len(hits)
+    finally:
+        model.train(training)
+    return right / max(seen, 1)

@@ -1,0 +1,162 @@
+"""Loaders of a stage: timm's transforms, mixing and loader over a labelled dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from timm.data import Mixup, create_loader
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from dcnify.errors import InputError
+from dcnify.finetune.training.augmentation import check_policy, guard, try_out
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from dcnify.recipe.finetune.section import Augment, Stage
+
+
+def training_loader(
+    dataset: Dataset[Any], stage: Stage, data: dict[str, Any], workers: int
+) -> DataLoader:
+    """Batches of one pass over all processes, in random order; the last, smaller one is dropped.
+
+    Args:
+        data: what `timm.data.resolve_model_data_config` says of the model.
+
+    Raises:
+        InputError: the dataset has fewer images than a batch, or they cannot be changed as the
+            stage says.
+    """
+    augment: Augment = stage.augment
+    check_batch(dataset, stage)
+    if augment.auto is not None:
+        check_policy(augment.auto)
+    loader = _created(
+        dataset,
+        input_size=data["input_size"],
+        batch_size=stage.batch_size // stage.accumulate,
+        is_training=True,
+        re_prob=augment.erase,
+        scale=augment.crop_scale,
+        ratio=augment.crop_ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto,
+        **_shared(data, workers),
+    )
+    guard(dataset.transform)
+    try_out(dataset.transform, data["input_size"][0])
+    return loader
+
+
+def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
+    """
+    Raises:
+        InputError: the dataset has fewer images than a batch.
+    """
+    count = _length(dataset)
+    if count is not None and count < stage.batch_size:
+        raise InputError(
+            f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
+            f"has {count} images"
+        )
+
+
+def validation_loader(
+    dataset: Dataset[Any], batch_size: int, data: dict[str, Any], workers: int
+) -> DataLoader:
+    """All images in order, cropped as the model's own evaluation does."""
+    return _created(
+        dataset,
+        input_size=data["input_size"],
+        batch_size=batch_size,
+        is_training=False,
+        crop_pct=data.get("crop_pct"),
+        crop_mode=data.get("crop_mode"),
+        **_shared(data, workers),
+    )
+
+
+def mixing(augment: Augment, classes: int) -> Mixup | None:
+    """timm's mixup and cutmix, which give soft labels; None where neither is wanted."""
+    if not augment.mixup and not augment.cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_prob,
+        label_smoothing=augment.smoothing,
+        num_classes=classes,
+    )
+
+
+def label_loss(augment: Augment) -> nn.Module:
+    """Cross-entropy, for the kind of labels that ``augment`` makes."""
+    if augment.mixup or augment.cutmix:
+        return SoftTargetCrossEntropy()
+    if augment.smoothing:
+        return LabelSmoothingCrossEntropy(augment.smoothing)
+    return nn.CrossEntropyLoss()
+
+
+def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
+    """Updates of the stage, and of one epoch.
+
+    Raises:
+        InputError: epochs of a stream that does not say how long it is.
+    """
+    try:
+        epoch = max(1, len(loader) // stage.accumulate)
+    except TypeError:
+        if stage.steps is None:
+            raise InputError(
+                f"stage {stage.name}: the dataset does not say how many images it has: "
+                "say steps instead of epochs"
+            ) from None
+        return stage.steps, stage.steps
+    return stage.steps or max(1, round(stage.epochs * epoch)), epoch
+
+
+def _created(dataset: Dataset[Any], **how: Any) -> DataLoader:
+    loader = create_loader(dataset, **how)
+    if loader.num_workers:
+        loader.worker_init_fn = partial(_begin_worker, loader.worker_init_fn)
+    return loader
+
+
+def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
+    """Signals to the whole group are for the process that trains, which still needs its workers."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    usual(worker)
+
+
+def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
+    return {
+        "interpolation": data.get("interpolation", "bicubic"),
+        "mean": _per_channel(data["mean"], data["input_size"][0]),
+        "std": _per_channel(data["std"], data["input_size"][0]),
+        "num_workers": workers,
+        "use_prefetcher": False,
+        "persistent_workers": workers > 0,
+    }
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Of a model that says nothing of its input timm takes three, also where it is grey."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
+
+
+def _length(dataset: Dataset[Any]) -> int | None:
+    if isinstance(dataset, IterableDataset):
+        return None
+    return len(dataset)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""The operator's CPU kernels, compiled by Numba."""

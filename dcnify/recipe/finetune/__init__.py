@@ -1,0 +1,1 @@
+"""The ``finetune`` section of a recipe."""

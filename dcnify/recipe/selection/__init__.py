@@ -1,0 +1,1 @@
+"""Which sites a recipe's swaps take."""

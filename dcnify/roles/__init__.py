@@ -1,0 +1,1 @@
+"""The kinds of layers that can be swapped, one folder each."""

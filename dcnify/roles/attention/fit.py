@@ -1,0 +1,114 @@
+"""Init ``fit`` of an attention: sample where positions alone make it look.
+
+What a layer attends to depends on the image and on positions: on a bias that is added to the
+scores, or on position embeddings that queries and keys still carry. A blank image, all zeros, shows
+the part of positions. Points and weights are fitted to that
+(`dcnify.roles.attention.attended_points`). A layer to which all places of a blank image are the
+same starts as by ``transfer``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from dcnify.graph.axis_rules import operation
+from dcnify.graph.capture import Capture
+from dcnify.graph.site import Site
+from dcnify.inherit.settle_points import settle
+from dcnify.nn import DCNv4, TokenDCNv4
+from dcnify.roles.attention.attended_points import Look, places
+from dcnify.roles.attention.replace import transfer
+from dcnify.roles.find import Found
+from dcnify.roles.weights import evaluate, evaluate_all, read_projections
+from dcnify.surgery.plan import PlannedSwap
+
+_FLAT = 1e-4
+"""Patterns that vary less than this say nothing about positions."""
+_MOST = 0.5
+"""Points that hold a smaller part of the pattern's energy are worth a warning."""
+
+
+@torch.no_grad()
+def fit(
+    module: TokenDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+) -> tuple[str, ...]:
+    """Carry the projections over as `transfer` does, and place the points by what positions say."""
+    warnings = transfer(module, planned, found, generator)
+    dcn, site = module.dcn, planned.site
+    attention = read_pattern(found, site)
+    if attention is None:
+        words = "positions alone do not say where it looks; its points start as by transfer"
+        return (*warnings, f"{site.path}: {words}")
+    shares, which = _heads_of_groups(len(attention), found, site, dcn).unique(
+        dim=0, return_inverse=True
+    )
+    look = Look.of(torch.einsum("gh,hqk->gqk", shares, attention), site.grid)
+    half = torch.tensor([(k - 1) // 2 for k in dcn.kernel_size[::-1]], dtype=torch.float64)
+    origin = half - look.middle
+    regular = dcn.base_points().double().cpu() - origin
+    points = places(look, regular)
+    settled = settle(points, look.mean, origin, dcn, look.weights_at)
+    like = dcn.offset_mask.weight
+    dcn.set_static_points(settled.offsets[which].to(like), settled.weights[which].to(like))
+    held = float((1 - look.left(points) / look.energy)[which].mean())
+    if held < _MOST:
+        words = f"{dcn.num_points} points hold {max(held, 0.0):.0%} of where positions make it look"
+        warnings = (*warnings, f"{site.path}: {words}")
+    return warnings
+
+
+def read_pattern(found: Found, site: Site) -> Tensor | None:
+    """(heads, HW, HW) how the image's tokens attend to each other where the image is blank.
+
+    None where that cannot be told, or is the same for all keys.
+    """
+    captured, core = found.capture, found.nodes[site.path]
+    like = next(iter(captured.tensors.values()), torch.empty(0))
+    image = captured.image.meta["val"]
+    blank = {captured.image: torch.zeros(image.shape, dtype=image.dtype, device=like.device)}
+    if operation(core).startswith("scaled_dot_product"):
+        probabilities = _fused(captured, core, blank)
+    else:
+        mixed = core.args[1] if operation(core) == "einsum" else core.args
+        probabilities = evaluate(captured, mixed[0], blank)
+    heads, tokens = site.heads or 1, site.prefix_tokens + site.grid[0] * site.grid[1]
+    square = probabilities.shape[-2:] == (tokens, tokens)
+    if not square or not probabilities.isfinite().all():
+        return None
+    each = probabilities.cpu().double()
+    each = each[0] if each.dim() == 4 else each.reshape(-1, tokens, tokens)
+    if len(each) == 1:
+        each = each.expand(heads, -1, -1)
+    elif len(each) not in (heads, heads * site.input_shape[0]):
+        return None
+    image = each[:heads, site.prefix_tokens :, site.prefix_tokens :]
+    mass = image.sum(-1, keepdim=True)
+    if not (mass > 0).all():
+        return None
+    image = image / mass
+    spreads = image.amax(-1) - image.amin(-1)
+    return image if (spreads * image.shape[-1]).max() > _FLAT else None
+
+
+def _fused(captured: Capture, core: fx.Node, given: dict[fx.Node, Tensor]) -> Tensor:
+    """The probabilities inside a fused attention."""
+    names = [argument.name for argument in core.target._schema.arguments]
+    args = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
+    wanted = [args["query"], args["key"], args.get("attn_mask")]
+    query, key, *bias = evaluate_all(captured, [node for node in wanted if node is not None], given)
+    if key.shape[:-2] != query.shape[:-2]:  # heads that share their keys
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+    scale = args.get("scale") or query.shape[-1] ** -0.5
+    scores = scale * query.cpu().double() @ key.cpu().double().mT
+    return (scores + bias[0].cpu().double() if bias else scores).softmax(-1)
+
+
+def _heads_of_groups(heads: int, found: Found, site: Site, dcn: DCNv4) -> Tensor:
+    """(G, heads): what part of a group's values belongs to which head."""
+    value = read_projections(found, site).value
+    if value is None or len(value.weight) != dcn.channels or dcn.channels % heads:
+        return torch.full((dcn.groups, heads), 1 / heads, dtype=torch.float64)
+    owners = torch.arange(dcn.channels) // (dcn.channels // heads)
+    return F.one_hot(owners, heads).double().unflatten(0, (dcn.groups, -1)).mean(1)

@@ -1,0 +1,159 @@
+"""Role ``dcnv3``: deformable convolutions of InternImage, ours and those of anybody's code.
+
+Foreign layers are known by their parts (`dcnify.nn.dcnv3_parts`), never by importing the package
+they come from. Their own kernel may not run here, or not export; so the captured twin of the model
+runs them on our operator, and what is found in the graph is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+
+import torch
+from torch import fx, nn
+
+from dcnify.errors import InputError
+from dcnify.graph.axis_rules import AxesOf
+from dcnify.graph.capture import Capture, stack_of
+from dcnify.graph.flops import node_flops
+from dcnify.graph.site import NearMiss, Site
+from dcnify.nn.dcnv3 import DCNv3
+from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
+from dcnify.words import first_line
+
+ROLE = "dcnv3"
+_FUSED = ".FusedDCNv3"
+
+
+def on_our_operator(model: nn.Module) -> dict[str, str]:
+    """Let every foreign DCNv3 layer of ``model`` run on our operator; instances, not classes.
+
+    Returns:
+        Reasons, by path, why layers that look like one were left alone.
+    """
+    refused = {}
+    for path, module in model.named_modules():
+        if isinstance(module, DCNv3) or not is_dcnv3(module):
+            continue
+        try:
+            parts_of(module)
+        except InputError as error:
+            refused[path] = str(error)
+            continue
+        module.forward = MethodType(_forward, module)
+    return refused
+
+
+@contextmanager
+def running_here(model: nn.Module, example: torch.Tensor) -> Iterator[str]:
+    """Let foreign DCNv3 layers run on our operator for a while, if the model does not run as it is.
+
+    Their own kernel may need a GPU or an extension that is not installed. A model that fails for
+    another reason fails again, with its own error, when it is used.
+
+    Yields:
+        Why the model does not run as it is; nothing if it does.
+    """
+    foreign = [m for m in model.modules() if is_dcnv3(m) and not isinstance(m, DCNv3)]
+    reason = _why_it_fails(model, example) if foreign else ""
+    if not reason:
+        yield ""
+        return
+    before = [(module, vars(module).get("forward")) for module in foreign]
+    on_our_operator(model)
+    try:
+        yield reason
+    finally:
+        for module, forward in before:
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+def _why_it_fails(model: nn.Module, example: torch.Tensor) -> str:
+    try:
+        with torch.no_grad():
+            model(example)
+    except Exception as error:
+        return first_line(error)
+    return ""
+
+
+def _forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return parts_of(module).forward(x)
+
+
+def find_dcnv3(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+    """Sites of this role, and what only looked like one, with the node each was found at."""
+    del axes  # the operator says all about itself
+    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    for node in capture.operations():
+        if node.target is torch.ops.dcnify.dcnv4.default:
+            found += _fused_already(node)
+        if node.target is not torch.ops.dcnify.dcnv3.default:
+            continue
+        stack = stack_of(node)
+        if not stack:
+            found.append((node, NearMiss("", ROLE, "called in the model's own forward")))
+            continue
+        key, path = list(stack.items())[-1]
+        seen = _classify(capture, node, key, path)
+        found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
+    for path, reason in capture.refused.items():
+        found.append((capture.image, NearMiss(path, ROLE, reason)))
+    return found
+
+
+def _fused_already(node: fx.Node) -> list[tuple[fx.Node, NearMiss]]:
+    owners = (node.meta.get("nn_module_stack") or {}).values()
+    reason = "converted by internimage-exact already: start from the original"
+    return [
+        (node, NearMiss(path, ROLE, reason)) for path, owner in owners if owner.endswith(_FUSED)
+    ]
+
+
+def _classify(capture: Capture, node: fx.Node, key: str, path: str) -> Site | str:
+    region = capture.region(key, path)
+    if len(region.inputs) != 1 or len(region.outputs) != 1:
+        return "its layer takes or returns more than one tensor"
+    shapes = [tuple(map(int, one.meta["val"].shape)) for one in (*region.inputs, *region.outputs)]
+    before, after = shapes
+    sampling = sampling_at(node)
+    channels = int(node.meta["val"].shape[3])
+    if len(before) != 4 or before[3] != channels or after[3] != channels:
+        return f"its layer turns {before} into {after}, which is not (B, H, W, {channels})"
+    top, left = sampling["padding"]
+    return Site(
+        path=path,
+        role=ROLE,
+        layout="BHWC",
+        input_shape=before,
+        output_shape=after,
+        channels=channels,
+        grid=before[1:3],
+        stage=0,
+        parameters=capture.parameter_count.get(path, 0),
+        flops=node_flops(region.nodes),
+        kernel=sampling["kernel_size"],
+        stride=sampling["stride"],
+        dilation=sampling["dilation"],
+        padding=(top, top, left, left),
+        groups=sampling["groups"],
+        aliases=capture.aliases.get(path, ()),
+    )
+
+
+def sampling_at(node: fx.Node) -> dict:
+    """The keyword arguments of one captured call of the operator, defaults and all."""
+    given = {}
+    for place, argument in enumerate(node.target._schema.arguments):
+        if argument.name in ("value", "offset", "mask"):
+            continue
+        value = argument.default_value if argument.has_default_value() else None
+        if place < len(node.args):
+            value = node.args[place]
+        value = node.kwargs.get(argument.name, value)
+        given[argument.name] = tuple(value) if isinstance(value, list | tuple) else value
+    return given

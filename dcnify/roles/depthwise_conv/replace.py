@@ -1,0 +1,154 @@
+"""Role ``depthwise_conv``: arguments of its adapter, and ``transfer`` of its kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dcnify.graph.site import Pair, Site
+from dcnify.inherit.centre_feature_scale import shut_gate
+from dcnify.inherit.regular_grid import place
+from dcnify.nn import DCNv4, DepthwiseDCNv4
+from dcnify.nn.geometry import aligned_padding, split_padding
+from dcnify.roles.find import Found
+from dcnify.roles.weights import read_kernel
+from dcnify.surgery.plan import Arguments, PlannedSwap
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Replace
+
+_SOFTMAX_FLOOR = 1e-4
+
+
+def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Arguments:
+    """What `DepthwiseDCNv4` needs beyond `DCNv4`'s own to stand at ``site``."""
+    del found, replace
+    assert site.kernel is not None
+    assert site.stride is not None
+    assert site.dilation is not None
+    dilation = (_dilation(site, kernel, 0), _dilation(site, kernel, 1))
+    args: dict[str, Any] = {
+        "stride": list(site.stride),
+        "dilation": list(dilation),
+        "bias": site.bias,
+    }
+    if site.padding_policy == "same":
+        pairs = (site.kernel, site.stride, site.dilation)
+        return {**args, "padding": [0, 0], "same_kernel": [list(pair) for pair in pairs]}, ()
+    top, bottom = _aligned(site, kernel, dilation, 0)
+    left, right = _aligned(site, kernel, dilation, 1)
+    padding, rest = split_padding((top, bottom, left, right))
+    return {**args, "padding": list(padding), "input_padding": list(rest) if rest else None}, ()
+
+
+def _dilation(site: Site, kernel: Pair, axis: int) -> int:
+    """1, or as much as it takes that the new window needs no cropped input.
+
+    A layer with little padding reaches pixels at the border that a smaller window, aligned with it,
+    would have to leave out.
+    """
+    if kernel[axis] == 1 or site.padding_policy == "same":
+        return 1
+    reach = site.dilation[axis] * (site.kernel[axis] - 1)
+    least = min(site.padding[2 * axis], site.padding[2 * axis + 1])
+    return max(1, -(-(reach - 2 * least) // (kernel[axis] - 1)))
+
+
+def _aligned(site: Site, kernel: Pair, dilation: Pair, axis: int) -> Pair:
+    assert site.kernel is not None
+    assert site.dilation is not None
+    assert site.padding is not None
+    old_reach = site.dilation[axis] * (site.kernel[axis] - 1)
+    sides = (site.padding[2 * axis], site.padding[2 * axis + 1])
+    return aligned_padding(sides, old_reach, dilation[axis] * (kernel[axis] - 1))
+
+
+@torch.no_grad()
+def transfer(
+    module: DepthwiseDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+) -> tuple[str, ...]:
+    """Start from a static DCNv4 that convolves with each group's mean kernel.
+
+    The K points form a regular grid over the old kernel's support. Bilinear sampling spreads a
+    point over the pixels around it, so the weights are the least-squares solution that makes the
+    points' footprints add up to the mean kernel; of a few grid spacings the closest is kept. Where
+    the footprints can represent the mean kernel, the result is exact.
+    """
+    dcn = module.dcn
+    kernel = read_kernel(found, planned.site)
+    weight = kernel.weight.double().cpu()
+    means = weight.unflatten(0, (dcn.groups, -1)).mean(1)
+    taps = tap_positions(planned.site, dcn)
+    points, weights = place(means, taps, dcn)
+    warnings: tuple[str, ...] = ()
+    scale = torch.ones(dcn.groups, dtype=torch.float64)
+    if dcn.softmax:
+        weights, scale, lossless = before_softmax(weights)
+        if not lossless:
+            warnings = (f"{planned.site.path}: softmax cannot hold negative weights; clipped",)
+    offsets = offsets_to(points, dcn).expand(dcn.groups, -1, 2)
+    like = dcn.offset_mask.weight
+    dcn.set_static_points(offsets.to(like), weights.to(like))
+    _set_pointwise(module, scale, kernel.bias)
+    if dcn.softmax and dcn.without_pointwise and not torch.allclose(scale, torch.ones_like(scale)):
+        warnings += (f"{planned.site.path}: softmax weights sum to 1 and there is no projection",)
+    shut_gate(dcn)
+    return warnings
+
+
+def tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels under the old kernel's taps, counted from the new window's first pixel."""
+    positions = []
+    for axis in (0, 1):
+        reach = site.dilation[axis] * (site.kernel[axis] - 1)
+        new_reach = dcn.dilation[axis] * (dcn.kernel_size[axis] - 1)
+        shift = aligned_padding((0, 0), reach, new_reach)[0]
+        taps = torch.arange(site.kernel[axis], dtype=torch.float64) * site.dilation[axis]
+        positions.append(taps + shift)
+    return positions[0], positions[1]
+
+
+def offsets_to(points: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
+    """Offsets (..., K, 2) that bring the points to ``points``, undoing the scaled base grid."""
+    scale = dcn.offset_scale
+    return (points - _half(dcn) * (1 - scale)) / scale - dcn.base_points().double().cpu()
+
+
+def points_at(offsets: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
+    """Where offsets (..., K, 2) bring the points; the inverse of `offsets_to`."""
+    scale = dcn.offset_scale
+    return (offsets + dcn.base_points().double().cpu()) * scale + _half(dcn) * (1 - scale)
+
+
+def _half(dcn: DCNv4) -> torch.Tensor:
+    spans = [dcn.dilation[axis] * (dcn.kernel_size[axis] - 1) // 2 for axis in (1, 0)]
+    return torch.tensor(spans, dtype=torch.float64)
+
+
+def before_softmax(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """Logits whose softmax is proportional to ``weights``, the factor lost, and if all were > 0.
+
+    A group whose weights are mostly negative keeps its sign in the factor.
+    """
+    sign = torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0).double()
+    signed = weights * sign
+    floor = _SOFTMAX_FLOOR * signed.amax(1, keepdim=True).clamp_min(1e-12)
+    clipped = signed.clamp_min(floor)
+    return clipped.log(), (clipped.sum(1, keepdim=True) * sign)[:, 0], bool((signed >= 0).all())
+
+
+def _set_pointwise(module: DepthwiseDCNv4, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Identity projections; the old bias, and a factor per group, in the output's."""
+    dcn = module.dcn
+    if dcn.without_pointwise:
+        if module.bias is not None and bias is not None:
+            module.bias.copy_(bias)
+        return
+    nn.init.eye_(dcn.value_proj.weight)
+    nn.init.zeros_(dcn.value_proj.bias)
+    diagonal = scale.repeat_interleave(dcn.channels // dcn.groups)
+    dcn.output_proj.weight.copy_(torch.diag(diagonal))
+    if dcn.output_proj.bias is not None and bias is not None:
+        dcn.output_proj.bias.copy_(bias)

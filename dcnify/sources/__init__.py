@@ -1,0 +1,1 @@
+"""Open models: timm names, weight files, folders, the user's own code."""

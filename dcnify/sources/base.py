@@ -1,0 +1,121 @@
+"""The base: how to build the unconverted architecture again, from plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.sources.factory import call_factory
+from dcnify.sources.timm_models import create
+
+# What reaches for files, the network or another model; an artifact may not ask for these.
+_NOT_ARCHITECTURE = {
+    "cache_dir",
+    "checkpoint_path",
+    "device",
+    "dtype",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_model_args",
+}
+_LARGEST = 10**7
+_LONGEST = 1000
+
+
+@dataclass(frozen=True)
+class Base:
+    """How to build the unconverted architecture again.
+
+    Raises:
+        InputError: ``args`` holds something that JSON cannot, or the kind is unknown.
+    """
+
+    kind: str
+    """``timm`` or ``python``."""
+    name: str
+    """A timm name (``convnext_tiny``), or ``package.module:factory``."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of `timm.create_model` or of the factory."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("timm", "python"):
+            raise InputError(f"a base is of kind 'timm' or 'python', not {self.kind!r}")
+        try:
+            plain = json.loads(json.dumps(dict(self.args), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self}: arguments must be plain data ({error})") from None
+        object.__setattr__(self, "args", plain)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The base as JSON-ready data."""
+        return {"kind": self.kind, "name": self.name, "args": self.args}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Base:
+        """Inverse of `to_dict`, for data that a stranger may have written.
+
+        Raises:
+            InputError: not a base, or arguments that are no architecture (a file, a download) or
+                out of any reasonable size.
+        """
+        if not isinstance(data, dict) or set(data) != {"kind", "name", "args"}:
+            raise InputError("the base must have exactly 'kind', 'name' and 'args'")
+        if not isinstance(data["name"], str) or not isinstance(data["args"], dict):
+            raise InputError("the base's name must be text and its args a mapping")
+        refused = sorted(_NOT_ARCHITECTURE & set(data["args"]))
+        if refused:
+            raise InputError(f"the base may not set {', '.join(refused)}")
+        if data["kind"] == "timm" and ":" in data["name"]:
+            raise InputError(f"the base names a place ({data['name']!r}), not a timm architecture")
+        _check_size(data["args"])
+        return cls(data["kind"], data["name"], data["args"])
+
+    def build(self) -> nn.Module:
+        """Build the architecture with fresh weights.
+
+        Raises:
+            InputError: the name is unknown or the arguments do not fit it.
+        """
+        if self.kind == "python":
+            return call_factory(self.name, self.args)
+        return create(self.name, self.args)
+
+
+def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `timm.create_model` arguments that describe the architecture, JSON-ready.
+
+    Raises:
+        InputError: a number or a list is out of any reasonable size.
+    """
+    kept = {}
+    for key, value in args.items():
+        if key in _NOT_ARCHITECTURE or value is None:
+            continue
+        try:
+            kept[key] = json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            continue
+    _check_size(kept)
+    return kept
+
+
+def _check_size(value: Any, depth: int = 0) -> None:
+    if depth > 5:
+        raise InputError("arguments of the architecture are nested too deeply")
+    if isinstance(value, (dict, list)) and len(value) > _LONGEST:
+        raise InputError(f"arguments of the architecture hold a list of {len(value)} entries")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > _LARGEST:
+        raise InputError(f"arguments of the architecture hold the number {value}")
+    for item in [*value, *value.values()] if isinstance(value, dict) else ():
+        _check_size(item, depth + 1)
+    for item in value if isinstance(value, list) else ():
+        _check_size(item, depth + 1)

@@ -1,0 +1,63 @@
+"""Find out how a live timm model was made, for models that did not come through a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timm
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.sources.base import Base, architecture_args
+from dcnify.sources.compare import shapes_of
+from dcnify.sources.identify.architecture_args import head_and_stem
+
+HINT = "say how it is built with base=dcnify.artifact.Base('timm', NAME, {...})"
+
+
+def derive_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
+    """The base of a timm model, from what timm notes on the models it makes.
+
+    Args:
+        model: a model that `timm.create_model` made, whatever was done to it since.
+        fits: whether rebuilding from this base gives this model; each proposal is put to it.
+
+    Raises:
+        InputError: it is no timm model, or no proposal fits.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise InputError(f"{type(model).__name__} is not from timm.create_model: {HINT}")
+    tried: list[Base] = []
+    for args in _proposals(name, model):
+        base = Base("timm", name, args)
+        if base not in tried and fits(base):
+            return base
+        tried.append(base)
+    raise InputError(f"{name} was changed after it was made, or made with other arguments: {HINT}")
+
+
+def _proposals(name: str, model: nn.Module) -> Iterator[dict[str, Any]]:
+    recorded = architecture_args(getattr(model, "_model_args", {}))  # timm >= 1.0.27 or so
+    current = {"num_classes": getattr(model, "num_classes", None)}
+    traits = getattr(model, "_traits", {})
+    if recorded.get("img_size") or _moved(model, traits):
+        current["img_size"] = traits.get("img_size")
+    current = architecture_args(current)
+    yield {**recorded, **current}
+    pool = getattr(model, "global_pool", None)
+    if isinstance(pool, str):
+        yield {**recorded, **current, "global_pool": pool}
+    yield recorded
+    try:
+        yield {**recorded, **current, **head_and_stem(name, shapes_of(model))}
+    except InputError:
+        return
+
+
+def _moved(model: nn.Module, traits: dict[str, Any]) -> bool:
+    size = traits.get("img_size")
+    default = (model.pretrained_cfg.get("input_size") or (3,))[1:]
+    return size is not None and tuple(size) != tuple(default)

@@ -1,0 +1,1 @@
+"""Which architecture wrote this weight file?"""

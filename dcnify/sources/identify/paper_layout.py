@@ -1,0 +1,63 @@
+"""Weights in the layout of a paper's own repository, renamed by the filter timm has for them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from dcnify.sources.compare import shapes_of
+from dcnify.sources.identify.architecture_args import fit
+
+_FILTER = re.compile(r"filter_fn|filter_torchvision")
+
+
+def renamed(
+    name: str, tensors: dict[str, Tensor], args: dict[str, Any], model: nn.Module
+) -> dict[str, Tensor] | None:
+    """``tensors`` under the names of the timm model ``name``, if one of timm's filters does that.
+
+    timm keeps, beside each architecture, the function that renames the weights of its original
+    repository, and passes it to its own loader. A result counts only if it fits strictly.
+
+    Args:
+        name: a timm name.
+        tensors: the file's state dict; not changed. May be on the meta device.
+        args: `timm.create_model` arguments that are already known.
+        model: ``name`` built with them, on the meta device.
+    """
+    for convert in _filters(name):
+        try:
+            out = convert(dict(tensors), model)
+        except Exception:  # a filter for other weights may trip over anything
+            continue
+        if not isinstance(out, dict) or not all(isinstance(v, Tensor) for v in out.values()):
+            continue
+        if not fit(name, shapes_of(out), args, resize=False).mismatch:
+            return out
+    return None
+
+
+def _filters(name: str) -> Iterator[Callable[[dict[str, Tensor], nn.Module], Any]]:
+    module = sys.modules[timm.models.model_entrypoint(name).__module__]
+    for attribute, function in vars(module).items():
+        if not _FILTER.search(attribute) or not inspect.isfunction(function):
+            continue
+        parameters = inspect.signature(function).parameters
+        options: list[dict[str, Any]] = [{}]
+        if "adapt_layer_scale" in parameters:
+            options.append({"adapt_layer_scale": True})
+        for option in options:
+            yield _call(function, "model" in parameters, option)
+
+
+def _call(function: Callable[..., Any], takes_model: bool, option: dict[str, Any]):
+    def convert(tensors: dict[str, Tensor], model: nn.Module) -> Any:
+        return function(tensors, model, **option) if takes_model else function(tensors, **option)
+
+    return convert

@@ -1,0 +1,216 @@
+"""Open whatever a person may point at: a timm name, a file, a folder, their own code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from dcnify.artifact.config import data_of
+from dcnify.artifact.layout import CONFIG, FILES, WEIGHTS
+from dcnify.artifact.load import load_record
+from dcnify.artifact.record import is_artifact_file, read_artifact
+from dcnify.digest import sha256_file, sha256_tensors
+from dcnify.errors import InputError
+from dcnify.sources.base import Base, architecture_args
+from dcnify.sources.compare import shapes_of
+from dcnify.sources.contents import Contents, contents_of
+from dcnify.sources.derive import derive_base
+from dcnify.sources.identify.architecture import Progress
+from dcnify.sources.identify.match import match
+from dcnify.sources.materialise import materialise, mismatch_of
+from dcnify.sources.timm_folder import read_timm_folder
+from dcnify.sources.timm_models import create
+from dcnify.sources.weight_files import is_mappable, near_files, read_weights
+from dcnify.surgery.plan import Plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and where it came from."""
+
+    model: nn.Module
+    """In evaluation mode, on the CPU."""
+    base: Base | None
+    """How to build it again; None for a pickled module that no timm name describes."""
+    spec: str
+    """As it was given."""
+    sha256: str | None
+    """Of the file, or of the weights where there is no file."""
+    notes: tuple[str, ...] = ()
+    """What was inferred, chosen or left out, in words."""
+    input_size: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    plan: Plan | None = None
+    """The swaps that the model already has, if it came from an artifact."""
+
+
+def open_source(
+    spec: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+    use_ema: bool = False,
+    trust_pickle: bool = False,
+    trust_code: bool = False,
+    on_progress: Progress | None = None,
+) -> Source:
+    """Open ``timm:NAME``, a weight file, an artifact, or ``python:package.module:factory``.
+
+    Args:
+        spec: the source.
+        arch: the architecture of a weight file: a timm name, or ``python:package.module:factory``.
+        model_args: arguments for `timm.create_model` or the factory; they win over the file's.
+        pretrained: fetch timm's weights, for ``timm:``.
+        use_ema: take a training checkpoint's averaged weights.
+        trust_pickle: let a weight file run code.
+        trust_code: let an artifact import the code it names.
+        on_progress: called with (done, total, name) while an architecture is inferred.
+
+    Raises:
+        InputError: the source does not exist, is damaged, fits no architecture or several, or
+            needs one of the options.
+        DcnifyError: pretrained weights could not be fetched.
+    """
+    text, args = os.fspath(spec), dict(model_args or {})
+    kind, _, name = text.partition(":")
+    path = Path(text)
+    if kind in ("timm", "python"):
+        for_files = {"--arch": arch, "--use-ema": use_ema, "--trust-pickle": trust_pickle}
+        _refuse(for_files, f"is for weight files, not for {text}")
+    if kind != "timm":
+        _refuse({"--pretrained": pretrained}, f"is for timm:NAME, not for {text}")
+    if kind == "timm":
+        return _from_timm(text, name, args, pretrained)
+    if kind == "python":
+        base = Base("python", name, args)
+        return _source(text, base.build(), base)
+    if path.is_dir() and not (path / CONFIG).is_file():
+        raise InputError(f"{text} is no artifact: a folder with {', '.join(FILES)}")
+    if path.is_dir():
+        found = read_timm_folder(path)
+        if found is None:
+            _refuse({"--arch": arch, "--use-ema": use_ema}, f"is for weight files, not for {text}")
+            return _from_artifact(text, args, trust_code)
+        weights, contents = found
+        return _from_contents(text, weights, contents, arch, args, on_progress)
+    if not path.exists():
+        raise InputError(_unknown(text, path))
+    held = read_weights(path, trust_pickle=trust_pickle, mapped=True)
+    if is_artifact_file(held):
+        return _from_artifact(text, args, trust_code)
+    inner = held.get("model") if isinstance(held, Mapping) else held
+    if isinstance(inner, nn.Module) and arch is None and not use_ema:
+        return _from_module(text, path, inner)
+    contents = _in_memory(path, held, use_ema, trust_pickle)
+    return _from_contents(text, path, contents, arch, args, on_progress)
+
+
+def _from_timm(spec: str, name: str, args: dict[str, Any], pretrained: bool) -> Source:
+    if not name:
+        raise InputError("timm: needs a name, as in timm:convnext_tiny")
+    model = create(name, args, pretrained=pretrained)
+    notes = () if pretrained else ("weights are random; pretrained ones come with --pretrained",)
+    base = _described(model) if ":" in name else Base("timm", name, architecture_args(args))
+    return _source(spec, model, base, notes=notes)
+
+
+def _from_artifact(spec: str, args: dict[str, Any], trust_code: bool) -> Source:
+    _refuse({"--model-arg": args}, f"cannot change {spec}, which is an artifact")
+    record = read_artifact(spec)
+    model, (size, mean, std) = load_record(record, trust_code=trust_code)
+    weights = record.path / WEIGHTS if record.path.is_dir() else record.path
+    note = f"a conversion of {record.base} with {len(record.plan.swaps)} swaps"
+    return Source(
+        model=model,
+        base=record.base,
+        spec=spec,
+        sha256=sha256_file(weights),
+        notes=(note,),
+        input_size=size,
+        mean=mean,
+        std=std,
+        plan=record.plan,
+    )
+
+
+def _from_contents(
+    spec: str,
+    path: Path,
+    contents: Contents,
+    arch: str | None,
+    args: dict[str, Any],
+    on_progress: Progress | None,
+) -> Source:
+    matched = match(contents, spec, arch=arch, args=args, on_progress=on_progress)
+    base = matched.base
+    model = materialise(base.build, matched.tensors, what=spec, own_code=base.kind == "python")
+    notes = (*matched.notes, *contents.notes)
+    return _source(spec, model, base, sha256_file(path), notes, contents.data)
+
+
+def _from_module(spec: str, path: Path, model: nn.Module) -> Source:
+    base: Base | None
+    try:
+        base = _described(model)
+        note = f"a pickled module, which {base} rebuilds"
+    except InputError:
+        base = None
+        note = "a pickled module of no timm architecture: saving its conversion needs a base"
+    return _source(spec, model, base, sha256_file(path), (note,))
+
+
+def _described(model: nn.Module) -> Base:
+    shapes = shapes_of(model)
+    return derive_base(model, lambda base: not mismatch_of(base.build, shapes))
+
+
+def _source(
+    spec: str,
+    model: nn.Module,
+    base: Base | None,
+    sha256: str | None = None,
+    notes: tuple[str, ...] = (),
+    given: dict[str, Any] | None = None,
+) -> Source:
+    size, mean, std = data_of(model, base.args if base else {}, given)
+    if sha256 is None:
+        sha256 = sha256_tensors(
+            {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+        )
+    model.eval()
+    return Source(model, base, spec, sha256, notes, size, mean, std)
+
+
+def _in_memory(path: Path, held: Any, use_ema: bool, trust_pickle: bool) -> Contents:
+    """The file's state dict in memory of its own, however much else the file holds."""
+    contents = contents_of(held, str(path), use_ema=use_ema)
+    if not is_mappable(path):
+        return contents
+    size = sum(value.nbytes for value in contents.tensors.values())
+    if path.stat().st_size < 1.5 * size:
+        again = read_weights(path, trust_pickle=trust_pickle)
+        return contents_of(again, str(path), use_ema=use_ema)
+    tensors = {name: value.clone() for name, value in contents.tensors.items()}
+    return Contents(tensors, contents.arch, contents.args, contents.data, contents.notes)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    for option, value in options.items():
+        if value:
+            raise InputError(f"{option} {why}")
+
+
+def _unknown(spec: str, path: Path) -> str:
+    if spec.startswith(("hf-hub:", "hf_hub:")):
+        return f"{spec}: write timm:{spec}"
+    if os.sep not in spec and timm.is_model(spec):
+        return f"{spec} does not exist; did you mean timm:{spec}?"
+    return f"{spec} does not exist{near_files(path)}"

@@ -1,0 +1,173 @@
+"""Read a weight file without running what it says, and name what is wrong with it in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dcnify.errors import InputError
+from dcnify.words import first_line
+
+_ZIP = b"PK\x03\x04"
+
+
+def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False) -> Any:
+    """What a ``.pt``, ``.pth`` or ``.safetensors`` file holds, on the CPU.
+
+    The format is told by the content, not by the name. Of Python's own objects only plain data is
+    let in: the `argparse.Namespace` that timm's training script stores, and the settings of
+    InternImage's (`yacs.config.CfgNode`), which become a dict and need no yacs.
+
+    Args:
+        path: the file.
+        trust_pickle: let the file run code, which a pickled module does.
+        mapped: leave tensors in the file where the format allows, so that an optimizer's state
+            beside the weights costs nothing. They change, or crash the process, when another
+            program rewrites the file: copy what is kept.
+
+    Raises:
+        InputError: missing, empty, truncated, not a weight file, or in need of ``trust_pickle``.
+    """
+    head = _head(path)
+    _refuse_text(path, head)
+    if _is_safetensors(path, head):
+        return read_safetensors(path, mapped=mapped)
+    if not head.startswith((_ZIP, b"\x80")) and not _is_tar(head):
+        raise InputError(f"{path} is not a weight file: neither PyTorch nor safetensors wrote it")
+    return _torch_load(path, head.startswith(_ZIP), trust_pickle, mapped)
+
+
+def is_mappable(path: Path) -> bool:
+    """Whether ``mapped`` makes a difference to `read_weights`; old pickle files are read whole."""
+    head = _head(path)
+    return head.startswith(_ZIP) or _is_safetensors(path, head)
+
+
+def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, as ordinary memory unless ``mapped``.
+
+    Raises:
+        InputError: the file is truncated or not safetensors.
+    """
+    try:
+        if mapped:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, framework="pt", backend="pread") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except TypeError:  # a safetensors without backends, which always maps the file
+        return {name: value.clone() for name, value in read_safetensors(path, mapped=True).items()}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
+
+
+def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes from the header of a safetensors file, without reading a tensor.
+
+    Raises:
+        InputError: the file is missing, truncated or not safetensors.
+    """
+    _head(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
+
+
+_PLAIN = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+"""Classes that are let in, and what stands for those of a package that need not be here."""
+
+
+def _torch_load(path: Path, is_zip: bool, trust_pickle: bool, mapped: bool) -> Any:
+    options = {"weights_only": not trust_pickle, "mmap": is_zip and mapped}
+    try:
+        with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols; those fail below
+            return torch.load(path, map_location="cpu", **options)
+    except pickle.UnpicklingError as error:
+        raise InputError(_code_inside(path, is_zip, error)) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        text = str(error)
+        if "TorchScript" in text:
+            raise InputError(f"{path} is a TorchScript program; save its state_dict()") from None
+        if is_zip and ("zip archive" in text or "central directory" in text):
+            raise InputError(f"{path} is truncated: its end is missing; copy it again") from None
+        raise InputError(f"{path} is truncated or damaged: {first_line(error)}") from None
+    except ImportError as error:
+        raise InputError(f"{path} needs code that is not here: {first_line(error)}") from None
+
+
+def _code_inside(path: Path, is_zip: bool, error: Exception) -> str:
+    names = re.findall(r"GLOBAL ([\w.]+)", str(error))
+    if is_zip:
+        with contextlib.suppress(Exception):  # the list only makes the message better
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path)) or names
+    names = sorted(names, key=lambda name: (name.startswith("torch."), name))
+    if not names:
+        return (
+            f"{path} is truncated, or a Python pickle that PyTorch did not write: save the model's "
+            "state_dict() with torch.save"
+        )
+    return (
+        f"{path} holds Python objects ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}), "
+        "and reading those runs code: save the model's state_dict() instead, or pass "
+        "--trust-pickle if you trust where the file comes from"
+    )
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist{near_files(path)}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    if not head:
+        raise InputError(f"{path} is empty")
+    return head
+
+
+def near_files(path: Path) -> str:
+    """``; did you mean ...?`` for a path that does not exist, or nothing."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=2, cutoff=0.7)
+    return (
+        f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
+    )
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<error")):
+        raise InputError(f"{path} is a web page, not weights: the download went wrong")
+    if text.startswith(b"version https://git-lfs"):
+        raise InputError(f"{path} is a Git LFS pointer, not the weights: run 'git lfs pull'")
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    if head.startswith(_ZIP) or head.startswith(b"\x80\x02"):
+        return False
+    size = int.from_bytes(head[:8], "little")
+    return path.suffix == ".safetensors" or (head[8:9] == b"{" and size < 100_000_000)
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"

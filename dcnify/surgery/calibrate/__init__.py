@@ -1,0 +1,1 @@
+"""Fit new layers to the old ones on images, without labels."""

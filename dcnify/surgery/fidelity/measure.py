@@ -1,0 +1,216 @@
+"""How close a converted model stays: per site on the original's activations, and at the output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from dcnify.errors import DcnifyError
+from dcnify.progress import Progress
+from dcnify.surgery.result import OutputFidelity, SiteFidelity
+
+"""Called with what is going on, steps done, steps in all."""
+
+
+@dataclass
+class Agreement:
+    """Running sums of a signal against its approximation."""
+
+    signal: float = 0.0
+    error: float = 0.0
+    approximation: float = 0.0
+    product: float = 0.0
+
+    def add(self, expected: torch.Tensor, seen: torch.Tensor) -> None:
+        """Take in one pair of tensors of the same shape."""
+        a, b = expected.detach().double().flatten(), seen.detach().double().flatten()
+        self.signal += float(a @ a)
+        self.approximation += float(b @ b)
+        self.product += float(a @ b)
+        self.error += float((a - b) @ (a - b))
+
+    @property
+    def sqnr_db(self) -> float:
+        """10·log10(signal power / error power); infinite when equal, 0 for a zero output."""
+        if self.error == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+
+    @property
+    def relative_error(self) -> float:
+        """Norm of the difference over norm of the signal."""
+        if self.error == 0:
+            return 0.0
+        return math.sqrt(self.error / self.signal) if self.signal else math.inf
+
+    @property
+    def cosine(self) -> float:
+        scale = math.sqrt(self.signal * self.approximation)
+        if scale == 0:
+            return 1.0 if self.signal == self.approximation else 0.0
+        return self.product / scale
+
+
+@torch.no_grad()
+def measure_sites(
+    model: nn.Module,
+    replacements: Mapping[str, nn.Module],
+    batches: Iterable[torch.Tensor],
+    progress: Progress | None = None,
+) -> tuple[list[SiteFidelity], list[torch.Tensor]]:
+    """Old against new layer, on what the original model feeds the old one.
+
+    Args:
+        model: the original, not yet changed.
+        replacements: new module by site path.
+        batches: images (B, C, H, W), normalised.
+
+    Returns:
+        Fidelity by site in the order of ``replacements``, and the model's outputs by batch.
+    """
+    sums = {path: Agreement() for path in replacements}
+    handles = []
+    for path, new in replacements.items():
+        hook = _comparing(new.eval(), sums[path])
+        handles.append(model.get_submodule(path).register_forward_hook(hook, with_kwargs=True))
+    try:
+        outputs = _run(model, list(batches), "original", progress)
+    finally:
+        for handle in handles:
+            handle.remove()
+    fidelity = [SiteFidelity(path, s.sqnr_db, s.cosine) for path, s in sums.items()]
+    return fidelity, outputs
+
+
+def _comparing(new: nn.Module, sums: Agreement):
+    busy = False
+
+    def hook(_old: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        nonlocal busy
+        if busy:  # a replacement that keeps the old layer for prefix tokens runs it again
+            return
+        busy = True
+        try:
+            sums.add(first_tensor(output), first_tensor(new(*args, **kwargs)))
+        finally:
+            busy = False
+
+    return hook
+
+
+@torch.no_grad()
+def measure_output(
+    model: nn.Module,
+    expected: list[torch.Tensor],
+    batches: Iterable[torch.Tensor],
+    must_run: Mapping[str, nn.Module],
+    progress: Progress | None = None,
+    labels: Sequence[torch.Tensor] | None = None,
+) -> OutputFidelity:
+    """The converted model's output against the original's.
+
+    Args:
+        model: with its new layers in place.
+        expected: the original's outputs by batch, as `measure_sites` returns them.
+        batches: images (B, C, H, W), normalised.
+        must_run: the new layers by path, each of which has to run.
+        labels: (B,) classes of each batch, for the accuracy of both.
+
+    Raises:
+        DcnifyError: a replacement never ran: the model holds on to the old layer elsewhere.
+    """
+    idle = set(must_run)
+    handles = [
+        module.register_forward_hook(lambda *_, path=path: idle.discard(path))
+        for path, module in must_run.items()
+    ]
+    try:
+        outputs = _run(model, list(batches), "converted", progress)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if idle:
+        raise DcnifyError(
+            f"the new {min(idle)} did not run: the model holds the old one elsewhere, or none of "
+            "the images gets there"
+        )
+    sums = Agreement()
+    for a, b in zip(expected, outputs, strict=True):
+        sums.add(a, b)
+    chosen = _chosen(expected)
+    return OutputFidelity(
+        sums.sqnr_db,
+        sums.cosine,
+        _share(_chosen(outputs), chosen),
+        sum(map(len, expected)),
+        sums.relative_error,
+        _share(_chosen(outputs), labels),
+        _share(chosen, labels),
+    )
+
+
+def _chosen(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+    """The likeliest class of every image; None where the outputs are no vectors of classes."""
+    classes = all(output.dim() == 2 for output in outputs)
+    return [output.argmax(-1) for output in outputs] if classes else None
+
+
+def _share(
+    seen: Sequence[torch.Tensor] | None, wanted: Sequence[torch.Tensor] | None
+) -> float | None:
+    """How often they are equal."""
+    if seen is None or wanted is None:
+        return None
+    same = sum(int((a == b.to(a.device)).sum()) for a, b in zip(seen, wanted, strict=True))
+    return same / max(1, sum(map(len, wanted)))
+
+
+def _run(
+    model: nn.Module, batches: list[torch.Tensor], what: str, progress: Progress | None
+) -> list[torch.Tensor]:
+    outputs = []
+    for index, batch in enumerate(batches):
+        outputs.append(comparable(model(batch)))
+        if progress is not None:
+            progress(f"running the {what} model", index + 1, len(batches))
+    return outputs
+
+
+def comparable(output: Any) -> torch.Tensor:
+    """What to compare of a model's output: its logits, or all that it returns side by side.
+
+    Logits are (B, classes); feature maps and the like become (B, 1, numbers).
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    if isinstance(getattr(output, "get", None), Callable):
+        logits = output.get("logits")
+        if isinstance(logits, torch.Tensor):
+            return logits
+    tensors = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
+    tensors = [one for one in tensors if one.is_floating_point() and one.dim() > 1]
+    if not tensors:
+        raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
+    if len(tensors) == 1:
+        return tensors[0]
+    if any(len(one) != len(tensors[0]) for one in tensors):
+        return tensors[0]
+    return torch.cat([one.flatten(1) for one in tensors], 1)[:, None]
+
+
+def first_tensor(output: Any) -> torch.Tensor:
+    """The tensor of an output: itself, or the first of a tuple, list or mapping."""
+    while not isinstance(output, torch.Tensor):
+        if hasattr(output, "values"):
+            output = next(iter(output.values()))
+        elif isinstance(output, tuple | list) and output:
+            output = output[0]
+        else:
+            raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
+    return output

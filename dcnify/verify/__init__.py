@@ -1,0 +1,1 @@
+"""Recompute what an artifact claims."""

@@ -1,0 +1,1 @@
+"""Inspect, count and tune the kernels."""

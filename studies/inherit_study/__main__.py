@@ -1,0 +1,152 @@
+"""Measures what docs/inherit.md says: what converted models keep, and how soon they are back.
+
+    make study                                    everything: hours on two cores
+    python studies/inherit_study --only ViT --seeds 0 1
+    python studies/inherit_study vary --variants "as it is" --seeds 0 1 2
+    python studies/inherit_study table               from what has been measured so far
+
+What is done is kept in ``study-out/`` and not done again, so that the study can be interrupted, and
+run by several processes on different subjects. ``table`` writes docs/results/inherit*.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+# Threads that wait should sleep: spinning is several times slower on a machine that is shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+import dcnify
+from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
+from inherit_study.models import SUBJECTS, Subject
+from inherit_study.tables import write
+from inherit_study.training import accuracy, steps_back, trained
+from inherit_study.variants import VARIANTS
+
+MOST_STEPS, WITHIN = 2000, 0.01
+"""Of training after a conversion; how close to the original's accuracy is back."""
+BACK_FROM = ("paper", "fit+calibrate")
+
+
+def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every conversion of one trained model: its key, and what gives its row."""
+    for sites in SITES:
+        for method in METHODS:
+            yield (
+                f"keep {subject.name} {sites} {method} {seed}",
+                lambda sites=sites, method=method: row_of(
+                    trained(subject, seed, folder / "models", say),
+                    subject,
+                    sites,
+                    method,
+                    seed,
+                    artifact_of(subject, seed, folder, sites, method),
+                ),
+            )
+
+
+def artifact_of(subject: Subject, seed: int, folder: Path, sites: str, method: str) -> Path:
+    """Where a converted model is kept."""
+    return folder / "converted" / f"{subject.name} {sites} {method} {seed}"
+
+
+def vary(
+    subject: Subject, seed: int, folder: Path, names: Collection[str] = ()
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Other ways to convert the first subject; without ``names``, all of them from one seed."""
+    if subject is not SUBJECTS[0] or (seed != 0 and not names):
+        return
+    for name in names or VARIANTS:
+        changes = VARIANTS[name]
+        yield (
+            f"vary {name} {seed}" if seed else f"vary {name}",
+            lambda name=name, changes=changes: {
+                "variant": name,
+                **row_of(
+                    trained(subject, seed, folder / "models", say),
+                    subject,
+                    "all",
+                    "fit+calibrate",
+                    seed,
+                    **changes,
+                ),
+            },
+        )
+
+
+def back(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """How many steps of ordinary training each start needs, all sites converted."""
+    for method in BACK_FROM:
+        yield (
+            f"back {subject.name} {method} {seed}",
+            lambda method=method: _back(subject, seed, folder, method),
+        )
+
+
+def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
+    model, task = trained(subject, seed, folder / "models", say), subject.data()
+    original = accuracy(model, task)
+    artifact = artifact_of(subject, seed, folder, "all", method)
+    if artifact.exists():
+        start = dcnify.load(artifact)
+    else:
+        start = converted(model, subject, chosen(model, subject, "all"), method, seed).model
+    steps, curve = steps_back(start, task, original - WITHIN, MOST_STEPS, seed)
+    return {
+        "subject": subject.name,
+        "start": method,
+        "seed": seed,
+        "original": original,
+        "steps": steps,
+        "curve": curve,
+    }
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = ("keep", "back", "vary", "table")
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("study-out"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    wanted = options.parts or parts
+    subjects = [one for one in SUBJECTS if not options.only or one.name in options.only]
+    rows = options.out / "rows"
+    rows.mkdir(parents=True, exist_ok=True)
+    named = functools.partial(vary, names=options.variants)
+    jobs = {"keep": keep, "back": back, "vary": named}
+    for seed in options.seeds:
+        for subject in subjects:
+            for name, part in jobs.items():
+                if name not in wanted:
+                    continue
+                for key, measure in part(subject, seed, options.out):
+                    file = rows / f"{key}.json"
+                    if not file.exists():
+                        row = measure()
+                        file.write_text(json.dumps(row, indent=1))
+                        say(f"{key}: {row.get('accuracy', row.get('steps'))}")
+    if "table" in wanted:
+        write([json.loads(file.read_text()) for file in sorted(rows.glob("*.json"))])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Nothing is lost: killed, interrupted, damaged, full."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+from support import two_processes as pair
+from support.finetune_cases import Killed, run, same, stages
+
+from dcnify.errors import DcnifyError, InputError
+from dcnify.finetune import TRAINING, StoppedError
+
+PLAN = (
+    {"name": "align", "steps": 5, "train": '"@swapped"', "batch_size": 32},
+    {"name": "recover", "epochs": 3, "batch_size": 32, "handover": "{until: 0.6}"},
+)
+EVERY = {"keep_every": 2, "look_every": 3}
+
+
+@pytest.fixture(scope="module")
+def whole(handing_over, tmp_path_factory):
+    """The uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder, "out", stages(folder, *PLAN), artifact=handing_over, **EVERY)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("at", [("align", 3), ("align", 5), ("recover", 2), ("recover", 9)])
+def test_a_run_that_died_at_any_step_ends_in_the_same_weights(at, whole, handing_over, tmp_path):
+    plan = stages(tmp_path, *PLAN)
+
+    def die(beat):
+        if (beat.stage, beat.step) == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, "out", plan, artifact=handing_over, watch=die, **EVERY)
+    assert not (tmp_path / "out" / "config.json").exists()
+    run(tmp_path, "out", plan, artifact=handing_over, resume=True, **EVERY)
+    assert same(tmp_path / "out", whole)
+    assert _steps(tmp_path / "out") == _steps(whole)
+
+
+@pytest.mark.parametrize("at", [("recover", 3), ("after", 2)])
+def test_a_run_goes_on_in_a_stage_that_follows_a_handover(at, handing_over, tmp_path):
+    plan = (
+        {"name": "recover", "steps": 3, "batch_size": 32, "handover": "{until: 0.5}"},
+        {"name": "after", "steps": 3, "batch_size": 32},
+    )
+    how = {"artifact": handing_over, "keep_every": 1}
+    run(tmp_path, "whole", stages(tmp_path, *plan), **how)
+
+    def die(beat):
+        if (beat.stage, beat.step) == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, "out", stages(tmp_path, *plan), watch=die, **how)
+    run(tmp_path, "out", stages(tmp_path, *plan), resume=True, **how)
+    assert same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_run_resumed_with_worker_processes_ends_in_the_same_weights(
+    whole, handing_over, tmp_path
+):
+    plan = stages(tmp_path, *PLAN)
+
+    def die(beat):
+        if (beat.stage, beat.step) == ("recover", 6):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, "out", plan, artifact=handing_over, watch=die, **EVERY)
+    run(tmp_path, "out", plan, artifact=handing_over, resume=True, workers=1, **EVERY)
+    assert same(tmp_path / "out", whole)
+
+
+def _steps(path):
+    import json
+
+    lines = (path / TRAINING / "metrics.jsonl").read_text().splitlines()
+    return [(one["kind"], one["stage"], one["step"]) for one in map(json.loads, lines)]
+
+
+def _in_process(artifact, folder, plan, resume, limit=None):
+    import torch
+
+    torch.set_num_threads(1)
+    if limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    said = []
+    try:
+        run(folder, "out", plan, artifact=artifact, resume=resume, say=said.append, **EVERY)
+    except StoppedError as error:
+        (folder / "stopped").write_text(str(error))
+        os._exit(error.exit_code)
+    finally:
+        (folder / "said").write_text("\n".join(said))
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return pair.processes()
+
+
+def _started(processes, *args):
+    process = processes.Process(target=_in_process, args=args)
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_in_the_same_weights(
+    whole, handing_over, tmp_path, processes
+):
+    plan, out = stages(tmp_path, *PLAN), tmp_path / "out"
+    draw, kills = random.Random(0), 0
+    while kills < 20:
+        running = (out / TRAINING / "run.json").exists() and not (out / "config.json").exists()
+        if not running:
+            if (out / "config.json").exists():
+                assert same(out, whole)
+            shutil.rmtree(out, ignore_errors=True)
+        process = _started(processes, handing_over, tmp_path, plan, running)
+        process.join(draw.uniform(0.3, 2.0))
+        if process.is_alive():
+            process.kill()
+            kills += 1
+        process.join()
+    if (out / "config.json").exists():
+        assert same(out, whole)
+        return
+    process = _started(
+        processes, handing_over, tmp_path, plan, (out / TRAINING / "run.json").exists()
+    )
+    process.join()
+    assert process.exitcode == 0
+    assert same(out, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path, processes):
+    plan = stages(tmp_path, *PLAN)
+    process = _started(processes, handing_over, tmp_path, plan, False)
+    checkpoints = tmp_path / "out" / TRAINING / "checkpoints"
+    while not (checkpoints.is_dir() and any(checkpoints.iterdir())) and process.is_alive():
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 130
+    assert "--resume goes on from here" in (tmp_path / "stopped").read_text()
+    run(tmp_path, "out", plan, artifact=handing_over, resume=True, **EVERY)
+    assert same(tmp_path / "out", whole)
+
+
+def _died_late(artifact, folder, plan):
+    def die(beat):
+        if (beat.stage, beat.step) == ("recover", 6):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(folder, "out", plan, artifact=artifact, watch=die, **EVERY)
+    return sorted((folder / "out" / TRAINING / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "state"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handing_over, tmp_path):
+    plan = stages(tmp_path, *PLAN)
+    last = _died_late(handing_over, tmp_path, plan)[-1]
+    if damage == "truncated":
+        data = (last / "optimizer.bin").read_bytes()
+        (last / "optimizer.bin").write_bytes(data[: len(data) // 2])
+    elif damage == "missing":
+        (last / "model.safetensors").unlink()
+    else:
+        (last / "dcnify.json").write_text("{")
+    said = []
+    run(tmp_path, "out", plan, artifact=handing_over, resume=True, say=said.append, **EVERY)
+    assert [line for line in said if "is damaged" in line and "the one before" in line]
+    assert same(tmp_path / "out", whole)
+
+
+def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_path):
+    plan = stages(tmp_path, *PLAN)
+    for one in _died_late(handing_over, tmp_path, plan):
+        (one / "dcnify.json").unlink()
+    said = []
+    run(tmp_path, "out", plan, artifact=handing_over, resume=True, say=said.append, **EVERY)
+    assert "there is no checkpoint yet: beginning from the artifact" in said
+    assert same(tmp_path / "out", whole)
+
+
+def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path, processes):
+    """Files may not grow beyond a size, which the weights do: as on a disk that is full."""
+    plan = stages(tmp_path, *PLAN)
+    process = _started(processes, handing_over, tmp_path, plan, False, 12_000)
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert "no checkpoint at step 2: " in said
+    assert not (tmp_path / "out" / TRAINING / "checkpoints" / ".partial").exists()
+    assert process.exitcode == 1  # the artifact cannot be written either
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(made, tmp_path):
+    plan = stages(
+        tmp_path,
+        {"name": "s", "steps": 8, "batch_size": 32, "optimizer": "{lr: 1.0e+30, clip: null}"},
+    )
+    words = r"stage s, step \d+: the loss is no number any more, at a learning rate of .*optimizer"
+    with pytest.raises(DcnifyError, match=words):
+        run(tmp_path, "out", plan, artifact=made, keep_every=1)
+    kept = sorted((tmp_path / "out" / TRAINING / "checkpoints").iterdir())
+    assert kept
+    better = stages(tmp_path, {"name": "s", "steps": 8, "batch_size": 32})
+    said = []
+    with pytest.raises(DcnifyError, match="no number"):  # the weights are beyond repair by then
+        run(tmp_path, "out", better, artifact=made, resume=True, say=said.append)
+    assert any("the new ones hold" in line for line in said)
+
+
+def test_what_is_resumed_must_be_the_same_run(handing_over, made, tmp_path):
+    plan = stages(tmp_path, *PLAN)
+    _died_late(handing_over, tmp_path, plan)
+    plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})
+    with pytest.raises(InputError, match="was begun with other artifact"):
+        run(tmp_path, "out", plain, artifact=made, resume=True)
+    with pytest.raises(InputError, match="was begun with other data"):
+        run(tmp_path, "out", plan, artifact=handing_over, resume=True, count=64)
+    other = stages(tmp_path, PLAN[0])
+    with pytest.raises(InputError, match="was begun with other stages"):
+        run(tmp_path, "out", other, artifact=handing_over, resume=True)
+    with pytest.raises(InputError, match="pass --resume to go on, --overwrite to begin"):
+        run(tmp_path, "out", plan, artifact=handing_over)
+    with pytest.raises(InputError, match="holds no fine-tuning to resume"):
+        run(tmp_path, "nothing", plan, artifact=handing_over, resume=True)

@@ -1,0 +1,104 @@
+"""What a converted model is told of the original, and how its layers are held to what they were."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import torch
+from support import models
+from torch import nn
+
+import dcnify
+from dcnify.inherit.distance import relative_error
+from dcnify.roles.find import find
+from dcnify.surgery.calibrate.distillation_loss import Lesson
+from dcnify.surgery.fidelity.images import Images
+from dcnify.surgery.new_modules import new_modules
+from dcnify.surgery.transaction import Operation
+
+IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.conv(x)
+        y.mul_(3).relu_()
+        x += y
+        return x.mean((2, 3))
+
+
+@torch.no_grad()
+def test_a_model_that_goes_on_in_place_agrees_with_itself():
+    original = InPlace().eval()
+    lesson = Lesson(copy.deepcopy(original), original, ["conv"], {})
+    assert sum(map(float, lesson.terms(IMAGES))) == 0
+
+
+def test_terms_that_are_gone_back_through_one_by_one_add_up_to_the_loss():
+    torch.manual_seed(0)
+    layers = {
+        "stem": nn.Conv2d(3, 8, 3, padding=1),
+        "conv": nn.Conv2d(8, 8, 7, padding=3, groups=8),
+        "head": nn.Conv2d(8, 4, 1),
+    }
+    original = nn.Sequential(OrderedDict(layers))
+    model = copy.deepcopy(original)
+    weight = model.conv.weight
+    with torch.no_grad():
+        weight += 0.1 * torch.randn_like(weight)
+        given = original.stem(IMAGES)
+        wanted = original.conv(given)
+    at_most = 0.25
+    lesson = Lesson(model, original, ["conv"], {"conv": at_most})
+    for term in lesson.terms(IMAGES):
+        term.backward(inputs=[weight])
+    layer = relative_error(model.conv(given), wanted)  # the stem is the same: in its place, too
+    output = relative_error(model(IMAGES), original(IMAGES).detach())
+    (whole,) = torch.autograd.grad(layer / at_most + layer + output, weight)
+    assert float((weight.grad - whole).norm() / whole.norm()) < 1e-5
+
+
+@torch.no_grad()
+def test_a_layer_that_errs_too_much_goes_back_as_far_as_it_must_and_no_farther():
+    original = InPlace().eval()
+    model = copy.deepcopy(original)
+    weight = model.conv.weight
+    first = weight.clone()
+    weight += 0.5 * weight.abs().mean() * torch.randn_like(weight)
+    last = weight.clone()
+    lesson = Lesson(model, original, ["conv"], {})
+    far = lesson._errors(["conv"], [IMAGES])["conv"]
+    lesson.at_most = {"conv": far / 4}  # half of the way: errors grow with the square
+    lesson.hold([IMAGES], {id(weight): (first, last)})
+    assert far / 8 < lesson._errors(["conv"], [IMAGES])["conv"] <= far / 4
+    lesson.at_most = {"conv": 2 * far}
+    weight.copy_(last)
+    lesson.hold([IMAGES], {id(weight): (first, last)})
+    assert torch.equal(weight, last)
+
+
+@torch.no_grad()
+def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
+    model = models.tiny_convnext()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = find(model, images[:1])
+    plan = dcnify.plan(model, models.recipe("depthwise_conv"), images[:1])
+    fresh, _ = new_modules(model, plan, found, 0, None)
+    operation = Operation(model, plan, fresh, Images((images,)))
+    operation.measure("before")
+    start = operation.fallback()
+    path = plan.swaps[0].site.path
+    worse = fresh[path]
+    worse.dcn.output_proj.weight.mul_(5)
+    operation.measure("after", start)
+    assert operation.sites[0] == start[path][1]
+    assert all(torch.equal(worse.state_dict()[key], value) for key, value in start[path][0].items())
+    assert operation.output == operation.steps[0].output
