@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from dcnify.errors import DcnifyError, InputError
-from dcnify.words import closest
+from dcnify.words import closest, first_line
+
+_LARGEST_TEXT = 64 * 2**20
 
 
 def check_file(path: Path, overwrite: bool = False) -> None:
@@ -125,3 +129,41 @@ def near_files(path: Path) -> str:
         return ""
     near = closest(path.name, names, cutoff=0.7)
     return f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a regular file of at most 64 MiB, line ends as they are.
+
+    Raises:
+        InputError: it is missing, not a regular file, too large, or not UTF-8.
+    """
+    try:
+        if not is_regular(path):
+            raise InputError(f"{path} is not a regular file")
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise InputError(f"{path} is larger than {_LARGEST_TEXT >> 20} MiB")
+        with path.open(encoding="utf-8", newline="") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: as `read_text`, or it is not JSON.
+    """
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Parse JSON that was read from ``path``.
+
+    Raises:
+        InputError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {first_line(error)}") from None

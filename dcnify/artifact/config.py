@@ -11,21 +11,20 @@ from dcnify._version import __version__
 from dcnify.artifact.layout import FORMAT
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
-
-Data = tuple[tuple[int, int, int] | None, tuple[float, ...] | None, tuple[float, ...] | None]
+from dcnify.sources.preprocessing import Preprocessing, is_numbers
 
 # Where timm would fetch the unconverted weights from; those are not the ones beside this file.
 _ELSEWHERE = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"}
 _PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "label_descriptions")
 
 
-def config_of(model: nn.Module, base: Base, data: Data) -> dict[str, Any]:
+def config_of(model: nn.Module, base: Base, expected: Preprocessing) -> dict[str, Any]:
     """The timm-compatible part of ``config.json``.
 
     Args:
         model: the converted model.
         base: how to build the unconverted one.
-        data: input size (C, H, W), mean and standard deviation of the input.
+        expected: what the model expects of its images.
     """
     given = getattr(model, "pretrained_cfg", None)
     pretrained = {
@@ -33,9 +32,7 @@ def config_of(model: nn.Module, base: Base, data: Data) -> dict[str, Any]:
         for key, value in (given if isinstance(given, dict) else {}).items()
         if key not in _ELSEWHERE and value is not None and _plain(value)
     }
-    for key, value in zip(("input_size", "mean", "std"), data, strict=True):
-        if value is not None:
-            pretrained[key] = value
+    pretrained |= {k: v for k, v in expected._asdict().items() if v is not None}
     architecture = pretrained.pop("architecture", None) or base.name
     if base.kind == "timm" and not base.name.startswith(architecture):
         architecture = base.name  # it was converted into another architecture
@@ -74,7 +71,7 @@ def read_block(config: Any, what: str) -> dict[str, Any]:
     """
     block = config.get("dcnify") if isinstance(config, dict) else None
     if not isinstance(block, dict):
-        raise InputError(f"{what} is no dcnify artifact: its config has no 'dcnify' block")
+        raise InputError(f"{what} is not a dcnify artifact: its config has no 'dcnify' block")
     if block.get("format") != FORMAT:
         raise InputError(
             f"{what} has format {block.get('format')!r}, this dcnify {__version__} reads {FORMAT}: "
@@ -88,27 +85,7 @@ def read_block(config: Any, what: str) -> dict[str, Any]:
     return block
 
 
-def data_of(model: nn.Module, args: dict[str, Any], given: dict[str, Any] | None = None) -> Data:
-    """Input size, mean and standard deviation that a model expects, as far as it says.
-
-    Args:
-        model: a timm model, or one that carries timm's ``pretrained_cfg``.
-        args: the arguments that it was built with; ``in_chans`` and ``img_size`` count.
-        given: ``mean``, ``std`` or ``img_size`` that a training run recorded, which win.
-    """
-    config = getattr(model, "pretrained_cfg", None)
-    known = {**config, **(given or {})} if isinstance(config, dict) else dict(given or {})
-    size = known.get("input_size")
-    if not (isinstance(size, (list, tuple)) and len(size) == 3):
-        return None, None, None
-    channels = args.get("in_chans") or getattr(model, "in_chans", None) or size[0]
-    image = args.get("img_size") or known.get("img_size") or size[1:]
-    rows, columns = (image, image) if isinstance(image, int) else tuple(image)[-2:]
-    mean, std = (_per_channel(known.get(key), channels) for key in ("mean", "std"))
-    return (channels, rows, columns), mean, std
-
-
-def apply_data(model: nn.Module, config: dict[str, Any]) -> Data:
+def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessing:
     """Let a loaded model carry the preprocessing of its artifact, as timm models do.
 
     Raises:
@@ -116,38 +93,23 @@ def apply_data(model: nn.Module, config: dict[str, Any]) -> Data:
     """
     saved = config.get("pretrained_cfg")
     saved = saved if isinstance(saved, dict) else {}
-    size = _numbers(saved.get("input_size"), "input_size", int)
-    if size is not None and (len(size) != 3 or min(size) < 1):
+    size = saved.get("input_size")
+    if size is not None and not (is_numbers(size, int, 3) and min(size) > 0):
         raise InputError("config.json: input_size must be [channels, height, width]")
-    mean, std = (_numbers(saved.get(key), key, (int, float)) for key in ("mean", "std"))
+    for key in ("mean", "std"):
+        if saved.get(key) is not None and not is_numbers(saved[key], (int, float)):
+            raise InputError(f"config.json: {key} must be a list of numbers")
+    expected = {
+        key: None if saved.get(key) is None else tuple(saved[key]) for key in Preprocessing._fields
+    }
     own = getattr(model, "pretrained_cfg", None)
     if isinstance(own, dict):
         update = {key: saved[key] for key in _PREPROCESSING if key in saved}
-        update |= {
-            key: value
-            for key, value in (("input_size", size), ("mean", mean), ("std", std))
-            if value is not None
-        }
+        update |= {key: value for key, value in expected.items() if value is not None}
         if isinstance(config.get("num_classes"), int):
             update["num_classes"] = config["num_classes"]
         model.pretrained_cfg = model.default_cfg = {**own, **update}
-    return size, mean, std  # type: ignore[return-value]  # the length of size is checked above
-
-
-def _per_channel(value: Any, channels: int) -> tuple[float, ...] | None:
-    if not isinstance(value, (list, tuple)) or not value:
-        return None
-    return tuple(value) if len(value) == channels else (sum(value) / len(value),) * channels
-
-
-def _numbers(value: Any, key: str, kind: Any) -> tuple | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not 1 <= len(value) <= 4096:
-        raise InputError(f"config.json: {key} must be a list of numbers")
-    if not all(isinstance(item, kind) and not isinstance(item, bool) for item in value):
-        raise InputError(f"config.json: {key} must be a list of numbers")
-    return tuple(value)
+    return Preprocessing(**expected)
 
 
 def _plain(value: Any) -> bool:

@@ -6,11 +6,12 @@ import os
 
 from torch import nn
 
-from dcnify.artifact.config import Data, apply_data
+from dcnify.artifact.config import apply_preprocessing
 from dcnify.artifact.record import Artifact, read_artifact
 from dcnify.artifact.structure import structure
 from dcnify.errors import InputError
 from dcnify.sources.materialise import materialise, tie
+from dcnify.sources.preprocessing import Preprocessing
 
 
 def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:
@@ -27,7 +28,7 @@ def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module
     return load_record(read_artifact(path), trust_code=trust_code)[0]
 
 
-def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Module, Data]:
+def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Module, Preprocessing]:
     """The model of an artifact that was already read, and the input it expects.
 
     Raises:
@@ -66,8 +67,8 @@ def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Modul
         except AttributeError:  # a name that only the model's own state_dict() makes up
             continue
     try:
-        data = apply_data(model, record.config)
+        expected = apply_preprocessing(model, record.config)
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     model.eval()
-    return model, data
+    return model, expected

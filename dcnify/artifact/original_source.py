@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from dcnify.artifact.open import open_source
 from dcnify.artifact.record import Artifact
 from dcnify.errors import DcnifyError, InputError
-from dcnify.sources.open import Source, open_source
+from dcnify.sources.open import OpenedModel
 
 
-def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> Source:
+def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> OpenedModel:
     """Open what the artifact was made from.
 
     Args:
@@ -38,7 +39,7 @@ def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> Sou
     return opened
 
 
-def _opened(spec: str, record: Artifact, weights: bool) -> Source:
+def _opened(spec: str, record: Artifact, weights: bool) -> OpenedModel:
     if spec.startswith("timm:"):
         named = record.base.kind == "timm" and spec == f"timm:{record.base.name}"
         args = record.base.args if named else None

@@ -15,7 +15,7 @@ from dcnify.sources.skeleton import on_meta
 _FAMILY, _FLASH = "intern_image_", "flash_intern_image_"
 
 
-def rebased(base: Base, model: nn.Module) -> Base:
+def published_base(base: Base, model: nn.Module) -> Base:
     """The FlashInternImage that ``model``, converted from ``base``, is; ``base`` if it is none.
 
     Names and shapes of the weights must be the same, and the layers must sample alike.

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dcnify.artifact.atomic import check_output, is_file_output, writing
-from dcnify.artifact.config import Data, config_of, data_of, dcnify_block
+from dcnify.artifact.config import config_of, dcnify_block
 from dcnify.artifact.golden import Golden, golden_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
-from dcnify.artifact.published_base import rebased
+from dcnify.artifact.output import check_output, is_file_output, write_output
+from dcnify.artifact.published_base import published_base
 from dcnify.artifact.record import Artifact, sha256_text
 from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
@@ -27,12 +26,13 @@ from dcnify.sources.base import Base
 from dcnify.sources.compare import Mismatch, shapes_of
 from dcnify.sources.derive import HINT, derive_base
 from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
 from dcnify.sources.skeleton import on_meta, with_buffers
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
-    from dcnify.sources.open import Source
+    from dcnify.sources.open import OpenedModel
     from dcnify.surgery.result import ConvertResult
 
 
@@ -40,7 +40,7 @@ def save(
     result: ConvertResult,
     path: str | os.PathLike[str],
     *,
-    source: Source | None = None,
+    source: OpenedModel | None = None,
     base: Base | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -52,7 +52,7 @@ def save(
         result: what `dcnify.convert` returned.
         path: a folder, or a file ending in ``.pt`` or ``.pth``.
         source: what `open_source` returned, for the record and the base.
-        base: how to build the unconverted architecture; found out from the model otherwise.
+        base: how to build the unconverted architecture; derived from the model by default.
         overwrite: replace the artifact that is there.
 
     Returns:
@@ -66,20 +66,21 @@ def save(
     target = check_output(path, overwrite)
     plan = _as_it_stands(_whole_plan(result.plan, source), result.model)
     base = _verified_base(result.model, plan, base or (source.base if source else None))
-    base = rebased(base, result.model)
-    source_record = {"spec": source.spec, "sha256": source.sha256} if source else {}
-    data = (
-        (source.input_size, source.mean, source.std)
-        if source and source.input_size
-        else data_of(result.model, base.args)
-    )
+    base = published_base(base, result.model)
+    expected = preprocessing_of(result.model, base.args)
+    origin: dict[str, Any] = {}
+    if source is not None:
+        origin = {"spec": source.spec, "sha256": source.sha256}
+        if source.input_size:
+            expected = Preprocessing(source.input_size, source.mean, source.std)
     report = {
         **result.report.to_dict(),
-        "source": {**source_record, "notes": list(source.notes)} if source else None,
+        "source": {**origin, "notes": list(source.notes)} if source else None,
         "recipe_sha256": result.recipe.sha256,
     }
-    whole = _Whole(result.model, plan, result.recipe.to_yaml(), report, base, source_record, data)
-    return _write(whole, target, overwrite)
+    config = _config(result.model, base, plan, expected, origin)
+    texts = {PLAN: plan.to_json() + "\n", RECIPE: result.recipe.to_yaml(), REPORT: _json(report)}
+    return _write(result.model, base, plan, config, texts, target, overwrite)
 
 
 def save_again(
@@ -96,14 +97,14 @@ def save_again(
     """Write an artifact that was loaded and trained since, with all that was known of it.
 
     Args:
-        record: of the artifact that was loaded.
+        record: the artifact that was loaded.
         model: the model, as `load` gave it but for its weights.
         plan: of the model as it is now.
         path: a folder, or a file ending in ``.pt`` or ``.pth``.
         report: in place of the record's.
         recipe: in place of the record's, as YAML.
-        base: how to build the unconverted architecture, where that is another by now: with another
-            number of classes, say.
+        base: how to build the unconverted architecture, if that changed: another number of
+            classes, say.
         overwrite: replace the artifact that is there.
 
     Raises:
@@ -112,80 +113,70 @@ def save_again(
     target = check_output(path, overwrite)
     plan = _as_it_stands(plan, model)
     base = _verified_base(model, plan, base or record.base)
-    source = record.config["dcnify"].get("source") or {}
-    report, recipe = report or record.report, recipe or record.recipe
-    whole = _Whole(model, plan, recipe, report, base, source, data_of(model, base.args))
-    return _write(whole, target, overwrite)
+    origin = record.config["dcnify"].get("source") or {}
+    config = _config(model, base, plan, preprocessing_of(model, base.args), origin)
+    texts = {
+        PLAN: plan.to_json() + "\n",
+        RECIPE: recipe or record.recipe,
+        REPORT: _json(report or record.report),
+    }
+    return _write(model, base, plan, config, texts, target, overwrite)
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """All that an artifact is made of."""
-
-    model: nn.Module
-    plan: Plan
-    recipe: str
-    report: dict[str, Any]
-    base: Base
-    source: dict[str, Any]
-    data: Data
+def _config(
+    model: nn.Module, base: Base, plan: Plan, expected: Preprocessing, origin: dict[str, Any]
+) -> dict[str, Any]:
+    block = dcnify_block(base, len(plan.swaps), origin)
+    return {**config_of(model, base, expected), "dcnify": block}
 
 
-def _write(whole: _Whole, target: Path, overwrite: bool) -> Path:
-    model, plan, base = whole.model, whole.plan, whole.base
+def _write(
+    model: nn.Module,
+    base: Base,
+    plan: Plan,
+    config: dict[str, Any],
+    texts: dict[str, str],
+    target: Path,
+    overwrite: bool,
+) -> Path:
+    """Complete the config with what only the model and the files tell, and write everything."""
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     extra = _unreproducible_buffers(model, base, plan, state)
     kept, aliases = without_aliases({**state, **extra})
-    block = dcnify_block(base, len(plan.swaps), whole.source)
     golden = golden_of(model, plan.input_shape)
+    about = golden.about() if isinstance(golden, Golden) else {"missing": golden}
     pair = golden.tensors() if isinstance(golden, Golden) else {}
-    block |= {"aliases": aliases, "buffers": list(extra)}
-    block["golden"] = golden.about() if isinstance(golden, Golden) else {"missing": golden}
-    config = {**config_of(model, base, whole.data), "dcnify": block}
-    texts = {PLAN: plan.to_json() + "\n", RECIPE: whole.recipe, REPORT: _json(whole.report)}
-    block["files"] = {name: sha256_text(text) for name, text in texts.items()}
-    with writing(target, overwrite) as place:
-        if is_file_output(target):
-            kept = compact(kept)
-            block["files"]["state_dict"] = sha256_tensors(kept)
-            if pair:
-                block["files"]["golden"] = sha256_tensors(pair)
-            _write_file(place, config, texts, kept, pair)
-        else:
-            write_safetensors(kept, place / WEIGHTS)
-            block["files"][WEIGHTS] = sha256_file(place / WEIGHTS)
-            if pair:
-                write_safetensors(pair, place / GOLDEN)
-                block["files"][GOLDEN] = sha256_file(place / GOLDEN)
-            for name, text in {**texts, CONFIG: _json(config)}.items():
-                (place / name).write_bytes(text.encode())
+    hashes = {name: sha256_text(text) for name, text in texts.items()}
+    config["dcnify"] |= {
+        "aliases": aliases,
+        "buffers": list(extra),
+        "golden": about,
+        "files": hashes,
+    }
+
+    def write_one(file: Path) -> None:
+        parts = {"state_dict": compact(kept), "golden": pair}
+        hashes.update({k: sha256_tensors(v) for k, v in parts.items() if v or k != "golden"})
+        held = {name.partition(".")[0]: text for name, text in texts.items()}
+        try:
+            torch.save({"format": FILE_FORMAT, "config": config, **held, **parts}, file)
+        except RuntimeError as error:  # torch's writer says this of a full disk
+            raise OSError(str(error)) from error
+
+    def write_all(folder: Path) -> None:
+        for name, tensors in ((WEIGHTS, kept), (GOLDEN, pair)):
+            if tensors or name == WEIGHTS:
+                write_safetensors(tensors, folder / name)
+                hashes[name] = sha256_file(folder / name)
+        for name, text in {**texts, CONFIG: _json(config)}.items():
+            (folder / name).write_bytes(text.encode())
+
+    write_output(target, write_one if is_file_output(target) else write_all, overwrite)
     return target
 
 
-def _write_file(
-    place: Path,
-    config: dict[str, Any],
-    texts: dict[str, str],
-    kept: dict[str, Tensor],
-    pair: dict[str, Tensor],
-) -> None:
-    held = {
-        "format": FILE_FORMAT,
-        "config": config,
-        "plan": texts[PLAN],
-        "recipe": texts[RECIPE],
-        "report": texts[REPORT],
-        "state_dict": kept,
-        "golden": pair,
-    }
-    try:
-        torch.save(held, place)
-    except RuntimeError as error:  # torch's writer says this of a full disk
-        raise OSError(str(error)) from error
-
-
-def _whole_plan(plan: Plan, source: Source | None) -> Plan:
-    """The swaps of an artifact that was converted again come before the new ones."""
+def _whole_plan(plan: Plan, source: OpenedModel | None) -> Plan:
+    """The plan with the swaps of an artifact that was converted again before the new ones."""
     earlier = source.plan if source else None
     if earlier is None or settled(plan.swaps)[: len(earlier.swaps)] == settled(earlier.swaps):
         return plan
@@ -207,6 +198,7 @@ def _as_it_stands(plan: Plan, model: nn.Module) -> Plan:
 
 
 def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:
+    """The base, derived from the model if there is none, that rebuilds the model with the plan."""
     shapes = shapes_of(model)
 
     def mismatch(candidate: Base) -> Mismatch:

@@ -9,7 +9,7 @@ from torch import nn
 
 from dcnify.artifact.original_source import recorded_source
 from dcnify.artifact.record import Artifact
-from dcnify.sources.open import Source
+from dcnify.sources.open import OpenedModel
 from dcnify.verify.fidelity import refuse_another
 
 
@@ -22,7 +22,7 @@ class Original:
     """Paths of the swapped layers in the converted model, by their paths in this one."""
 
 
-def original_of(record: Artifact, model: nn.Module, source: Source | None = None) -> Original:
+def original_of(record: Artifact, model: nn.Module, source: OpenedModel | None = None) -> Original:
     """Open what the artifact was made from.
 
     Args:

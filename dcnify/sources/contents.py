@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
 from dcnify.sources.compare import without_wrappers
+from dcnify.sources.preprocessing import is_numbers
 
 _PLAIN = (
     "state_dict",
@@ -126,22 +127,13 @@ def _training(held: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], dict
     args = {name: options.get(option) for option, name in _OPTIONS.items()}
     args = {k: v for k, v in args.items() if v is not None and (v or not k.endswith("_rate"))}
     size = options.get("input_size")
-    if is_numbers(size, int) and len(size) == 3:
+    if is_numbers(size, int, 3):
         args.setdefault("in_chans", size[0])
         args.setdefault("img_size", list(size[1:]))
     extra = options.get("model_kwargs")
     args.update(extra if isinstance(extra, Mapping) else {})
     data = {k: options[k] for k in ("mean", "std") if is_numbers(options.get(k), (int, float))}
     image = args.get("img_size")
-    if isinstance(image, int) or (is_numbers(image, int) and len(image) == 2):
+    if isinstance(image, int) or is_numbers(image, int, 2):
         data["img_size"] = image
     return options["model"], architecture_args(args), data
-
-
-def is_numbers(value: Any, kind: Any) -> bool:
-    """Whether ``value``, which a file holds, is a short list of numbers of this ``kind``."""
-    return (
-        isinstance(value, (list, tuple))
-        and 0 < len(value) <= 64
-        and all(isinstance(item, kind) for item in value)
-    )

@@ -1,29 +1,26 @@
-"""Open whatever a person may point at: a timm name, a file, a folder, their own code."""
+"""Open a timm name, a weight file, a timm folder, or the user's own code as a live model."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from dcnify.artifact.config import data_of
-from dcnify.artifact.layout import CONFIG, FILES, WEIGHTS
-from dcnify.artifact.load import load_record
-from dcnify.artifact.record import is_artifact_file, read_artifact
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
-from dcnify.progress import Progress
+from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.compare import shapes_of
 from dcnify.sources.contents import Contents, contents_of
 from dcnify.sources.derive import derive_base
 from dcnify.sources.identify.match import match
 from dcnify.sources.materialise import materialise, mismatch_of
-from dcnify.sources.spec import SourceSpec, refuse_options
+from dcnify.sources.preprocessing import preprocessing_of
+from dcnify.sources.spec import SourceSpec
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
 from dcnify.sources.weight_files import is_mappable, read_weights
@@ -31,7 +28,7 @@ from dcnify.surgery.plan import Plan
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenedModel:
     """A model and where it came from."""
 
     model: nn.Module
@@ -39,7 +36,7 @@ class Source:
     base: Base | None
     """How to build it again; None for a pickled module that no timm name describes."""
     spec: str
-    """As it was given."""
+    """The source as the user wrote it."""
     sha256: str | None
     """Of the file, or of the weights where there is no file."""
     notes: tuple[str, ...] = ()
@@ -50,159 +47,108 @@ class Source:
     plan: Plan | None = None
     """The swaps that the model already has, if it came from an artifact."""
 
+    def example(self, shape: tuple[int, int, int]) -> Tensor:
+        """(1, C, H, W) of noise in the model's dtype; the same each time.
 
-def open_source(
-    spec: str | os.PathLike[str] | SourceSpec,
-    *,
-    arch: str | None = None,
+        Args:
+            shape: (C, H, W), see `SourceSpec.input_shape`.
+        """
+        parameter = next(self.model.parameters(), None)
+        dtype = torch.float32 if parameter is None else parameter.dtype
+        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def open_model(
+    spec: SourceSpec,
     model_args: Mapping[str, Any] | None = None,
-    pretrained: bool = False,
-    use_ema: bool = False,
-    trust_pickle: bool = False,
-    trust_code: bool = False,
-    on_progress: Progress | None = None,
-) -> Source:
-    """Open ``timm:NAME``, a weight file, an artifact, or ``python:package.module:factory``.
+    on_progress: Progress = silent,
+) -> OpenedModel:
+    """Open any source but an artifact; `dcnify.artifact.open_source` opens those too.
 
     Args:
-        spec: the source, or a `SourceSpec` that holds it and all options but ``on_progress``.
-        arch: the architecture of a weight file: a timm name, or ``python:package.module:factory``.
-        model_args: arguments for `timm.create_model` or the factory; they win over the file's.
-        pretrained: fetch timm's weights, for ``timm:``.
-        use_ema: take a training checkpoint's averaged weights.
-        trust_pickle: let a weight file run code.
-        trust_code: let an artifact import the code it names.
+        spec: the source and its options; it was checked.
+        model_args: constructor arguments, in place of the spec's.
         on_progress: called while an architecture is inferred.
 
     Raises:
-        InputError: the source does not exist, is damaged, fits no architecture or several, or
-            needs one of the options.
+        InputError: the source is damaged, fits no architecture or several, or needs an option.
         DcnifyError: pretrained weights could not be fetched.
     """
-    if isinstance(spec, SourceSpec):
-        args = spec.model_args
-    else:
-        args = dict(model_args or {})
-        spec = SourceSpec(
-            os.fspath(spec),
-            arch=arch,
-            pretrained=pretrained,
-            use_ema=use_ema,
-            trust_pickle=trust_pickle,
-            trust_code=trust_code,
-        )
-    spec.check()
-    arch, use_ema = spec.arch, spec.use_ema
-    trust_pickle, trust_code = spec.trust_pickle, spec.trust_code
-    text, kind, name, path = spec.source, spec.kind, spec.name, Path(spec.source)
-    if kind == "timm":
-        return _from_timm(text, name, args, spec.pretrained)
-    if kind == "python":
-        base = Base("python", name, args)
-        return _source(text, base.build(), base)
-    if path.is_dir() and not (path / CONFIG).is_file():
-        raise InputError(f"{text} is no artifact: a folder with {', '.join(FILES)}")
+    args = spec.model_args if model_args is None else dict(model_args)
+    path = Path(spec.source)
+    if spec.kind == "timm":
+        return _open_timm(spec, args)
+    if spec.kind == "python":
+        base = Base("python", spec.name, args)
+        return _opened(spec, base.build(), base)
     if path.is_dir():
-        found = read_timm_folder(path)
-        if found is None:
-            refuse_options(
-                {"--arch": arch, "--use-ema": use_ema}, f"is for weight files, not for {text}"
-            )
-            return _from_artifact(text, args, trust_code)
-        weights, contents = found
-        return _from_contents(text, weights, contents, arch, args, on_progress)
-    held = read_weights(path, trust_pickle=trust_pickle, mapped=True)
-    if is_artifact_file(held):
-        return _from_artifact(text, args, trust_code)
+        return _open_checkpoint(spec, *read_timm_folder(path), args, on_progress)
+    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
     inner = held.get("model") if isinstance(held, Mapping) else held
-    if isinstance(inner, nn.Module) and arch is None and not use_ema:
-        return _from_module(text, path, inner)
-    contents = _in_memory(path, held, use_ema, trust_pickle)
-    return _from_contents(text, path, contents, arch, args, on_progress)
+    if isinstance(inner, nn.Module) and spec.arch is None and not spec.use_ema:
+        return _open_module(spec, inner)
+    return _open_checkpoint(spec, path, _in_memory(spec, path, held), args, on_progress)
 
 
-def _from_timm(spec: str, name: str, args: dict[str, Any], pretrained: bool) -> Source:
-    model = create(name, args, pretrained=pretrained)
-    notes = () if pretrained else ("weights are random; pretrained ones come with --pretrained",)
-    base = _described(model) if ":" in name else Base("timm", name, architecture_args(args))
-    return _source(spec, model, base, notes=notes)
+def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
+    model = create(spec.name, args, pretrained=spec.pretrained)
+    notes = ("weights are random; pretrained ones come with --pretrained",)
+    in_hub = ":" in spec.name
+    base = _describe(model) if in_hub else Base("timm", spec.name, architecture_args(args))
+    return _opened(spec, model, base, notes=() if spec.pretrained else notes)
 
 
-def _from_artifact(spec: str, args: dict[str, Any], trust_code: bool) -> Source:
-    refuse_options({"--model-arg": args}, f"cannot change {spec}, which is an artifact")
-    record = read_artifact(spec)
-    model, (size, mean, std) = load_record(record, trust_code=trust_code)
-    weights = record.path / WEIGHTS if record.path.is_dir() else record.path
-    note = f"a conversion of {record.base} with {len(record.plan.swaps)} swaps"
-    return Source(
-        model=model,
-        base=record.base,
-        spec=spec,
-        sha256=sha256_file(weights),
-        notes=(note,),
-        input_size=size,
-        mean=mean,
-        std=std,
-        plan=record.plan,
-    )
-
-
-def _from_contents(
-    spec: str,
-    path: Path,
-    contents: Contents,
-    arch: str | None,
-    args: dict[str, Any],
-    on_progress: Progress | None,
-) -> Source:
-    matched = match(contents, spec, arch=arch, args=args, on_progress=on_progress)
+def _open_checkpoint(
+    spec: SourceSpec, file: Path, contents: Contents, args: dict[str, Any], on_progress: Progress
+) -> OpenedModel:
+    what = spec.source
+    matched = match(contents, what, arch=spec.arch, args=args, on_progress=on_progress)
     base = matched.base
-    model = materialise(base.build, matched.tensors, what=spec, own_code=base.kind == "python")
+    model = materialise(base.build, matched.tensors, what=what, own_code=base.kind == "python")
     notes = (*matched.notes, *contents.notes)
-    return _source(spec, model, base, sha256_file(path), notes, contents.data)
+    return _opened(spec, model, base, sha256_file(file), notes, contents.data)
 
 
-def _from_module(spec: str, path: Path, model: nn.Module) -> Source:
-    base: Base | None
+def _open_module(spec: SourceSpec, model: nn.Module) -> OpenedModel:
+    base: Base | None = None
+    note = "a pickled module of no timm architecture: saving its conversion needs a base"
     try:
-        base = _described(model)
+        base = _describe(model)
         note = f"a pickled module, which {base} rebuilds"
     except InputError:
-        base = None
-        note = "a pickled module of no timm architecture: saving its conversion needs a base"
-    return _source(spec, model, base, sha256_file(path), (note,))
+        pass
+    return _opened(spec, model, base, sha256_file(Path(spec.source)), (note,))
 
 
-def _described(model: nn.Module) -> Base:
+def _describe(model: nn.Module) -> Base:
     shapes = shapes_of(model)
     return derive_base(model, lambda base: not mismatch_of(base.build, shapes))
 
 
-def _source(
-    spec: str,
+def _opened(
+    spec: SourceSpec,
     model: nn.Module,
     base: Base | None,
     sha256: str | None = None,
     notes: tuple[str, ...] = (),
-    given: dict[str, Any] | None = None,
-) -> Source:
-    size, mean, std = data_of(model, base.args if base else {}, given)
+    recorded: dict[str, Any] | None = None,
+) -> OpenedModel:
+    expected = preprocessing_of(model, base.args if base else {}, recorded)
     if sha256 is None:
         sha256 = sha256_tensors(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         )
-    model.eval()
-    return Source(model, base, spec, sha256, notes, size, mean, std)
+    return OpenedModel(model.eval(), base, spec.source, sha256, notes, *expected)
 
 
-def _in_memory(path: Path, held: Any, use_ema: bool, trust_pickle: bool) -> Contents:
+def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Contents:
     """The file's state dict in memory of its own, however much else the file holds."""
-    contents = contents_of(held, str(path), use_ema=use_ema)
+    contents = contents_of(held, spec.source, use_ema=spec.use_ema)
     if not is_mappable(path):
         return contents
     size = sum(value.nbytes for value in contents.tensors.values())
     if path.stat().st_size < 1.5 * size:
-        again = read_weights(path, trust_pickle=trust_pickle)
-        return contents_of(again, str(path), use_ema=use_ema)
+        again = read_weights(path, trust_pickle=spec.trust_pickle)
+        return contents_of(again, spec.source, use_ema=spec.use_ema)
     tensors = {name: value.clone() for name, value in contents.tensors.items()}
     return Contents(tensors, contents.arch, contents.args, contents.data, contents.notes)

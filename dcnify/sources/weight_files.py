@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dcnify.errors import InputError
-from dcnify.files import near_files
+from dcnify.files import is_regular, near_files
 from dcnify.words import first_line
 
 _ZIP = b"PK\x03\x04"
@@ -58,8 +58,9 @@ def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """All tensors of a safetensors file, as ordinary memory unless ``mapped``.
 
     Raises:
-        InputError: the file is truncated or not safetensors.
+        InputError: the file is missing, truncated or not safetensors.
     """
+    _head(path)
     try:
         if mapped:
             with safe_open(path, framework="pt") as file:
@@ -68,20 +69,6 @@ def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except TypeError:  # a safetensors without backends, which always maps the file
         return {name: value.clone() for name, value in read_safetensors(path, mapped=True).items()}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
-
-
-def safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes from the header of a safetensors file, without reading a tensor.
-
-    Raises:
-        InputError: the file is missing, truncated or not safetensors.
-    """
-    _head(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
 
@@ -131,6 +118,8 @@ def _head(path: Path) -> bytes:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a file")
     try:
+        if not is_regular(path):
+            raise InputError(f"{path} is not a regular file")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:

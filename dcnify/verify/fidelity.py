@@ -17,7 +17,7 @@ from dcnify.recipe import Recipe
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
 from dcnify.sources.compare import compare, shapes_of
-from dcnify.sources.open import Source
+from dcnify.sources.open import OpenedModel
 from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
@@ -31,7 +31,9 @@ _DIFFERENCE = 0.01
 """Of an error, relative to what was reported; 0.09 dB. Smaller errors are held to rounding."""
 
 
-def refuse_another(record: Artifact, model: nn.Module, source: Source) -> tuple[PlannedSwap, ...]:
+def refuse_another(
+    record: Artifact, model: nn.Module, source: OpenedModel
+) -> tuple[PlannedSwap, ...]:
     """The swaps that lie between ``source`` and ``model``, the artifact's.
 
     Raises:
@@ -62,7 +64,7 @@ def refuse_another(record: Artifact, model: nn.Module, source: Source) -> tuple[
 
 def measure(
     model: nn.Module,
-    source: Source,
+    source: OpenedModel,
     swaps: Sequence[PlannedSwap],
     images: ImageBatch,
     origin: dict[str, Any],

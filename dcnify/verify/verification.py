@@ -12,7 +12,7 @@ from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, load_images
 from dcnify.errors import InputError
 from dcnify.progress import Progress
-from dcnify.sources.open import Source
+from dcnify.sources.open import OpenedModel
 from dcnify.verify.fidelity import check_recipe, check_reported, measure, refuse_another
 from dcnify.verify.files import check_golden, check_hashes, check_loading
 from dcnify.verify.operator import check_operator
@@ -26,7 +26,7 @@ _MOST_IMAGES = 1 << 14
 def verify(
     record: Artifact,
     *,
-    against: Source | None = None,
+    against: OpenedModel | None = None,
     images: ImageBatch | None = None,
     trust_code: bool = False,
     progress: Progress | None = None,
@@ -92,7 +92,7 @@ def images_reported(record: Artifact) -> int | None:
 
 
 def _images(
-    record: Artifact, source: Source, given: ImageBatch | None
+    record: Artifact, source: OpenedModel, given: ImageBatch | None
 ) -> tuple[ImageBatch, dict[str, Any]]:
     """Images to measure on, chosen as the conversion chose them, and where they are from."""
     like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -109,7 +109,7 @@ def _images(
     return dataclasses.replace(images, tensor=pixels, labels=labels), origin
 
 
-def _photographs(record: Artifact, source: Source) -> ImageBatch:
+def _photographs(record: Artifact, source: OpenedModel) -> ImageBatch:
     config = getattr(source.model, "pretrained_cfg", None)
     config = config if isinstance(config, dict) else {}
     return load_images(
@@ -121,7 +121,7 @@ def _photographs(record: Artifact, source: Source) -> ImageBatch:
     )
 
 
-def _doubt(record: Artifact, source: Source, images: dict[str, Any]) -> tuple[str, list[str]]:
+def _doubt(record: Artifact, source: OpenedModel, images: dict[str, Any]) -> tuple[str, list[str]]:
     """Why the fidelity may be another than the one reported, and warnings."""
     recorded = record.config["dcnify"].get("source")
     recorded = recorded if isinstance(recorded, dict) else {}

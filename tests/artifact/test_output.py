@@ -27,7 +27,7 @@ def test_an_existing_output_needs_overwrite(result, tmp_path, name):
 def test_a_folder_of_other_things_is_never_replaced(result, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"no dcnify artifact \(it holds thesis.tex\)"):
+    with pytest.raises(InputError, match=r"not a dcnify artifact \(it holds thesis.tex\)"):
         save(result, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
 

@@ -39,7 +39,7 @@ def test_a_missing_file_is_named(out, file):
 
 
 def test_another_folder_is_told_what_an_artifact_holds(tmp_path):
-    refused(tmp_path, r"is no artifact: a folder with config.json, model.safetensors")
+    refused(tmp_path, r"is not an artifact: a folder with config.json, model.safetensors")
 
 
 def test_a_missing_path_is_told_its_neighbour(out):
@@ -191,6 +191,6 @@ def test_a_pt_artifact_with_code_is_refused(result, tmp_path):
     torch.save({**held, "state_dict": {"x": 1}}, out)
     refused(out, r"holds no state dict")
     torch.save({**held, "plan": 3}, out)
-    refused(out, r"its plan, recipe or report is no text")
+    refused(out, r"its plan, recipe or report is not text")
     torch.save(held["state_dict"], out)
     refused(out, r"is a weight file, not an artifact")

@@ -141,7 +141,7 @@ def test_an_artifact_that_is_none(made, tmp_path, capsys):
 
 
 def test_an_output_that_is_taken_stays(made, tmp_path, capsys):
-    for name, words in (("folder", "is no dcnify artifact"), ("file", "exists and is a file")):
+    for name, words in (("folder", "is not a dcnify artifact"), ("file", "exists and is a file")):
         taken = tmp_path / name
         if name == "folder":
             taken.mkdir()

@@ -263,7 +263,7 @@ def test_a_file_that_is_no_artifact_is_never_replaced(dcnify, weights, tmp_path,
     args = ("convert", "good.pt", "-r", "convnext", "-o", target, "--overwrite", *SMALL)
     code, _, err = dcnify(*args)
     assert code == 2
-    assert "no dcnify artifact" in err
+    assert "not a dcnify artifact" in err
     assert (tmp_path / target).read_bytes() == before
 
 

@@ -116,7 +116,7 @@ def test_own_images_are_those_that_the_conversion_took(dcnify, tmp_path):
     [
         ("missing", "missing does not exist"),
         ("model.pt", "is a weight file, not an artifact"),
-        (".", "is no artifact"),
+        (".", "is not an artifact"),
         (
             "out --against timm:test_vit",
             "out was made from timm:test_convnext, not from timm:test_vit",

@@ -130,7 +130,7 @@ def test_a_trusted_module_of_no_known_architecture_says_what_saving_needs(tmp_pa
 
 
 def test_a_folder_of_something_else(tmp_path):
-    refused(tmp_path, r"is no artifact: a folder with config.json")
+    refused(tmp_path, r"neither an artifact nor a timm model: it has no config.json")
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
     refused(tmp_path, r"neither an artifact nor a timm model")
 

@@ -189,7 +189,7 @@ def test_weights_that_do_not_load_leave_the_fidelity_unknown(made, out):
 @pytest.mark.parametrize("shape", [[1, 3, 10**6, 10**6], [3, 64], [1, 3, "64", 64], [1, 3, 0, 64]])
 def test_an_absurd_input_is_refused_before_memory_is_asked_for(made, out, shape):
     edit(out, "plan.json", lambda plan: plan.update(input_shape=shape))
-    with pytest.raises(InputError, match="is no image's shape"):
+    with pytest.raises(InputError, match="is not an image shape"):
         against(out, opened(made / "m"))
 
 

@@ -1,0 +1,65 @@
+"""Input size, mean and standard deviation that a model expects of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+_MOST_NUMBERS = 4096
+_LARGEST_SIDE = 1 << 14
+
+
+class Preprocessing(NamedTuple):
+    """What a model expects, as far as it is known."""
+
+    input_size: tuple[int, int, int] | None = None
+    """(C, H, W)."""
+    mean: tuple[float, ...] | None = None
+    """By channel, as is ``std``."""
+    std: tuple[float, ...] | None = None
+
+
+def preprocessing_of(
+    model: nn.Module, args: Mapping[str, Any], recorded: Mapping[str, Any] | None = None
+) -> Preprocessing:
+    """Read the preprocessing off a timm model, or one that carries timm's ``pretrained_cfg``.
+
+    Args:
+        model: the model.
+        args: its constructor arguments, of which ``in_chans`` and ``img_size`` count.
+        recorded: ``input_size``, ``mean``, ``std`` or ``img_size`` that a training run recorded;
+            they win.
+    """
+    config = getattr(model, "pretrained_cfg", None)
+    known = {**(config if isinstance(config, dict) else {}), **(recorded or {})}
+    size = known.get("input_size")
+    if not is_numbers(size, int, 3):
+        return Preprocessing()
+    channels = args.get("in_chans") or getattr(model, "in_chans", None) or size[0]
+    image = args.get("img_size") or known.get("img_size") or size[1:]
+    rows, columns = (image, image) if isinstance(image, int) else tuple(image)[-2:]
+    mean, std = (_by_channel(known.get(key), channels) for key in ("mean", "std"))
+    return Preprocessing((channels, rows, columns), mean, std)
+
+
+def is_numbers(value: Any, kind: type | tuple[type, ...], count: int | None = None) -> bool:
+    """Whether ``value``, read from a file, is a list of ``count`` numbers of this ``kind``."""
+    return (
+        isinstance(value, list | tuple)
+        and 0 < len(value) <= _MOST_NUMBERS
+        and count in (None, len(value))
+        and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+    )
+
+
+def is_input_size(value: Any) -> bool:
+    """Whether ``value``, read from a file, is a plausible [channels, height, width]."""
+    return is_numbers(value, int, 3) and all(0 < n <= _LARGEST_SIDE for n in value)
+
+
+def _by_channel(value: Any, channels: int) -> tuple[float, ...] | None:
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    return tuple(value) if len(value) == channels else (sum(value) / len(value),) * channels
