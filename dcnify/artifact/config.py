@@ -108,7 +108,8 @@ def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessi
         update |= {key: value for key, value in expected.items() if value is not None}
         if isinstance(config.get("num_classes"), int):
             update["num_classes"] = config["num_classes"]
-        model.pretrained_cfg = model.default_cfg = {**own, **update}
+        merged: Any = {**own, **update}
+        model.pretrained_cfg = model.default_cfg = merged
     return Preprocessing(**expected)
 
 

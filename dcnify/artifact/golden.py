@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -122,17 +122,17 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
     Raises:
         InputError: they do not make a pair.
     """
-    tile, sample = tensors.get("input"), tensors.get("output")
-    shapes = about.get("input_shape"), about.get("output_shape")
-    whole = isinstance(tile, Tensor) and isinstance(sample, Tensor)
-    whole = whole and tile.is_floating_point() and tile.dim() == 4 and sample.dim() == 1
-    whole = whole and all(_is_shape(shape) for shape in shapes) and len(shapes[0]) == 4
-    whole = whole and shapes[0][:2] == list(tile.shape[:2]) and tile.numel() > 0
-    whole = whole and math.prod(shapes[0]) <= LARGEST_INPUT
-    if not whole:
+    tile, sample = (tensors.get(name, torch.empty(())) for name in ("input", "output"))
+    shape, output_shape = about.get("input_shape"), about.get("output_shape")
+    if (
+        not (tile.is_floating_point() and tile.dim() == 4 and tile.numel() and sample.dim() == 1)
+        or not (_is_shape(shape) and _is_shape(output_shape))
+        or shape[:2] != list(tile.shape[:2])
+        or not (len(shape) == 4 and math.prod(shape) <= LARGEST_INPUT)
+    ):
         raise InputError(f"{what}: its golden output is damaged")
-    return Golden(tile, sample, tuple(shapes[0]), tuple(shapes[1]), str(about.get("device")))
+    return Golden(tile, sample, tuple(shape), tuple(output_shape), str(about.get("device")))
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)

@@ -9,8 +9,8 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.nn import DCNv4
 from dcnify.sources.base import Base
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.skeleton import on_meta
+from dcnify.sources.construct import on_meta
+from dcnify.sources.state_dict import shapes_of
 
 _FAMILY, _FLASH = "intern_image_", "flash_intern_image_"
 

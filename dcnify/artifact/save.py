@@ -23,11 +23,11 @@ from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.nn import Handover
 from dcnify.sources.base import Base
-from dcnify.sources.compare import Mismatch, shapes_of
-from dcnify.sources.derive import HINT, derive_base
+from dcnify.sources.construct import on_meta, with_buffers
+from dcnify.sources.infer_base import HINT, infer_base
 from dcnify.sources.materialise import mismatch_of, tied
 from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
-from dcnify.sources.skeleton import on_meta, with_buffers
+from dcnify.sources.state_dict import Mismatch, shapes_of
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 
@@ -212,7 +212,7 @@ def _verified_base(model: nn.Module, plan: Plan, base: Base | None) -> Base:
             return False
 
     if base is None:
-        return derive_base(model, fits)
+        return infer_base(model, fits)
     base = Base.from_dict(base.to_dict())  # as `load` will read it
     problem = mismatch(base)
     if problem:

@@ -13,7 +13,7 @@ from dcnify.errors import InputError
 from dcnify.sources.factory import call_factory
 from dcnify.sources.timm_models import create
 
-# What reaches for files, the network or another model; an artifact may not ask for these.
+# Arguments that reach for files, the network or another model; an artifact may not set them.
 _NOT_ARCHITECTURE = {
     "cache_dir",
     "checkpoint_path",
@@ -33,7 +33,7 @@ class Base:
     """How to build the unconverted architecture again.
 
     Raises:
-        InputError: ``args`` holds something that JSON cannot, or the kind is unknown.
+        InputError: ``args`` is not JSON-serializable, or the kind is unknown.
     """
 
     kind: str
@@ -61,11 +61,10 @@ class Base:
 
     @classmethod
     def from_dict(cls, data: Any) -> Base:
-        """Inverse of `to_dict`, for data that a stranger may have written.
+        """Read what `to_dict` wrote, even if a stranger wrote it.
 
         Raises:
-            InputError: not a base, or arguments that are no architecture (a file, a download) or
-                out of any reasonable size.
+            InputError: not a base, or its arguments are out of range or name a file or a download.
         """
         if not isinstance(data, dict) or set(data) != {"kind", "name", "args"}:
             raise InputError("the base must have exactly 'kind', 'name' and 'args'")
@@ -94,7 +93,7 @@ def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `timm.create_model` arguments that describe the architecture, JSON-ready.
 
     Raises:
-        InputError: a number or a list is out of any reasonable size.
+        InputError: a number or a list is out of range.
     """
     kept = {}
     for key, value in args.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.words import first_line
+from dcnify.words import did_you_mean, first_line
 
 
 def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
@@ -21,7 +20,7 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
 
     Raises:
         InputError: the name has no colon, the import fails, the attribute is missing or cannot be
-            called, the call fails, or what comes back is no module.
+            called, the call fails, or the result is not a module.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -31,32 +30,29 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
     try:
         target: Any = importlib.import_module(module_name)
     except Exception as error:
-        raise InputError(f"python:{name}: cannot import {module_name}: {_said(error)}") from error
+        raise InputError(
+            f"python:{name}: cannot import {module_name}: {_describe(error)}"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(target, part):
             public = [known for known in vars(target) if not known.startswith("_")]
-            near = difflib.get_close_matches(part, public, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(part, public, cutoff=0.5)
             raise InputError(f"python:{name}: {module_name} has no {part!r}{hint}")
         target = getattr(target, part)
     if not callable(target) or isinstance(target, nn.Module):
-        raise InputError(
-            f"python:{name}: {attribute} is {_kind(target)}, not a function or class to call"
-        )
+        kind = type(target).__name__
+        raise InputError(f"python:{name}: {attribute} is a {kind}, not a function or class to call")
     try:
         model = target(**args)
     except OverflowError:
         raise
     except Exception as error:
-        raise InputError(f"python:{name}: the call failed: {_said(error)}") from error
+        raise InputError(f"python:{name}: the call failed: {_describe(error)}") from error
     if not isinstance(model, nn.Module):
-        raise InputError(f"python:{name}: returned {_kind(model)}, not a torch.nn.Module")
+        kind = type(model).__name__
+        raise InputError(f"python:{name}: returned a {kind}, not a torch.nn.Module")
     return model
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.sources.compare import Mismatch, Shapes, compare, shapes_of
-from dcnify.sources.skeleton import at_most, on_meta, with_buffers
+from dcnify.sources.construct import at_most, on_meta, with_buffers
+from dcnify.sources.state_dict import Mismatch, Shapes, compare, shapes_of
 
 Build = Callable[[], nn.Module]
 

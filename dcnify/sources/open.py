@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.contents import Contents, contents_of
-from dcnify.sources.derive import derive_base
-from dcnify.sources.identify.match import match
+from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.identify.resolve import resolve
+from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.preprocessing import preprocessing_of
 from dcnify.sources.spec import SourceSpec
+from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
 from dcnify.sources.weight_files import is_mappable, read_weights
@@ -99,19 +100,23 @@ def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
 
 
 def _open_checkpoint(
-    spec: SourceSpec, file: Path, contents: Contents, args: dict[str, Any], on_progress: Progress
+    spec: SourceSpec,
+    file: Path,
+    checkpoint: Checkpoint,
+    args: dict[str, Any],
+    on_progress: Progress,
 ) -> OpenedModel:
     what = spec.source
-    matched = match(contents, what, arch=spec.arch, args=args, on_progress=on_progress)
-    base = matched.base
-    model = materialise(base.build, matched.tensors, what=what, own_code=base.kind == "python")
-    notes = (*matched.notes, *contents.notes)
-    return _opened(spec, model, base, sha256_file(file), notes, contents.data)
+    found = resolve(checkpoint, what, arch=spec.arch, args=args, on_progress=on_progress)
+    base = found.base
+    model = materialise(base.build, found.tensors, what=what, own_code=base.kind == "python")
+    notes = (*found.notes, *checkpoint.notes)
+    return _opened(spec, model, base, sha256_file(file), notes, checkpoint.preprocessing)
 
 
 def _open_module(spec: SourceSpec, model: nn.Module) -> OpenedModel:
     base: Base | None = None
-    note = "a pickled module of no timm architecture: saving its conversion needs a base"
+    note = "a pickled module of unknown architecture: saving its conversion needs a base"
     try:
         base = _describe(model)
         note = f"a pickled module, which {base} rebuilds"
@@ -122,7 +127,7 @@ def _open_module(spec: SourceSpec, model: nn.Module) -> OpenedModel:
 
 def _describe(model: nn.Module) -> Base:
     shapes = shapes_of(model)
-    return derive_base(model, lambda base: not mismatch_of(base.build, shapes))
+    return infer_base(model, lambda base: not mismatch_of(base.build, shapes))
 
 
 def _opened(
@@ -141,14 +146,14 @@ def _opened(
     return OpenedModel(model.eval(), base, spec.source, sha256, notes, *expected)
 
 
-def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Contents:
+def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
     """The file's state dict in memory of its own, however much else the file holds."""
-    contents = contents_of(held, spec.source, use_ema=spec.use_ema)
+    checkpoint = checkpoint_of(held, spec.source, use_ema=spec.use_ema)
     if not is_mappable(path):
-        return contents
-    size = sum(value.nbytes for value in contents.tensors.values())
+        return checkpoint
+    size = sum(value.nbytes for value in checkpoint.tensors.values())
     if path.stat().st_size < 1.5 * size:
         again = read_weights(path, trust_pickle=spec.trust_pickle)
-        return contents_of(again, spec.source, use_ema=spec.use_ema)
-    tensors = {name: value.clone() for name, value in contents.tensors.items()}
-    return Contents(tensors, contents.arch, contents.args, contents.data, contents.notes)
+        return checkpoint_of(again, spec.source, use_ema=spec.use_ema)
+    tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
+    return dataclasses.replace(checkpoint, tensors=tensors, arch_hint=None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import nn
 
@@ -44,7 +44,9 @@ def preprocessing_of(
     return Preprocessing((channels, rows, columns), mean, std)
 
 
-def is_numbers(value: Any, kind: type | tuple[type, ...], count: int | None = None) -> bool:
+def is_numbers(
+    value: Any, kind: type | tuple[type, ...], count: int | None = None
+) -> TypeGuard[Sequence[Any]]:
     """Whether ``value``, read from a file, is a list of ``count`` numbers of this ``kind``."""
     return (
         isinstance(value, list | tuple)
@@ -54,7 +56,7 @@ def is_numbers(value: Any, kind: type | tuple[type, ...], count: int | None = No
     )
 
 
-def is_input_size(value: Any) -> bool:
+def is_input_size(value: Any) -> TypeGuard[Sequence[int]]:
     """Whether ``value``, read from a file, is a plausible [channels, height, width]."""
     return is_numbers(value, int, 3) and all(0 < n <= _LARGEST_SIDE for n in value)
 

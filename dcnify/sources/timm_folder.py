@@ -9,7 +9,7 @@ from dcnify.errors import InputError
 from dcnify.files import read_json
 from dcnify.models import checkpoints
 from dcnify.sources.base import architecture_args
-from dcnify.sources.contents import Contents, contents_of
+from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.identify.internimage_sizes import nearest_size
 from dcnify.sources.preprocessing import is_input_size, is_numbers
 from dcnify.sources.weight_files import read_weights
@@ -18,7 +18,7 @@ CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 
-def read_timm_folder(folder: Path) -> tuple[Path, Contents]:
+def read_timm_folder(folder: Path) -> tuple[Path, Checkpoint]:
     """Read a folder that timm wrote.
 
     Returns:
@@ -38,7 +38,7 @@ def read_timm_folder(folder: Path) -> tuple[Path, Contents]:
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise InputError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}")
-    contents = contents_of(read_weights(weights), str(weights))
+    inner = checkpoint_of(read_weights(weights), str(weights))
     args = config.get("model_args")
     args = architecture_args(args) if isinstance(args, dict) else {}
     if isinstance(config.get("num_classes"), int):
@@ -48,7 +48,7 @@ def read_timm_folder(folder: Path) -> tuple[Path, Contents]:
     data = {k: tuple(saved[k]) for k in ("mean", "std") if is_numbers(saved.get(k), (int, float))}
     if is_input_size(saved.get("input_size")):
         data["input_size"] = tuple(saved["input_size"])
-    return weights, Contents(contents.tensors, config["architecture"], args, data, contents.notes)
+    return weights, Checkpoint(inner.tensors, config["architecture"], args, data, inner.notes)
 
 
 def _as_timm(config: dict[str, Any], file: Path) -> dict[str, Any]:

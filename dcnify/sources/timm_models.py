@@ -1,8 +1,7 @@
-"""Build timm models by name, and say it in one line when that does not work."""
+"""Build timm models by name, with one-line errors."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,11 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 from dcnify.errors import DcnifyError, InputError
-from dcnify.words import first_line
+from dcnify.words import closest, first_line
 
 
 def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
-    """`timm.create_model`, with errors for people.
+    """Call `timm.create_model`, with one-line errors.
 
     Args:
         name: ``convnext_tiny``, ``convnext_tiny.fb_in1k`` or ``hf-hub:owner/name``.
@@ -28,7 +27,7 @@ def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> n
     """
     if ":" not in name:
         check_name(name)
-    if pretrained and ":" not in name and not _has_weights(name):
+    if pretrained and ":" not in name and not timm.models.is_model_pretrained(name):
         raise InputError(f"timm has no pretrained weights for {name}")
     try:
         return timm.create_model(name, pretrained=pretrained, **args)
@@ -42,33 +41,22 @@ def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> n
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not know, with the nearest ones that it does.
+    """Refuse a name that timm does not know, and suggest the nearest ones.
 
     Raises:
         InputError: the architecture or its pretrained tag is unknown.
     """
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
-        near = nearest_names(architecture)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "; see timm.list_models()"
+        names = timm.list_models()
+        start = architecture.lower()
+        within = [known for known in names if len(start) > 2 and known.startswith(start)]
+        near = within[:3] or closest(architecture, names, count=3)
+        hint = f", did you mean {' or '.join(near)}?" if near else "; see timm.list_models()"
         raise InputError(f"timm has no model {name!r}{hint}")
     if tag:
-        tags = [tagged.partition(".")[2] for tagged in _tagged(architecture)]
+        tagged = timm.list_models(f"{architecture}.*", include_tags=True)
+        tags = [one.partition(".")[2] for one in tagged]
         if tag not in tags:
             have = ", ".join(filter(None, tags)) or "none"
             raise InputError(f"timm has no weights {tag!r} for {architecture}; it has: {have}")
-
-
-def nearest_names(name: str, count: int = 3) -> list[str]:
-    """The timm names closest in spelling to ``name``."""
-    names = timm.list_models()
-    within = [known for known in names if len(name) > 2 and known.startswith(name.lower())]
-    return within[:count] or difflib.get_close_matches(name.lower(), names, n=count, cutoff=0.6)
-
-
-def _tagged(architecture: str) -> list[str]:
-    return timm.list_models(f"{architecture}.*", include_tags=True)
-
-
-def _has_weights(name: str) -> bool:
-    return timm.models.is_model_pretrained(name)

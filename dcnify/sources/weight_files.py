@@ -73,7 +73,7 @@ def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
         raise InputError(f"{path} is truncated or not safetensors: {first_line(error)}") from None
 
 
-_PLAIN = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+_PLAIN: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
 """Classes that are let in, and what stands for those of a package that need not be here."""
 
 

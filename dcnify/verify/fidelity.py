@@ -1,4 +1,4 @@
-"""Verify what an artifact says of its fidelity, with the model that it was made from at hand."""
+"""Measure an artifact's fidelity again, against the model that it was converted from."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dcnify.progress import Progress
 from dcnify.recipe import Recipe
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
-from dcnify.sources.compare import compare, shapes_of
 from dcnify.sources.open import OpenedModel
+from dcnify.sources.state_dict import compare, shapes_of
 from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
@@ -28,7 +28,7 @@ from dcnify.verify.result import Check, Fidelity
 from dcnify.words import first_line
 
 _DIFFERENCE = 0.01
-"""Of an error, relative to what was reported; 0.09 dB. Smaller errors are held to rounding."""
+"""Allowed relative difference between a measured and a reported error: 0.09 dB."""
 
 
 def refuse_another(
@@ -99,7 +99,7 @@ def measure(
 
 
 def _labels(images: ImageBatch, outputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-    """By batch, where the images have labels that are classes of the model."""
+    """Labels by batch, if the images have some that are classes of the model."""
     labels, _ = labels_for(images, outputs[0].shape[1] if outputs[0].dim() == 2 else 0)
     return None if labels is None else labels.split(BATCH)
 
@@ -107,13 +107,13 @@ def _labels(images: ImageBatch, outputs: Sequence[Tensor]) -> Sequence[Tensor] |
 def check_reported(
     record: Artifact, model: nn.Module, fidelity: Fidelity, doubt: str
 ) -> list[Check]:
-    """Whether the report says what was measured now.
+    """Check that the report says what was measured now.
 
     Args:
         record: the artifact.
         model: its model; the coarser its numbers, the more may two measurements differ.
         fidelity: as measured now.
-        doubt: why the numbers may differ; nothing if they may not.
+        doubt: why the numbers may differ; empty if they may not.
     """
     floor, said = tolerance(model), reported_sites(record.report)
     sites = [
@@ -134,42 +134,38 @@ def check_reported(
 def check_recipe(
     record: Artifact, model: nn.Module, fidelity: Fidelity, swaps: Sequence[PlannedSwap]
 ) -> tuple[list[Check], list[str]]:
-    """What the recipe requires of layers and certifies of the output; and warnings."""
-    checks, warnings = [], []
+    """Check what the recipe requires of layers and certifies of the output; and warnings."""
+    checks: list[Check] = []
+    warnings: list[str] = []
+    below: list[str] = []
     wanted = [
-        (swap, site) for swap, site in zip(swaps, fidelity.sites, strict=True) if swap.require
+        (swap.require, site)
+        for swap, site in zip(swaps, fidelity.sites, strict=True)
+        if swap.require
     ]
-    below = []
-    for swap, site in wanted:
-        if site.sqnr_db >= swap.require["sqnr_db"]:
-            continue
-        text = f"{site.path}: SQNR {site.sqnr_db:.1f} dB is below {swap.require['sqnr_db']:g} dB"
-        if swap.require["on_violation"] == "warn":
-            warnings.append(text)
-        else:
-            below.append(text)
+    for require, site in wanted:
+        if site.sqnr_db < require["sqnr_db"]:
+            text = f"{site.path}: SQNR {site.sqnr_db:.1f} dB is below {require['sqnr_db']:g} dB"
+            (warnings if require["on_violation"] == "warn" else below).append(text)
     if wanted:
-        swap, site = min(wanted, key=lambda pair: pair[1].sqnr_db - pair[0].require["sqnr_db"])
+        require, site = min(wanted, key=lambda pair: pair[1].sqnr_db - pair[0]["sqnr_db"])
         detail = f"SQNR in dB, worst of {len(wanted)} layers: {site.path}"
         if below:
-            more = f" (and {len(below) - 1} more)" if len(below) > 1 else ""
-            detail = f"{below[0]}{more}"
-        checks.append(Check("require", not below, site.sqnr_db, swap.require["sqnr_db"], detail))
+            detail = below[0] + (f" (and {len(below) - 1} more)" if len(below) > 1 else "")
+        checks.append(Check("require", not below, site.sqnr_db, require["sqnr_db"], detail))
     try:
         certify = Recipe.from_yaml(record.recipe, "recipe.yaml").certify
-    except InputError as error:
-        checks.append(Check("certify", False, detail=str(error)))
-        return checks, warnings
+    except InputError as problem:
+        return [*checks, Check("certify", False, detail=str(problem))], warnings
     if certify is not None:
         error, limit = fidelity.output.relative_error, allowed_error(certify.relative_error, model)
-        checks.append(
-            Check("certify", error <= limit, error, limit, "relative error of the output")
-        )
+        detail = "relative error of the output"
+        checks.append(Check("certify", error <= limit, error, limit, detail))
     return checks, warnings
 
 
 def reported_sites(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The entries of a report's ``sites`` by path, as far as they are in order."""
+    """The well-formed entries of a report's ``sites``, by path."""
     sites = report.get("sites")
     return {
         site["path"]: site
@@ -189,7 +185,7 @@ def _alike(source: Base, base: Base) -> bool:
 def _difference(
     record: Artifact, model: nn.Module, source: nn.Module, swaps: Sequence[PlannedSwap]
 ) -> str:
-    """What keeps the source from being the model that the swaps were made on; nothing if it is."""
+    """Why the source is not the model that the swaps were made on; empty if it is."""
     places = [path for swap in swaps for path in (swap.site.path, *swap.site.aliases)]
     inside = tuple(f"{path}." for path in places)
     trimmed = {f"{path}.bias" for path in record.plan.trims}
@@ -223,9 +219,9 @@ def _as_reported(name: str, shares: list[tuple[str, float]], doubt: str) -> Chec
 
 
 def _apart(reported: Any, now: float, floor: float) -> float:
-    """How far two SQNRs are apart, as errors: relative to the reported one, or to rounding.
+    """Difference of two SQNRs as errors, relative to the reported one or to rounding.
 
-    JSON has null for an SQNR that is infinite or no number.
+    In JSON null stands for an SQNR that is infinite or NaN.
     """
     if reported is None and not math.isfinite(now):
         return 0.0

@@ -26,7 +26,7 @@ _OTHER_DEVICE = 10
 
 
 def check_hashes(record: Artifact) -> Check:
-    """Whether every part is the one that was written."""
+    """Whether every part has the hash that was written."""
     parts, damaged = record.parts(), record.damaged()
     detail = f"changed since it was written: {', '.join(damaged)}" if damaged else ""
     return Check(
@@ -35,13 +35,13 @@ def check_hashes(record: Artifact) -> Check:
 
 
 def check_loading(record: Artifact, *, trust_code: bool) -> tuple[Check, nn.Module | None]:
-    """Whether base, plan and weights make a model, strictly; and that model, on the CPU.
+    """Whether base, plan and weights make a model, strictly; and the model, on the CPU.
 
     Raises:
         InputError: the artifact names code, and ``trust_code`` does not allow to import it.
     """
     try:
-        model, _data = load_record(record, trust_code=trust_code)
+        model, _ = load_record(record, trust_code=trust_code)
     except DcnifyError as error:
         if record.base.kind == "python" and not trust_code:
             raise
@@ -57,8 +57,8 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
     name = "golden output"
     try:
         golden = record.golden()
-    except InputError as error:
-        return Check(name, False, detail=str(error))
+    except InputError as problem:
+        return Check(name, False, detail=str(problem))
     if isinstance(golden, str):
         return Check(name, None, detail=f"the artifact holds none: {golden}")
     if model is None:
@@ -67,8 +67,7 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
     if golden.device != "cpu":
         limit *= _OTHER_DEVICE
     try:
-        seen = answer(model, golden.input())
-        error = relative_error(_like(golden, seen), golden.sample)
+        error = relative_error(_sample_like(golden, answer(model, golden.input())), golden.sample)
     except Exception as problem:  # whatever a model may raise
         return Check(name, False, limit=limit, detail=f"it does not run: {first_line(problem)}")
     shown = "x".join(map(str, golden.output_shape))
@@ -83,7 +82,7 @@ def tolerance(model: nn.Module) -> float:
 
 
 def relative_error(seen: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over norm of ``expected``; infinite where a number is none in one."""
+    """Norm of the difference over norm of ``expected``; infinite if only one has a NaN."""
     seen, expected = seen.double(), expected.double()
     finite = expected.isfinite()
     same = torch.equal(seen[~finite].nan_to_num(), expected[~finite].nan_to_num())
@@ -96,7 +95,7 @@ def relative_error(seen: Tensor, expected: Tensor) -> float:
     return difference / scale if scale else math.inf
 
 
-def _like(golden: Golden, output: Tensor) -> Tensor:
+def _sample_like(golden: Golden, output: Tensor) -> Tensor:
     if tuple(output.shape) != golden.output_shape:
         raise InputError(
             f"its output is {tuple(output.shape)}, it was {golden.output_shape} when it was saved"

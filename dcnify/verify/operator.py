@@ -1,8 +1,8 @@
-"""Verify the operator on this machine, in the very configurations that a model uses."""
+"""Verify the operator on this machine, in the configurations that a model uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +32,8 @@ answers may differ by a rounding."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """One configuration of the operator."""
+class OperatorConfig:
+    """How a layer calls the operator."""
 
     name: str
     """``dcnv4`` or ``dcnv3``."""
@@ -53,54 +53,51 @@ class Call:
 
 def check_operator(model: nn.Module) -> list[Check]:
     """Output and gradients of each configuration against the float64 reference, by device."""
-    calls = calls_of(model)
-    if not calls:
+    configs = configs_of(model)
+    if not configs:
         return [Check("operator", None, detail="the model has no layer of it")]
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return [check for device in devices for check in _check_on(device, calls)]
+    return [check for device in devices for check in _check_on(device, configs)]
 
 
-def calls_of(model: nn.Module) -> list[Call]:
+def configs_of(model: nn.Module) -> list[OperatorConfig]:
     """The distinct configurations in which ``model`` calls the operators."""
-    found: dict[Call, None] = {}
+    found: dict[OperatorConfig, None] = {}
     for module in model.modules():
         if isinstance(module, DCNv4 | FusedDCNv3 | DCNv3):
             name = "dcnv3" if isinstance(module, DCNv3) else "dcnv4"
             dtype = next(module.parameters()).dtype
-            found[Call(name, module.sampling, module.channels, dtype)] = None
+            found[OperatorConfig(name, module.sampling, module.channels, dtype)] = None
     return list(found)
 
 
-def _check_on(device: str, calls: list[Call]) -> Iterator[Check]:
+def _check_on(device: str, configs: list[OperatorConfig]) -> list[Check]:
     where = "" if device == "cpu" else f" on {device}"
-    names = {"output": f"operator{where}", "gradients": f"operator's gradients{where}"}
-    worst: dict[str, tuple[float, Call]] = {}
-    for call in calls:
+    names = (f"operator{where}", f"operator's gradients{where}")
+    measured = []
+    for config in configs:
         try:
-            output, gradients = _errors(call, torch.device(device))
-        except Exception as error:  # a kernel may fail in any way
-            detail = f"{call} does not run: {first_line(error)}"
-            yield from (Check(name, False, detail=detail) for name in names.values())
-            return
-        for what, error in (("output", output), ("gradients", gradients)):
-            known = worst.get(what)
-            if known is None or _excess(error, call) > _excess(*known):
-                worst[what] = error, call
-    for what, (error, call) in worst.items():
-        many = f"worst of {len(calls)} configurations: " if len(calls) > 1 else ""
-        limit = TOLERANCE[call.dtype]
-        yield Check(names[what], error <= limit, error, limit, f"relative error, {many}{call}")
+            measured.append(_errors(config, torch.device(device)))
+        except Exception as problem:  # a kernel may fail in any way
+            detail = f"{config} does not run: {first_line(problem)}"
+            return [Check(name, False, detail=detail) for name in names]
+    many = f"worst of {len(configs)} configurations: " if len(configs) > 1 else ""
+    checks = []
+    for name, errors in zip(names, zip(*measured, strict=True), strict=True):
+        limits = [TOLERANCE[config.dtype] for config in configs]
+        error, limit, config = max(
+            zip(errors, limits, configs, strict=True), key=lambda one: one[0] / one[1]
+        )
+        detail = f"relative error, {many}{config}"
+        checks.append(Check(name, error <= limit, error, limit, detail))
+    return checks
 
 
-def _excess(error: float, call: Call) -> float:
-    return error / TOLERANCE[call.dtype]
-
-
-def _errors(call: Call, device: torch.device) -> tuple[float, float]:
+def _errors(config: OperatorConfig, device: torch.device) -> tuple[float, float]:
     """Relative errors of the output, and of the worst gradient."""
-    value, packed, grad = _inputs(call, device)
-    seen = _run(_ours(call), value, packed, grad)
-    expected = _run(_reference(call), value.double(), packed.double(), grad.double())
+    value, packed, grad = _inputs(config, device)
+    seen = _run(_ours(config), value, packed, grad)
+    expected = _run(_reference(config), value.double(), packed.double(), grad.double())
     errors = [relative_error(a.cpu(), b.cpu()) for a, b in zip(seen, expected, strict=True)]
     return errors[0], max(errors[1:])
 
@@ -115,29 +112,30 @@ def _run(
         return output.detach(), *torch.autograd.grad(output, leaves, grad)
 
 
-def _ours(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    how = {**call.sampling.geometry, "softmax": call.sampling.softmax}
-    if call.name == "dcnv4":
-        return lambda value, packed: dcnv4(value, packed, **how)
+def _ours(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    how = config.sampling
+    options = {**how.geometry, "softmax": how.softmax}
+    if config.name == "dcnv4":
+        return lambda value, packed: dcnv4(value, packed, **options)
 
     def separate(value: Tensor, packed: Tensor) -> Tensor:
-        per_group = packed.unflatten(-1, (call.sampling.groups, -1))
-        offset, mask = per_group.split([2 * call.sampling.num_points, call.sampling.num_points], -1)
-        return dcnv3(value, offset.flatten(-2), mask.flatten(-2), **how)
+        by_group = packed.unflatten(-1, (how.groups, -1))
+        offset, mask = by_group.split([2 * how.num_points, how.num_points], -1)
+        return dcnv3(value, offset.flatten(-2), mask.flatten(-2), **options)
 
     return separate
 
 
-def _reference(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    how = {**call.sampling.geometry, "softmax": call.sampling.softmax}
-    return lambda value, packed: reference.dcnv4(value, packed, **how)
+def _reference(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    options = {**config.sampling.geometry, "softmax": config.sampling.softmax}
+    return lambda value, packed: reference.dcnv4(value, packed, **options)
 
 
-def _inputs(call: Call, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(config: OperatorConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Random value, offsets with weights, and gradient of the output; points off the pixel grid."""
-    how = call.sampling
+    how = config.sampling
     random = torch.Generator().manual_seed(0)
-    samples = how.num_points * call.channels
+    samples = how.num_points * config.channels
     rows = max(2, min(_QUERIES, int((_LARGEST / samples) ** 0.5)))
     height, width = (
         max(1, (queries - 1) * stride + extent + 1 - 2 * padding)
@@ -158,6 +156,7 @@ def _inputs(call: Call, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         move = (cell.round() + move) / how.offset_scale - (base - half)
     weights = torch.randn(points, generator=random)
     packed = torch.cat((move.flatten(-2), weights), -1).flatten(-2)
-    value = torch.randn(1, height, width, call.channels, generator=random)
-    grad = torch.randn(1, *out, call.channels, generator=random)
-    return tuple(t.to(device, call.dtype) for t in (value, packed, grad))
+    value = torch.randn(1, height, width, config.channels, generator=random)
+    grad = torch.randn(1, *out, config.channels, generator=random)
+    cast = [tensor.to(device, config.dtype) for tensor in (value, packed, grad)]
+    return cast[0], cast[1], cast[2]

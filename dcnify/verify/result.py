@@ -1,8 +1,8 @@
-"""What a verification hands back: every check, and the fidelity then and now."""
+"""The result of a verification: every check, and the fidelity as measured again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
@@ -27,7 +27,7 @@ class Fidelity:
     sites: tuple[SiteFidelity, ...]
     output: OutputFidelity
     images: dict[str, Any]
-    """Where the images came from, how many were measured, and their size."""
+    """Origin, count and size of the images."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Verification:
     report: dict[str, Any]
     """The artifact's ``report.json``, as it stands there."""
     fidelity: Fidelity | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -11,7 +11,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, load_images
 from dcnify.errors import InputError
-from dcnify.progress import Progress
+from dcnify.progress import Progress, silent
 from dcnify.sources.open import OpenedModel
 from dcnify.verify.fidelity import check_recipe, check_reported, measure, refuse_another
 from dcnify.verify.files import check_golden, check_hashes, check_loading
@@ -20,7 +20,7 @@ from dcnify.verify.result import Check, Fidelity, Verification
 
 _USUAL_IMAGES = 8
 _MOST_IMAGES = 1 << 14
-"""That a report may ask for."""
+"""Images that a report may ask for."""
 
 
 def verify(
@@ -40,7 +40,7 @@ def verify(
         images: to measure on; the photographs that a conversion takes by default otherwise. Of an
             artifact that was calibrated a quarter is measured, as when it was made.
         trust_code: import the code that the artifact names, if its base is ``python:``.
-        progress: called with a description, steps done and steps in all.
+        progress: called as the work goes on.
 
     Returns:
         Every check; one that fails is no exception.
@@ -49,7 +49,7 @@ def verify(
         InputError: ``against`` is of another architecture or there are no images, or the artifact
             needs ``trust_code``.
     """
-    step = progress or (lambda what, done, total: None)
+    step = progress or silent
     step("hashing", 0, 1)
     checks = [check_hashes(record)]
     step("loading", 0, 1)
@@ -58,16 +58,15 @@ def verify(
     swaps = refuse_another(record, model, against) if against and model else ()
     step("running the model", 0, 1)
     checks.append(check_golden(record, model))
+    fidelity: Fidelity | None = None
+    warnings: list[str] = []
     if model is None:
-        checks.append(Check("operator", None, detail="the model does not load"))
+        skipped = ("operator", "fidelity") if against else ("operator",)
+        checks += [Check(name, None, detail="the model does not load") for name in skipped]
     else:
         step("checking the operator", 0, 1)
         checks += check_operator(model)
-    fidelity: Fidelity | None = None
-    warnings: list[str] = []
-    if against is not None and model is None:
-        checks.append(Check("fidelity", None, detail="the model does not load"))
-    elif against is not None:
+    if model is not None and against is not None:
         measured, origin = _images(record, against, images)
         fidelity = measure(model, against, swaps, measured, origin, progress)
         doubt, warnings = _doubt(record, against, origin)
@@ -82,7 +81,7 @@ def verify(
 
 
 def images_reported(record: Artifact) -> int | None:
-    """How many images the conversion used, to measure and to calibrate; None if it does not say."""
+    """How many images the conversion measured and calibrated on; None if it does not say."""
     said = _images_said(record)
     measured, others = said.get("count"), said.get("calibrated_on") or 0
     if type(measured) is not int or type(others) is not int or min(measured - 1, others) < 0:
@@ -94,7 +93,7 @@ def images_reported(record: Artifact) -> int | None:
 def _images(
     record: Artifact, source: OpenedModel, given: ImageBatch | None
 ) -> tuple[ImageBatch, dict[str, Any]]:
-    """Images to measure on, chosen as the conversion chose them, and where they are from."""
+    """Images to measure on, chosen as the conversion chose them, and their origin."""
     like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
     images = given if given is not None else _photographs(record, source)
     count = len(images.tensor)
@@ -122,7 +121,7 @@ def _photographs(record: Artifact, source: OpenedModel) -> ImageBatch:
 
 
 def _doubt(record: Artifact, source: OpenedModel, images: dict[str, Any]) -> tuple[str, list[str]]:
-    """Why the fidelity may be another than the one reported, and warnings."""
+    """Why the fidelity may differ from the reported one, and warnings."""
     recorded = record.config["dcnify"].get("source")
     recorded = recorded if isinstance(recorded, dict) else {}
     known = recorded.get("sha256")

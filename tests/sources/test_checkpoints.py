@@ -116,7 +116,7 @@ def test_an_architecture_that_timm_lacks_is_inferred_instead(tmp_path, name):
     model = timm.create_model("test_convnext2").eval()
     source = open_source(trained(tmp_path, model, **{**OPTIONS, "model": name}))
     assert source.base.name == "test_convnext2"
-    assert f"the file names {name}, which is no timm architecture" in source.notes
+    assert f"the file names {name}, which is not a timm architecture" in source.notes
 
 
 WRAPPINGS = {

@@ -6,9 +6,9 @@ import torch
 
 from dcnify.artifact import open_source
 from dcnify.errors import InputError
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.identify.architecture import identify
-from dcnify.sources.skeleton import on_meta
+from dcnify.sources.construct import on_meta
+from dcnify.sources.identify.search import identify
+from dcnify.sources.state_dict import shapes_of
 
 
 def shapes(name, **args):
@@ -25,8 +25,8 @@ def shapes(name, **args):
 )
 def test_the_only_architecture_that_fits_is_found(name, args):
     found = identify(shapes(name, **args), {}, "m.pth")
-    assert found.fit.name == name
-    assert found.fit.args == args
+    assert found.candidate.name == name
+    assert found.candidate.args == args
     assert found.examined > 1
 
 
@@ -53,8 +53,8 @@ def test_a_model_at_its_own_size_hides_those_that_would_have_to_be_resized():
 
 def test_another_image_size_is_found_when_nothing_else_fits():
     found = identify(shapes("vit_small_patch14_dinov2", img_size=280), {}, "m.pth")
-    assert found.fit.name == "vit_small_patch14_dinov2"
-    assert found.fit.args["img_size"] == 280
+    assert found.candidate.name == "vit_small_patch14_dinov2"
+    assert found.candidate.args["img_size"] == 280
 
 
 def test_sizes_of_one_s_own_name_the_nearest_and_the_option():
@@ -66,7 +66,7 @@ def test_sizes_of_one_s_own_name_the_nearest_and_the_option():
 def test_known_arguments_take_part():
     own = shapes("convnext_atto", depths=(1, 1, 1, 1))
     found = identify(own, {"depths": [1, 1, 1, 1]}, "m.pth")
-    assert found.fit.name == "convnext_atto"
+    assert found.candidate.name == "convnext_atto"
 
 
 def test_weights_of_no_vision_model_say_so():

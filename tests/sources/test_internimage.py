@@ -14,9 +14,9 @@ from torch import nn
 import dcnify
 from dcnify.artifact import open_source
 from dcnify.errors import InputError
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.identify.architecture import identify
-from dcnify.sources.skeleton import on_meta
+from dcnify.sources.construct import on_meta
+from dcnify.sources.identify.search import identify
+from dcnify.sources.state_dict import shapes_of
 
 VARIANTS = [
     *(f"intern_image_{size}" for size in ("t", "s", "b", "l", "xl", "h", "g")),
@@ -70,8 +70,8 @@ def unfilled(model):
 def test_every_published_model_is_told_by_its_shapes(name, classes):
     shapes = shapes_of(on_meta(lambda: timm.create_model(name, num_classes=classes)))
     found = identify(shapes, {}, "model.pth")
-    assert found.fit.name == name
-    assert found.fit.args == ({} if classes == 1000 else {"num_classes": classes})
+    assert found.candidate.name == name
+    assert found.candidate.args == ({} if classes == 1000 else {"num_classes": classes})
     assert not found.sizes
 
 
@@ -81,7 +81,7 @@ def test_every_published_backbone_is_told_by_its_shapes(name, neck):
     state = unfilled(on_meta(lambda: timm.create_model(name)))
     held = in_a_segmenter(state, neck=neck, decode_head=neck)["state_dict"]
     found = identify(shapes_of(held), {}, "model.pth")
-    assert (found.fit.name, found.fit.args) == (name, {"features_only": True})
+    assert (found.candidate.name, found.candidate.args) == (name, {"features_only": True})
     assert not found.sizes
 
 
@@ -154,7 +154,7 @@ def test_a_detector_s_tiny_model_has_layer_scales_and_the_published_size(tmp_pat
     """The published detection configurations give T a layer scale."""
     state = unfilled(on_meta(lambda: timm.create_model("intern_image_t", layer_scale=1.0)))
     found = identify(shapes_of(in_a_segmenter(state)["state_dict"]), {}, "model.pth")
-    assert found.fit.name == "intern_image_t"
+    assert found.candidate.name == "intern_image_t"
     assert found.sizes == {"layer_scale": 1e-5}
 
 

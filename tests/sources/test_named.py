@@ -168,7 +168,7 @@ def test_a_factory_in_the_working_directory_is_a_source(own_code, factory):
         ("own_code", r"expected python:package.module:factory"),
         ("own_cod:build", r"cannot import own_cod: ModuleNotFoundError"),
         ("broken_code:build", r"cannot import broken_code: .*nothing_like_this"),
-        ("own_code:biuld", r"own_code has no 'biuld'; did you mean build\?"),
+        ("own_code:biuld", r"own_code has no 'biuld', did you mean 'build'"),
         ("own_code:CONSTANT", r"CONSTANT is a int, not a function or class to call"),
         ("own_code:model", r"model is a Linear, not a function or class to call"),
         ("own_code:wrong", r"returned a dict, not a torch.nn.Module"),

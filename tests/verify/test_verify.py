@@ -18,7 +18,7 @@ from dcnify.artifact.golden import Golden, answer, golden_of, sample_of
 from dcnify.errors import InputError
 from dcnify.nn import DCNv3, DCNv4
 from dcnify.ops import backends
-from dcnify.verify.operator import calls_of, check_operator
+from dcnify.verify.operator import check_operator, configs_of
 
 SMALL = {"depths": [1, 1, 1, 1], "dims": [16, 16, 32, 32], "num_classes": 5, "ls_init_value": 1.0}
 FORMS = ["out", "out.pt"]
@@ -306,7 +306,7 @@ def test_the_operator_agrees_with_the_reference_in_every_configuration(name):
 
 def test_each_configuration_is_checked_once():
     model = nn.Sequential(DCNv4(16), DCNv4(16), DCNv4(16, groups=2), DCNv3(16))
-    assert len(calls_of(model)) == 3
+    assert len(configs_of(model)) == 3
 
 
 def test_a_model_without_the_operator_is_said_to_have_none():

@@ -11,8 +11,8 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.identify.architecture_args import fit
+from dcnify.sources.identify.candidate import try_candidate
+from dcnify.sources.state_dict import shapes_of
 
 _FILTER = re.compile(r"filter_fn|filter_torchvision")
 
@@ -38,7 +38,7 @@ def renamed(
             continue
         if not isinstance(out, dict) or not all(isinstance(v, Tensor) for v in out.values()):
             continue
-        if not fit(name, shapes_of(out), args, resize=False).mismatch:
+        if not try_candidate(name, shapes_of(out), args, resize=False).mismatch:
             return out
     return None
 

@@ -1,4 +1,4 @@
-"""Find out how a live timm model was made, for models that did not come through a source."""
+"""Infer how a live timm model was made, for models that did not come through a source."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.compare import shapes_of
-from dcnify.sources.identify.architecture_args import head_and_stem
+from dcnify.sources.identify.candidate import head_and_stem
+from dcnify.sources.state_dict import shapes_of
 
 HINT = "say how it is built with base=dcnify.artifact.Base('timm', NAME, {...})"
 
 
-def derive_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
+def infer_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
     """The base of a timm model, from what timm notes on the models it makes.
 
     Args:
         model: a model that `timm.create_model` made, whatever was done to it since.
-        fits: whether rebuilding from this base gives this model; each proposal is put to it.
+        fits: whether rebuilding from a proposed base gives this model.
 
     Raises:
-        InputError: it is no timm model, or no proposal fits.
+        InputError: it is not a timm model, or no proposal fits.
     """
     config = getattr(model, "pretrained_cfg", None)
     name = config.get("architecture") if isinstance(config, dict) else None
@@ -42,9 +42,11 @@ def derive_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
 def _proposals(name: str, model: nn.Module) -> Iterator[dict[str, Any]]:
     recorded = architecture_args(getattr(model, "_model_args", {}))  # timm >= 1.0.27 or so
     current = {"num_classes": getattr(model, "num_classes", None)}
-    traits = getattr(model, "_traits", {})
-    if recorded.get("img_size") or _moved(model, traits):
-        current["img_size"] = traits.get("img_size")
+    traits: dict[str, Any] = getattr(model, "_traits", {})
+    config: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    size, default = traits.get("img_size"), (config.get("input_size") or (3,))[1:]
+    if recorded.get("img_size") or (size is not None and tuple(size) != tuple(default)):
+        current["img_size"] = size
     current = architecture_args(current)
     yield {**recorded, **current}
     pool = getattr(model, "global_pool", None)
@@ -55,9 +57,3 @@ def _proposals(name: str, model: nn.Module) -> Iterator[dict[str, Any]]:
         yield {**recorded, **current, **head_and_stem(name, shapes_of(model))}
     except InputError:
         return
-
-
-def _moved(model: nn.Module, traits: dict[str, Any]) -> bool:
-    size = traits.get("img_size")
-    default = (model.pretrained_cfg.get("input_size") or (3,))[1:]
-    return size is not None and tuple(size) != tuple(default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,36 +11,26 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
-from dcnify.sources.compare import without_wrappers
 from dcnify.sources.preprocessing import is_numbers
 
+_WRAPPERS = ("module.", "_orig_mod.")
 _PLAIN = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "module",
-    "net",
-    "network",
-    "weights",
-    "params",
+    *("state_dict", "model_state_dict", "model", "module"),
+    *("net", "network", "weights", "params"),
 )
 _EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 # timm's training script: the name of its option, and of the argument of `timm.create_model`.
 _OPTIONS = {
-    "num_classes": "num_classes",
-    "in_chans": "in_chans",
-    "img_size": "img_size",
+    **{name: name for name in ("num_classes", "in_chans", "img_size", "bn_eps", "bn_momentum")},
     "gp": "global_pool",
     "drop": "drop_rate",
     "drop_path": "drop_path_rate",
     "drop_block": "drop_block_rate",
-    "bn_eps": "bn_eps",
-    "bn_momentum": "bn_momentum",
 }
 
 
 @dataclass(frozen=True)
-class Contents:
+class Checkpoint:
     """A state dict and what the file that held it says about the model."""
 
     tensors: dict[str, Tensor]
@@ -48,14 +38,14 @@ class Contents:
     """The timm name that the file gives, if any."""
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of `timm.create_model` that the file gives."""
-    data: dict[str, Any] = field(default_factory=dict)
-    """Preprocessing that the file gives: ``input_size``, ``mean``, ``std``."""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    """``input_size``, ``mean``, ``std`` as far as the file gives them."""
     notes: tuple[str, ...] = ()
-    hint: str | None = None
+    arch_hint: str | None = None
     """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
 
 
-def contents_of(held: Any, what: str, *, use_ema: bool = False) -> Contents:
+def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
     """Find the state dict in ``held``, which `read_weights` returned.
 
     Args:
@@ -70,55 +60,70 @@ def contents_of(held: Any, what: str, *, use_ema: bool = False) -> Contents:
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
         raise InputError(f"{what} holds a {type(held).__name__}, not a state dict")
-    notes = []
-    averaged = [key for key in _EMA if isinstance(held.get(key), Mapping)]
-    plain = [key for key in _PLAIN if isinstance(held.get(key), (Mapping, nn.Module))]
-    key = None
-    if use_ema:
-        if not averaged:
-            raise InputError(f"{what} holds no averaged (EMA) weights; leave out --use-ema")
-        key = averaged[0]
-        notes.append(f"took the averaged (EMA) weights {key!r}")
-    elif plain:
-        key = plain[0]
-        if averaged:
-            notes.append(f"took {key!r}; the file also holds averaged weights, see --use-ema")
-    elif averaged and not _tensors(held):
-        raise InputError(f"{what} holds only averaged (EMA) weights; take them with --use-ema")
-    arch, args, data = _training(held)
+    key, notes = _choose(held, what, use_ema)
     state = _descend(held if key is None else held[key])
-    tensors = _tensors(state)
+    tensors = _tensors_in(state)
     if not tensors:
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
-    others = [name for name in state if name not in tensors and name != "_metadata"]
+    others = [str(name) for name in state if name not in tensors and name != "_metadata"]
     if others:
-        named = ", ".join(map(str, others[:2]))
-        notes.append(f"left out {len(others)} entries that are no tensors ({named})")
-    names = without_wrappers(tensors)
+        notes.append(
+            f"left out {len(others)} entries that are not tensors ({', '.join(others[:2])})"
+        )
+    names = _without_wrappers(tensors)
     if len(set(names.values())) != len(names):
         raise InputError(f"{what}: names collide once the 'module.' prefix is taken off")
     cleaned = {names[name]: tensor for name, tensor in tensors.items()}
     hint = held.get("arch") if isinstance(held.get("arch"), str) else None
-    return Contents(cleaned, arch, args, data, tuple(notes), hint)
+    return Checkpoint(cleaned, *_training_options(held), tuple(notes), hint)
+
+
+def _choose(held: Mapping[str, Any], what: str, use_ema: bool) -> tuple[str | None, list[str]]:
+    """The key of the state dict, None if ``held`` is one itself; and notes."""
+    averaged = [key for key in _EMA if isinstance(held.get(key), Mapping)]
+    plain = [key for key in _PLAIN if isinstance(held.get(key), Mapping | nn.Module)]
+    if use_ema and not averaged:
+        raise InputError(f"{what} holds no averaged (EMA) weights; leave out --use-ema")
+    if use_ema:
+        return averaged[0], [f"took the averaged (EMA) weights {averaged[0]!r}"]
+    if plain:
+        beside = f"took {plain[0]!r}; the file also holds averaged weights, see --use-ema"
+        return plain[0], [beside] if averaged else []
+    if averaged and not _tensors_in(held):
+        raise InputError(f"{what} holds only averaged (EMA) weights; take them with --use-ema")
+    return None, []
 
 
 def _descend(state: Any) -> Mapping[str, Any]:
     for _ in range(3):
         if isinstance(state, nn.Module):
             return state.state_dict()
-        inner = next((k for k in _PLAIN if isinstance(state.get(k), (Mapping, nn.Module))), None)
-        if inner is None or _tensors(state):
+        inner = next((k for k in _PLAIN if isinstance(state.get(k), Mapping | nn.Module)), None)
+        if inner is None or _tensors_in(state):
             break
         state = state[inner]
     return state
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
-def _training(held: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+def _without_wrappers(names: Iterable[str]) -> dict[str, str]:
+    """Map each name to itself without what DDP and torch.compile put before or inside it."""
+    cleaned = {}
+    for name in names:
+        short = name
+        while short.startswith(_WRAPPERS):
+            short = short.removeprefix("module.").removeprefix("_orig_mod.")
+        cleaned[name] = short.replace("._orig_mod.", ".")
+    return cleaned
+
+
+def _training_options(
+    held: Mapping[str, Any],
+) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
     """Read what timm's training script stored; without its ``args``, ``arch`` is a class name."""
     given = held.get("args")
     options = vars(given) if isinstance(given, argparse.Namespace) else given
@@ -132,8 +137,8 @@ def _training(held: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], dict
         args.setdefault("img_size", list(size[1:]))
     extra = options.get("model_kwargs")
     args.update(extra if isinstance(extra, Mapping) else {})
-    data = {k: options[k] for k in ("mean", "std") if is_numbers(options.get(k), (int, float))}
+    recorded = {k: options[k] for k in ("mean", "std") if is_numbers(options.get(k), (int, float))}
     image = args.get("img_size")
     if isinstance(image, int) or is_numbers(image, int, 2):
-        data["img_size"] = image
-    return options["model"], architecture_args(args), data
+        recorded["img_size"] = image
+    return options["model"], architecture_args(args), recorded

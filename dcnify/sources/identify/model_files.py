@@ -55,7 +55,9 @@ def _explains(words: frozenset[str], part: str) -> float:
 @cache
 def _reachable_words(module_name: str) -> frozenset[str]:
     top = {"timm", module_name.partition(".")[0]}
-    seen, queue, words = set(), [module_name], set()
+    queue = [module_name]
+    seen: set[str] = set()
+    words: set[str] = set()
     while queue:
         name = queue.pop()
         if name in seen or name not in sys.modules:

@@ -1,4 +1,4 @@
-"""From a file's state dict to a base and tensors that fit it: which architecture, which names."""
+"""Resolve a checkpoint: decide which architecture it belongs to, and fit its tensors to that."""
 
 from __future__ import annotations
 
@@ -12,45 +12,48 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.models import checkpoints
-from dcnify.progress import Progress
+from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base
-from dcnify.sources.compare import readings, shapes_of
-from dcnify.sources.contents import Contents
-from dcnify.sources.identify.architecture import Identified, alternatives, identify
-from dcnify.sources.identify.architecture_args import POSITIONAL, Fit, fit
-from dcnify.sources.identify.features_only import whole_names
+from dcnify.sources.checkpoint import Checkpoint
+from dcnify.sources.construct import at_most, on_meta
+from dcnify.sources.identify.candidate import POSITIONAL, Candidate, try_candidate, whole_names
 from dcnify.sources.identify.paper_layout import renamed
+from dcnify.sources.identify.search import Identified, alternatives, identify
 from dcnify.sources.materialise import mismatch_of
-from dcnify.sources.skeleton import at_most, on_meta
+from dcnify.sources.state_dict import prefix_views, shapes_of
 from dcnify.sources.timm_models import create
 
 _RENAMED = "names of the original repository, put into timm's by timm"
+_TOLD_BY_SHAPES = ("num_classes", "in_chans", "img_size")
+
+Fitted = tuple[Candidate, dict[str, Tensor], list[str]]
+"""A candidate, the tensors under its names, and notes."""
 
 
 @dataclass(frozen=True)
-class Match:
-    """A base, and a file's tensors under the names and in the types that it has."""
+class Resolved:
+    """A base, and a checkpoint's tensors under its names and in its types."""
 
     base: Base
     tensors: dict[str, Tensor]
     notes: tuple[str, ...]
 
 
-def match(
-    contents: Contents,
+def resolve(
+    checkpoint: Checkpoint,
     what: str,
     *,
     arch: str | None,
     args: dict[str, Any],
-    on_progress: Progress | None = None,
-) -> Match:
-    """Decide which architecture a state dict belongs to, and fit it strictly.
+    on_progress: Progress = silent,
+) -> Resolved:
+    """Decide which architecture a checkpoint belongs to, and fit it strictly.
 
     The architecture is, in this order, what the user says, what the file says, and what the shapes
     tell. So are its arguments.
 
     Args:
-        contents: the state dict and what its file says.
+        checkpoint: the state dict and what its file says.
         what: the file, for messages.
         arch: a timm name, or ``python:package.module:factory``, that the user gave.
         args: arguments that the user gave.
@@ -60,53 +63,50 @@ def match(
         InputError: no architecture fits, several do, or the one that was named does not.
     """
     if arch and arch.startswith("python:"):
-        return _match_own(contents, what, Base("python", arch.removeprefix("python:"), args))
-    contents, notes = _in_published_names(contents)
-    said = (contents.arch or "").removeprefix("timm:")
+        return _fit_own_code(checkpoint, what, Base("python", arch.removeprefix("python:"), args))
+    checkpoint, notes = _in_published_names(checkpoint)
+    said = (checkpoint.arch or "").removeprefix("timm:")
     if said and (":" in said or not timm.is_model(said)):
-        notes.append(f"the file names {said}, which is no timm architecture")
+        notes.append(f"the file names {said}, which is not a timm architecture")
         said = ""
-    name = (arch or said).removeprefix("timm:")
-    if not name and _fits_hint(contents, what, args):
-        name = contents.hint
-        notes.append(f"the file says it is {name}")
-    elif not name:
-        found = identify(shapes_of(contents.tensors), args, what, on_progress)
-        name, args = found.fit.name, {**found.sizes, **args}
+    hint = _fitting_hint(checkpoint, what, args) if not (arch or said) else None
+    name = (arch or said or hint or "").removeprefix("timm:")
+    if not name:
+        found = identify(shapes_of(checkpoint.tensors), args, what, on_progress)
+        name, args = found.candidate.name, {**found.sizes, **args}
         notes += _inferred(found)
-    elif arch:
-        if said and said != name:
-            notes.append(f"--arch {name} wins over {said}, which the file names")
-    else:
+    elif not arch:
         notes.append(f"the file says it is {name}")
+    elif said and said != name:
+        notes.append(f"--arch {name} wins over {said}, which the file names")
     try:
-        best, tensors, more = _named(name, contents, what, args)
+        fitted, tensors, more = _fit_named(name, checkpoint, what, args)
     except _DoesNotFit as error:
-        raise InputError(f"{error}{_did_you_mean(contents)}") from None
+        raise InputError(f"{error}{_alternatives(checkpoint)}") from None
     notes += more
-    if best.read:
-        notes.append(f"read from the shapes: {', '.join(best.read)}")
-    base = Base("timm", name, best.args)
-    fitted, cast = _cast(tensors, base)
-    return Match(base, fitted, (*notes, *cast))
+    if fitted.inferred:
+        notes.append(f"read from the shapes: {', '.join(fitted.inferred)}")
+    base = Base("timm", name, fitted.args)
+    tensors, more = _cast(tensors, base)
+    return Resolved(base, tensors, (*notes, *more))
 
 
 class _DoesNotFit(InputError):
     """The architecture that was named has other weights."""
 
 
-def _in_published_names(contents: Contents) -> tuple[Contents, list[str]]:
+def _in_published_names(checkpoint: Checkpoint) -> tuple[Checkpoint, list[str]]:
     """InternImage's Hugging Face port has names of its own for the same tensors."""
-    names = {name: checkpoints.renamed(name) for name in contents.tensors}
+    names = {name: checkpoints.renamed(name) for name in checkpoint.tensors}
     if all(name == published for name, published in names.items()):
-        return contents, []
-    tensors = {names[name]: value for name, value in contents.tensors.items()}
+        return checkpoint, []
+    tensors = {names[name]: value for name, value in checkpoint.tensors.items()}
     note = "names of InternImage's Hugging Face port, put into those of the original"
-    return dataclasses.replace(contents, tensors=tensors), [note]
+    return dataclasses.replace(checkpoint, tensors=tensors), [note]
 
 
 def _inferred(found: Identified) -> list[str]:
-    name = found.fit.name
+    name = found.candidate.name
     if not found.sizes:
         return [
             f"inferred {name}, the only one of {found.examined} architectures compared whose "
@@ -119,68 +119,71 @@ def _inferred(found: Identified) -> list[str]:
     return notes
 
 
-def _did_you_mean(contents: Contents) -> str:
-    found = alternatives(shapes_of(contents.tensors))
+def _alternatives(checkpoint: Checkpoint) -> str:
+    found = alternatives(shapes_of(checkpoint.tensors))
     return f"; did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
-def _fits_hint(contents: Contents, what: str, args: dict[str, Any]) -> bool:
-    """Whether the file's ``arch`` is a timm model that its weights fit, not just a class's name."""
-    hint = contents.hint or ""
+def _fitting_hint(checkpoint: Checkpoint, what: str, args: dict[str, Any]) -> str | None:
+    """The file's ``arch`` if it is a timm model that its weights fit, not just a class's name."""
+    hint = checkpoint.arch_hint or ""
     if not hint or ":" in hint or not timm.is_model(hint):
-        return False
+        return None
     try:
-        _named(hint, contents, what, args)
+        _fit_named(hint, checkpoint, what, args)
     except InputError:
-        return False
-    return True
+        return None
+    return hint
 
 
-def _named(
-    name: str, contents: Contents, what: str, args: dict[str, Any]
-) -> tuple[Fit, dict[str, Tensor], list[str]]:
+def _fit_named(name: str, checkpoint: Checkpoint, what: str, args: dict[str, Any]) -> Fitted:
     """Fit the state dict to the timm model ``name``."""
-    attempts: list[dict[str, Any]] = [args]
-    if contents.arch and contents.arch.removeprefix("timm:") == name and contents.args:
-        said = _accepted(name, contents.args)
-        attempts = [{**said, **args}, {**_shape_free(said), **args}, args]
-    closest: Fit | None = None
+    attempts = [args]
+    if (checkpoint.arch or "").removeprefix("timm:") == name and checkpoint.args:
+        said = _accepted(name, checkpoint.args)
+        untold = {k: v for k, v in said.items() if k not in _TOLD_BY_SHAPES}
+        attempts = [{**said, **args}, {**untold, **args}, args]
+    views = list(prefix_views(shapes_of(checkpoint.tensors)))
+    closest: Candidate | None = None
     failed: InputError | None = None
     for number, attempt in enumerate(attempts):
-        for reading in readings(shapes_of(contents.tensors)):
-            limit = 4 * len(reading.shapes) + 1000
-            watch, part = partial(at_most, limit), bool(reading.left_out)
+        for view in views:
+            limit = 4 * len(view.shapes) + 1000
+            watch, backbone = partial(at_most, limit), bool(view.left_out)
             try:
-                tried = fit(name, reading.shapes, attempt, watch=watch, part=part)
+                tried = try_candidate(name, view.shapes, attempt, watch=watch, backbone=backbone)
             except OverflowError:
                 raise _DoesNotFit(
-                    f"{name} has over {limit} parameters, {what} {len(reading.shapes)}"
+                    f"{name} has over {limit} parameters, {what} {len(view.shapes)}"
                 ) from None
             except InputError as error:
                 failed = failed or error
                 break
             if not tried.mismatch:
-                notes = reading.notes()
+                notes = view.notes()
                 if number:
                     notes.append("left out options in the file that its weights contradict")
-                tensors, more = _under_its_names(tried, reading.take(contents.tensors), args)
+                tensors, more = _under_its_names(tried, view.select(checkpoint.tensors), args)
                 return tried, tensors, [*notes, *more]
             if closest is None or len(tried.mismatch) < len(closest.mismatch):
                 closest = tried
     if closest is None:
         raise failed or InputError(f"{what} does not fit {name}")
     model = on_meta(lambda: create(name, args))
-    for reading in readings(shapes_of(contents.tensors)):
-        tensors = reading.take(contents.tensors)
+    for view in views:
+        tensors = view.select(checkpoint.tensors)
         out = renamed(name, tensors, args, model)
         if out is not None:
-            notes = [_RENAMED, *_resampled(tensors, out), *_dropped(tensors, out)]
-            return fit(name, shapes_of(out), args), out, [*reading.notes(), *notes]
+            notes = [*view.notes(), _RENAMED, *_resampled(tensors, out)]
+            dropped = len(tensors) - len(out)
+            if dropped > 0:
+                notes.append(f"renaming left out {dropped} of {len(tensors)} tensors")
+            return try_candidate(name, shapes_of(out), args), out, notes
     raise _DoesNotFit(f"{what} does not fit {name}: {closest.mismatch}")
 
 
 def _under_its_names(
-    found: Fit, tensors: dict[str, Tensor], args: dict[str, Any]
+    found: Candidate, tensors: dict[str, Tensor], args: dict[str, Any]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """A model that gives feature maps has names of its own for the weights of the whole one."""
     if not found.args.get("features_only"):
@@ -189,11 +192,6 @@ def _under_its_names(
     held = {own: tensors[whole] for own, whole in names.items() if whole in tensors}
     note = "no classifier is with the weights: the model gives feature maps (features_only)"
     return held, [] if args.get("features_only") else [note]
-
-
-def _dropped(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
-    count = len(given) - len(out)
-    return [f"renaming left out {count} of {len(given)} tensors"] if count > 0 else []
 
 
 def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
@@ -208,16 +206,16 @@ def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
     ]
 
 
-def _match_own(contents: Contents, what: str, base: Base) -> Match:
-    first = None
-    for reading in readings(shapes_of(contents.tensors)):
-        problem = mismatch_of(base.build, reading.shapes, own_code=True)
+def _fit_own_code(checkpoint: Checkpoint, what: str, base: Base) -> Resolved:
+    problems = []
+    for view in prefix_views(shapes_of(checkpoint.tensors)):
+        problem = mismatch_of(base.build, view.shapes, own_code=True)
         if not problem:
-            tensors = reading.take(contents.tensors)
-            left_out = reading.notes() if reading.left_out else ()
-            return Match(base, tensors, (f"the architecture is {base}", *left_out))
-        first = first or problem
-    raise InputError(f"{what} does not fit {base}: {first}")
+            notes = view.notes() if view.left_out else []
+            tensors = view.select(checkpoint.tensors)
+            return Resolved(base, tensors, (f"the architecture is {base}", *notes))
+        problems.append(problem)
+    raise InputError(f"{what} does not fit {base}: {problems[0]}")
 
 
 def _accepted(name: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -226,11 +224,6 @@ def _accepted(name: str, args: dict[str, Any]) -> dict[str, Any]:
     if config is not None and config.fixed_input_size:
         return args
     return {k: v for k, v in args.items() if k != "img_size"}
-
-
-def _shape_free(args: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that the shapes do not tell better."""
-    return {k: v for k, v in args.items() if k not in ("num_classes", "in_chans", "img_size")}
 
 
 def _cast(tensors: dict[str, Tensor], base: Base) -> tuple[dict[str, Tensor], list[str]]:

@@ -1,19 +1,18 @@
-"""Read off a file's shapes what `timm.create_model` was told: classes, channels, image size."""
+"""Compare a state dict with one architecture, reading classes, channels and image size off it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 
 from dcnify.errors import InputError
-from dcnify.sources.compare import Mismatch, Shapes, compare, shapes_of
-from dcnify.sources.identify.features_only import whole_names
-from dcnify.sources.skeleton import Watch, on_meta
+from dcnify.sources.construct import Watch, on_meta
+from dcnify.sources.state_dict import Mismatch, Shapes, compare, shapes_of
 from dcnify.sources.timm_models import create
 
 POSITIONAL = re.compile(
@@ -26,71 +25,70 @@ _USUAL_SIZES = (
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How a file's shapes relate to one architecture."""
+class Candidate:
+    """An architecture, and how the shapes of a state dict relate to it."""
 
     name: str
     args: dict[str, Any]
-    read: tuple[str, ...]
+    inferred: tuple[str, ...]
     """Which of ``args`` were read from the shapes, ``num_classes=10`` for instance."""
     mismatch: Mismatch
 
 
-def fit(
+def try_candidate(
     name: str,
     shapes: Shapes,
     args: dict[str, Any],
     *,
     watch: Callable[[], Watch] | None = None,
     resize: bool = True,
-    part: bool = False,
-) -> Fit:
+    backbone: bool = False,
+) -> Candidate:
     """Compare ``shapes`` with the timm model ``name``, adapting what ``args`` leaves open.
 
     Args:
         name: a timm name.
-        shapes: names and shapes of the file's tensors.
-        args: what is known of the arguments; never overruled.
+        shapes: names and shapes of the state dict.
+        args: known constructor arguments; never overruled.
         watch: makes a watch for one build on the meta device; see `on_meta`.
         resize: also try other image sizes.
-        part: the shapes are of a backbone that more was built on: prefer the model that gives
-            feature maps. It is tried last for others that only lack something.
+        backbone: the shapes are those of a backbone within a larger model: prefer the model that
+            returns feature maps. Otherwise that is tried last, if only a head is missing.
 
     Returns:
-        The fit, whose ``mismatch`` is empty on success. Otherwise the mismatch is that of the
-        closest attempt.
+        The candidate, whose ``mismatch`` is empty on success. Otherwise the closest one.
 
     Raises:
         InputError: the model cannot be built with ``args``.
     """
 
-    def attempt(extra: dict[str, Any]) -> Fit:
+    def attempt(extra: dict[str, Any]) -> Candidate:
         all_args = {**extra, **args}
-        build = lambda: create(name, all_args)  # noqa: E731
-        want = shapes_of(on_meta(build, watch() if watch else None))
+        want = shapes_of(on_meta(lambda: create(name, all_args), watch() if watch else None))
         if all_args.get("features_only"):
             want = {whole: want[own] for own, whole in whole_names(want, shapes).items()}
-        read = tuple(f"{k}={v}" for k, v in extra.items() if k not in args)
-        return Fit(name, all_args, read, compare(shapes, want))
+        inferred = tuple(f"{k}={v}" for k, v in extra.items() if k not in args)
+        return Candidate(name, all_args, inferred, compare(shapes, want))
 
-    def features() -> Fit | None:
+    def with_feature_maps() -> list[Candidate]:
+        if "features_only" in args:
+            return []
         try:
-            with_maps = {**args, "features_only": True}
-            return fit(name, shapes, with_maps, watch=watch, resize=resize)
+            maps = {**args, "features_only": True}
+            return [try_candidate(name, shapes, maps, watch=watch, resize=resize)]
         except InputError:  # not every architecture has them
-            return None
+            return []
 
-    whole = "features_only" not in args
-    maps = features() if part and whole else None
-    if maps and not maps.mismatch:
-        return maps
+    tried = with_feature_maps() if backbone else []
+    if tried and not tried[0].mismatch:
+        return tried[0]
     best = attempt({})
     if not best.mismatch:
         return best
     known = _head_and_stem(name, shapes, best.mismatch)
     if known and not known.keys() <= args.keys():
         try:
-            best = min(best, attempt(known), key=lambda tried: len(tried.mismatch))
+            best = min(best, attempt(known), key=_distance)
         except InputError:
             known = {}
     if best.mismatch and resize and "img_size" not in args and _only_positions(best.mismatch):
@@ -102,9 +100,23 @@ def fit(
             if not resized.mismatch:
                 return resized
     headless = known.get("num_classes") == 0 and not best.mismatch.unexpected
-    if headless and best.mismatch and whole and not part:
-        maps = features()
-    return min(best, maps or best, key=lambda tried: len(tried.mismatch))
+    if headless and best.mismatch and not backbone:
+        tried = with_feature_maps()
+    return min(best, *tried, key=_distance) if tried else best
+
+
+def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
+    """Map the names of a features-only model to those that the whole model has.
+
+    timm either holds the model under ``model.`` or lifts its stages, ``stages.0`` as ``stages_0``.
+
+    Args:
+        names: of the features-only model.
+        have: names that the whole model may have, those of a state dict for instance.
+    """
+    flat = {name.replace(".", "_"): name for name in have}
+    whole = {name: name.removeprefix("model.") for name in names}
+    return {name: flat.get(short.replace(".", "_"), short) for name, short in whole.items()}
 
 
 def head_and_stem(name: str, shapes: Shapes) -> dict[str, Any]:
@@ -133,6 +145,10 @@ def _head_and_stem(name: str, shapes: Shapes, mismatch: Mismatch) -> dict[str, A
     return found
 
 
+def _distance(candidate: Candidate) -> int:
+    return len(candidate.mismatch)
+
+
 def _names(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
@@ -157,8 +173,9 @@ def _scale(file: tuple[int, ...], model: tuple[int, ...]) -> float | None:
     """How much finer the file's position grid is; grids are (1, prefix + n·n, C) or (.., n, n)."""
     if len(file) == len(model) == 3 and file[0] == 1:
         side = math.isqrt(model[1])
-        other = math.isqrt(file[1] - (model[1] - side**2)) if file[1] > model[1] - side**2 else 0
-        return other / side if other**2 + model[1] - side**2 == file[1] else None
+        prefix = model[1] - side**2
+        other = math.isqrt(max(0, file[1] - prefix))
+        return other / side if other**2 + prefix == file[1] else None
     if len(file) == len(model) == 4 and file[2] == file[3]:
         return file[2] / model[2]
     return None

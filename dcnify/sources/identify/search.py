@@ -1,0 +1,253 @@
+"""Search timm for the architecture that a state dict's names and shapes belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.models.checkpoints import configuration_of
+from dcnify.progress import Progress, silent
+from dcnify.sources.construct import Watch, on_meta
+from dcnify.sources.identify.candidate import POSITIONAL, Candidate, try_candidate
+from dcnify.sources.identify.internimage_sizes import nearest_size, size_of
+from dcnify.sources.identify.model_files import rank_model_files
+from dcnify.sources.identify.paper_layout import renamed
+from dcnify.sources.state_dict import PrefixView, Shapes, prefix_views, shapes_of
+from dcnify.sources.timm_models import create
+
+# A model file whose source explains fewer of the identifiers than the best by this much is out.
+_CLOSE = 0.08
+# Parameters that may differ: classifier, stem, and what one position embedding brings.
+_STRANGERS = 12
+# Where the file has no head: that of InternImage-H is of 22.
+_STRANGERS_OF_HEAD = 24
+_LISTED = 8
+_NEAREST_AMONG = 25
+
+
+@dataclass(frozen=True)
+class Identified:
+    """The one architecture that fits, and how the file's names map to it."""
+
+    candidate: Candidate
+    prefix: str
+    """The key prefix that all names in the file have and the model's have not."""
+    examined: int
+    """How many architectures were compared."""
+    sizes: dict[str, Any] = field(default_factory=dict)
+    """Arguments that make it another size than the name alone does."""
+    assumed: dict[str, Any] = field(default_factory=dict)
+    """Arguments whose values the weights do not tell."""
+
+    def __str__(self) -> str:
+        """As options of the command line."""
+        given = "".join(f" --model-arg {k}={_json(v)}" for k, v in self.sizes.items())
+        return f"--arch {self.candidate.name}{given}"
+
+
+class _TooDifferent(Exception):
+    """The build has registered too many parameters that the file does not have."""
+
+
+def identify(
+    shapes: Shapes, args: dict[str, Any], what: str, on_progress: Progress = silent
+) -> Identified:
+    """Find the timm architecture whose names and shapes are those of a file.
+
+    Only architectures that need the least adaptation count: one that fits up to the number of
+    classes and input channels hides those that would need another image size, and these hide those
+    whose original repository named its weights differently. Nothing is guessed.
+
+    Args:
+        shapes: names and shapes of the file's tensors.
+        args: `timm.create_model` arguments that are already known.
+        what: the file, for messages.
+        on_progress: called with each architecture that is tried.
+
+    Raises:
+        InputError: several architectures fit (they are listed), or none does (the nearest is).
+    """
+    searches = _searches(shapes, args)
+    found = _run(searches, on_progress)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(_several(what, [one.candidate.name for one in found]))
+    raise InputError(_none(what, len(shapes), searches))
+
+
+def alternatives(shapes: Shapes) -> list[Identified]:
+    """Every architecture that fits a file; what `identify` fails on, if several."""
+    return _run(_searches(shapes, {}), silent)
+
+
+def _searches(shapes: Shapes, args: dict[str, Any]) -> list[_Search]:
+    views = list(prefix_views(shapes))
+    backbones = [view for view in views if view.left_out]  # no timm model has a neck
+    # A prefix that all names share is mostly a wrapper.
+    return [_Search(view, args) for view in reversed(backbones or views)]
+
+
+def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
+    for method in (_Search.as_it_is, _Search.resized, _Search.renamed):
+        for search in searches:
+            fits = search.narrow(method, on_progress)
+            if fits:
+                count = len(search.names)
+                return [Identified(fit, search.view.prefix, count) for fit in fits]
+    own = (search.internimage_of_own_size() for search in searches)
+    return [found for found in own if found][:1]
+
+
+class _Search:
+    """The search for the architecture of one view of the file; each method narrows it down."""
+
+    def __init__(self, view: PrefixView, args: dict[str, Any]) -> None:
+        self.view, self.shapes, self.args = view, view.shapes, args
+        self.names = _candidate_names(self.shapes)
+        self.left = self.names
+        self.strangers = _STRANGERS_OF_HEAD if view.left_out else _STRANGERS
+        self._known = {(k.rpartition(".")[2], _squeezed(v)) for k, v in self.shapes.items()}
+
+    def narrow(
+        self, method: Callable[[_Search, str], Candidate | None], on_progress: Progress
+    ) -> list[Candidate]:
+        """Try ``method`` on the names that are left; keep those that could be built."""
+        fits, left = [], []
+        for done, name in enumerate(self.left):
+            on_progress(f"trying {name}", done, len(self.left))
+            try:
+                found = method(self, name)
+            except (_TooDifferent, InputError):
+                continue
+            left.append(name)
+            if found and not found.mismatch:
+                fits.append(found)
+        self.left = left
+        return fits
+
+    def as_it_is(self, name: str) -> Candidate:
+        return self._try(name, self.args, self.strangers)
+
+    def resized(self, name: str) -> Candidate:
+        return self._try(name, self.args, self.strangers, resize=True)
+
+    def renamed(self, name: str) -> Candidate | None:
+        model = on_meta(lambda: create(name, self.args), self._watch(_STRANGERS))
+        empty = {key: torch.empty(shape, device="meta") for key, shape in self.shapes.items()}
+        out = renamed(name, empty, self.args, model)
+        return try_candidate(name, shapes_of(out), self.args, resize=False) if out else None
+
+    def near(self, name: str, strangers: int) -> Candidate | None:
+        """The model ``name`` even if it is much deeper; None if it is too different."""
+        try:
+            return self._try(name, self.args, strangers, depth=10)
+        except (_TooDifferent, InputError):
+            return None
+
+    def internimage_of_own_size(self) -> Identified | None:
+        """An InternImage whose sizes no registered one has."""
+        read = configuration_of(self.shapes)
+        if read is None:
+            return None
+        name, sizes = nearest_size(read.args)
+        try:
+            found = self._try(name, {**sizes, **self.args}, _STRANGERS_OF_HEAD)
+        except (_TooDifferent, InputError, OverflowError):
+            return None
+        if found.mismatch:
+            return None
+        assumed = {**read.assumed, "offset_scale": size_of(name, "offset_scale")}
+        assumed = {key: value for key, value in assumed.items() if key not in self.args}
+        return Identified(found, self.view.prefix, len(self.names), sizes, assumed)
+
+    def _try(
+        self,
+        name: str,
+        args: dict[str, Any],
+        strangers: int,
+        *,
+        depth: int = 2,
+        resize: bool = False,
+    ) -> Candidate:
+        """Compare with a timm model; end its build once it has too many other parameters."""
+        return try_candidate(
+            name,
+            self.shapes,
+            args,
+            watch=lambda: self._watch(strangers, depth),
+            resize=resize,
+            backbone=bool(self.view.left_out),
+        )
+
+    def _watch(self, strangers: int, depth: int = 2) -> Watch:
+        strange, total = 0, 0
+        limit = depth * len(self.shapes) + 10
+
+        def watch(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+            nonlocal strange, total
+            total += 1
+            known = (name, _squeezed(parameter.shape)) in self._known
+            strange += not known and not POSITIONAL.search(name)
+            if strange > strangers or total > limit:
+                raise _TooDifferent
+
+        return watch
+
+
+def _candidate_names(shapes: Shapes) -> list[str]:
+    ranked = rank_model_files(shapes)
+    if not ranked or ranked[0][0] < 0.5:
+        return []
+    return [name for score, names in ranked if score >= ranked[0][0] - _CLOSE for name in names]
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape without ones: a linear layer may have been written as a 1x1 convolution."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _several(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (
+        f"{what} fits {len(names)} timm architectures, whose weights look the same: "
+        f"{', '.join(names[:_LISTED])}{more}; say which with --arch"
+    )
+
+
+def _none(what: str, size: int, searches: list[_Search]) -> str:
+    hint = "name it with --arch NAME, and sizes of your own with --model-arg depths=[..]"
+    nearest = _nearest(searches, size)
+    if nearest is None:
+        return f"{what} fits no timm architecture that dcnify can tell; {hint}"
+    near = f"the nearest is {nearest.name}: {nearest.mismatch}"
+    return f"{what} fits no timm architecture; {near}; {hint}"
+
+
+def _nearest(searches: list[_Search], size: int) -> Candidate | None:
+    """Prefer the same width and another depth, then the same names and another width."""
+    for same_width in (True, False):
+        nearest: tuple[tuple[int, int], Candidate] | None = None
+        for search in searches:
+            for name in search.names if same_width else search.names[:_NEAREST_AMONG]:
+                tried = search.near(name, _STRANGERS if same_width else 10 * size)
+                if tried is None:
+                    continue
+                differ = tried.mismatch
+                wrong = len(differ.unexpected) + (len(differ.reshaped) if same_width else 0)
+                distance = wrong, len(differ)
+                if wrong < size / 2 and (nearest is None or distance < nearest[0]):
+                    nearest = distance, tried
+        if nearest is not None:
+            return nearest[1]
+    return None
