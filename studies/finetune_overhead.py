@@ -40,7 +40,7 @@ from dcnify.finetune.run import Run
 from dcnify.finetune.stage import StageRun
 from dcnify.finetune.training.loaders import training_loader
 from dcnify.finetune.training.optimizer import create_optimizer
-from dcnify.inherit.distance import surprise
+from dcnify.inherit.distance import kl_divergence
 from dcnify.recipe.finetune.section import Finetune
 
 CASES = {
@@ -188,7 +188,9 @@ def _bare(
                 if stage.losses.logits:
                     with torch.no_grad():
                         wanted = original(images)
-                    loss = loss + surprise(output.float(), wanted.float(), stage.losses.temperature)
+                    loss = loss + kl_divergence(
+                        output.float(), wanted.float(), stage.losses.temperature
+                    )
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), stage.optimizer.clip)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
-from dcnify.inherit.distance import are_logits, surprise, wide
+from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Objective(nn.Module):
 
     def _logits(self, output: Tensor, wanted: Tensor, sizes: dict[str, Tensor]) -> Tensor:
         if "" not in sizes:
-            return surprise(output.float(), wanted.float(), self.losses.temperature)
+            return kl_divergence(output.float(), wanted.float(), self.losses.temperature)
         return _apart(output, wanted, sizes[""])
 
     def _features(self, sizes: dict[str, Tensor]) -> Tensor:
