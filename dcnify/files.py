@@ -1,8 +1,9 @@
-"""Files written whole or not at all, refused before the work if they cannot be, read if regular."""
+"""Files and folders written whole or not at all; checks before writing and before reading."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Callable
@@ -57,6 +58,37 @@ def write_file(path: Path, write: Callable[[Path], object], overwrite: bool = Fa
         raise DcnifyError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         new.unlink(missing_ok=True)
+
+
+def replace_folder(
+    new: Path, target: Path, keep: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Flush a folder written beside ``target`` to disk and rename it to ``target``.
+
+    If that fails, a folder that was there stays.
+
+    Args:
+        new: the folder, of files only.
+        target: its final name.
+        keep: whether an entry of the old folder, given its name, moves along into the new one.
+    """
+    for one in (*new.iterdir(), new):
+        sync(one)
+    old = hidden_beside(target)
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise
+    sync(target.parent)
+    if old.exists():
+        for one in old.iterdir():
+            if keep(one.name):
+                os.rename(one, target / one.name)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def hidden_beside(path: Path) -> Path:

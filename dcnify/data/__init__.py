@@ -1,7 +1,11 @@
-"""Images to measure and train with: photographs, folders, and a dataset that needs no download."""
+"""Images to measure and train with: photographs, folders, datasets, and one that is built in.
+
+The names below load on first use, so that a request (`dcnify.data.spec`) does not import torch.
+"""
 
 from typing import TYPE_CHECKING
 
+from dcnify.data.spec import DataSpec, ImageSpec
 from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
@@ -15,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClutteredDigits",
+    "DataSpec",
     "Examples",
     "ImageBatch",
+    "ImageSpec",
     "Labelled",
     "labels_for",
     "load_images",
