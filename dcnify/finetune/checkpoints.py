@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dcnify.digest import sha256_file
-from dcnify.files import sync
+from dcnify.files import replace_folder
 from dcnify.finetune.parallel.processes import all_say
 from dcnify.finetune.position import Position
 from dcnify.words import first_line
@@ -67,20 +66,14 @@ class Checkpoints:
         hashes = {one.name: sha256_file(one) for one in sorted(partial.iterdir())}
         state = {"position": position.to_dict(), "files": hashes}
         (partial / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        for one in (*partial.iterdir(), partial):
-            sync(one)
-        target = self.folder / name
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
-        sync(self.folder)
+        replace_folder(partial, self.folder / name)
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted(one for one in self.folder.iterdir() if one.name != _PARTIAL)
+        return sorted(one for one in self.folder.iterdir() if not one.name.startswith("."))
 
 
 def _checked(path: Path) -> Position:
