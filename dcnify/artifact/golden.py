@@ -7,16 +7,17 @@ with.
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from dcnify.artifact.golden_call import pack_call, unpack_call
 from dcnify.errors import InputError
 from dcnify.graph.calls import output_tensor
 from dcnify.graph.example import Example
@@ -29,6 +30,8 @@ _LARGEST_SAMPLE = 1 << 16
 """Numbers of the output that are stored; a larger output is sampled at even distances."""
 LARGEST_INPUT = 1 << 28
 """Numbers of an input that is tried at all."""
+_MOST_BYTES = 1 << 25
+"""Bytes of the inputs beside the image that are stored."""
 _SEED = 0
 
 
@@ -59,8 +62,7 @@ class Golden:
 
     def tensors(self) -> dict[str, Tensor]:
         """The stored tensors by name."""
-        others = pack_call(self.call)[1] if self.call else {}
-        return {"input": self.tile, "output": self.sample, **others}
+        return {"input": self.tile, "output": self.sample, **self._packed[1]}
 
     def about(self) -> dict[str, Any]:
         """The entry in ``config.json``."""
@@ -69,8 +71,30 @@ class Golden:
             "output_shape": list(self.output_shape),
             "output_sampled": math.prod(self.output_shape) > len(self.sample),
             "device": self.device,
-            **({"call": pack_call(self.call)[0]} if self.call else {}),
+            **self._packed[0],
         }
+
+    @cached_property
+    def _packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The call as JSON-ready data, and the tensors that it refers to by name."""
+        call = self.call
+        tensors: dict[str, Tensor] = {}
+        if call is None:
+            return {}, {}
+
+        def stored(value: Any) -> dict[str, str]:
+            if not isinstance(value, Tensor):
+                raise InputError(f"an argument of type {type(value).__name__} cannot be stored")
+            name = f"input.{len(tensors)}"
+            if value is not call.images:
+                tensors[name] = value.detach().contiguous()
+            return {"tensor": name if name in tensors else "input"}
+
+        data = {**vars(call), "args": list(call.args)}
+        about = json.loads(json.dumps({"call": data}, default=stored))
+        if sum(one.nbytes for one in tensors.values()) > _MOST_BYTES:
+            raise InputError("the inputs beside the image are too large to store")
+        return about, tensors
 
 
 def golden_of(model: nn.Module, example: Any) -> Golden | str:
@@ -97,15 +121,12 @@ def golden_of(model: nn.Module, example: Any) -> Golden | str:
     tile = torch.randn(1, channels, rows, columns, generator=generator).to(like.dtype)
     try:
         call = given.with_image(tile).to("cpu") if given and not given.is_image_alone else None
-        if call is not None:
-            pack_call(call)  # raises if it cannot be stored
         golden = Golden(tile, torch.empty(0), shape, (), like.device.type, call)
+        golden.tensors()  # raises if the call cannot be stored
         output = answer(model, golden.example().to(like.device))
         if output.is_complex():
             return "the model's output is complex"
-        return dataclasses.replace(
-            golden, sample=sample_of(output), output_shape=tuple(output.shape)
-        )
+        return replace(golden, sample=sample_of(output), output_shape=tuple(output.shape))
     except Exception as error:  # whatever a model may raise; it can be saved all the same
         return f"the model does not run on an input of {shape}: {first_line(error)}"
 
@@ -146,7 +167,8 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
         InputError: they do not make a call and its output.
     """
     tile, sample = tensors.get("input"), tensors.get("output")
-    shape, output_shape = about.get("input_shape"), about.get("output_shape")
+    shape: Any = about.get("input_shape")
+    output_shape: Any = about.get("output_shape")
     if not (
         isinstance(tile, Tensor)
         and isinstance(sample, Tensor)
@@ -161,10 +183,22 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
     ):
         raise InputError(f"{what}: its golden output is damaged")
     try:
-        call = unpack_call(about["call"], tensors, tile) if "call" in about else None
-    except (InputError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        call = Example(**_with_tensors(about["call"], tensors)) if "call" in about else None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: its golden output is damaged ({first_line(error)})") from None
     return Golden(tile, sample, tuple(shape), tuple(output_shape), str(about.get("device")), call)
+
+
+def _with_tensors(call: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The stored call with its tensors in place of their names."""
+
+    def is_name(data: Any) -> bool:
+        return isinstance(data, dict) and data.keys() == {"tensor"}
+
+    def value(data: Any) -> Any:
+        return tensors[data["tensor"]] if is_name(data) else data
+
+    return tree_map(value, call, is_leaf=is_name)
 
 
 def _is_shape(value: Any) -> bool:

@@ -31,8 +31,10 @@ from dcnify.graph.axes import (
 )
 from dcnify.graph.capture import Capture
 
+Node = Any
+"""An `fx.Node`; its arguments are typed as a union of all that an argument may be."""
 AxesOf = dict[fx.Node, Axes]
-Rule = Callable[[fx.Node, AxesOf, Sequence[int]], Axes]
+Rule = Callable[[Node, AxesOf, Sequence[int]], Axes]
 _RULES: dict[str, Rule] = {}
 
 
@@ -51,7 +53,7 @@ def trace_axes(capture: Capture) -> AxesOf:
     return found
 
 
-def operation(node: fx.Node) -> str:
+def operation(node: Node) -> str:
     """The ATen name of a node without namespace and overload: ``conv2d``, ``permute``."""
     target = node.target
     name = target.name() if isinstance(target, torch._ops.OpOverload) else str(target)
@@ -81,23 +83,23 @@ def _axes(node: Any, found: AxesOf) -> Axes:
     return found.get(node) or unknown(_shape(node))
 
 
-def _tensors(node: fx.Node) -> list[fx.Node]:
+def _tensors(node: Node) -> list[fx.Node]:
     return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
 
 
-def _arg(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+def _arg(node: Node, index: int, name: str, default: Any = None) -> Any:
     if len(node.args) > index:
         return node.args[index]
     return node.kwargs.get(name, default)
 
 
-def _same_shape(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _same_shape(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     operands = [found[n] for n in _tensors(node) if n in found and len(_shape(n)) <= len(shape)]
     return broadcast(operands, shape)
 
 
 @rule("roll")
-def _roll(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _roll(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """Shifted rows and columns are not in raster order until they are shifted back."""
     dims = _arg(node, 2, "dims") or range(len(shape))
     moved = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
@@ -110,19 +112,19 @@ def _roll(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
-def _reordered(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _reordered(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """Any order at all: what walked over rows and columns no longer does."""
     known = _same_shape(node, found, shape)
     return tuple(axis(OTHER, a.size) if a.spatial else a for a in known)
 
 
 @rule("view", "reshape", "unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
-def _view(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _view(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return reshape(_axes(node.args[0], found), shape)
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T")
-def _permute(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _permute(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
     markers = torch.empty(tuple(range(2, 2 + len(_shape(source)))), device="meta")
     order = [size - 2 for size in node.target(markers, *node.args[1:], **node.kwargs).shape]
@@ -131,7 +133,7 @@ def _permute(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("linear", "matmul", "bmm", "mm", "addmm", "baddbmm")
-def _product(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _product(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     first = 1 if operation(node) in ("addmm", "baddbmm") else 0
     left, right = node.args[first], node.args[first + 1]
     a, b = _axes(left, found), found.get(right)
@@ -146,7 +148,7 @@ def _product(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("einsum")
-def _einsum(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _einsum(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     equation, operands = node.args[0].replace(" ", ""), node.args[1]
     inputs, _, output = equation.partition("->")
     terms = inputs.split(",")
@@ -161,7 +163,7 @@ def _einsum(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
-def _attention(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _attention(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     query, value = _axes(node.args[0], found), _axes(node.args[2], found)
     return (*query[:-1], value[-1])
 
@@ -181,7 +183,7 @@ def _attention(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     "upsample_bicubic2d_aa",
     "lp_pool2d",
 )
-def _resample(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _resample(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(node.args[0], found)
     if len(axes) != 4 or len(shape) != 4:
         return unknown(shape)
@@ -209,7 +211,7 @@ def _resized(source: Axis, size: int) -> Axis:
 
 
 @rule("pad", "constant_pad_nd", "slice")
-def _resize_each(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _resize_each(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
     axes = _axes(source, found)
     if operation(node) != "slice":
@@ -237,13 +239,13 @@ def _sliced(source: Axis, start: int, size: int, cut: bool) -> Axis:
 
 
 @rule("select", "unbind", "getitem")
-def _select(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _select(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     dim = _arg(node, 1, "dim", 0) % (len(shape) + 1)
     axes = _axes(node.args[0], found)
     return (*axes[:dim], *axes[dim + 1 :])
 
 
-def _item(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _item(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """One result of an operation with several: unbind, split, chunk, a norm with statistics."""
     many = node.args[0]
     operands = _tensors(many)
@@ -265,7 +267,7 @@ _RULES["getitem"] = _item
 
 
 @rule("cat", "concat", "concatenate")
-def _cat(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _cat(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     tensors = [t for t in node.args[0] if len(_shape(t)) == len(shape)]
     dim = _arg(node, 1, "dim", 0) % len(shape)
     known = [found[t] for t in tensors if t in found]
@@ -284,7 +286,7 @@ def _cat(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("stack")
-def _stack(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _stack(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     dim = _arg(node, 1, "dim", 0) % len(shape)
     rest = [*shape[:dim], *shape[dim + 1 :]]
     axes = list(broadcast([found[t] for t in node.args[0] if t in found], rest))
@@ -292,7 +294,7 @@ def _stack(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("mean", "sum", "amax", "amin")
-def _reduce(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _reduce(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(node.args[0], found)
     dims = _arg(node, 1, "dim")
     if dims is None or len(shape) == len(axes):
@@ -302,7 +304,7 @@ def _reduce(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("im2col", "unfold_copy")
-def _im2col(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _im2col(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
     if operation(node) != "im2col" or len(shape) != 3 or len(_shape(source)) != 4:
         return unknown(shape)

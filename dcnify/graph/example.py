@@ -30,7 +30,7 @@ class Example:
         batch_axis: axis along which the other tensors hold the batch. The image's is axis 0.
 
     Raises:
-        InputError: no argument is the image, or several may be.
+        InputError: no argument is the image, or several may be; or ``batch_axis`` is negative.
     """
 
     args: tuple = ()
@@ -41,6 +41,8 @@ class Example:
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(self.args))
         object.__setattr__(self, "kwargs", dict(self.kwargs))
+        if type(self.batch_axis) is not int or self.batch_axis < 0:
+            raise InputError(f"example: batch_axis={self.batch_axis!r} is not an axis: 0, 1, ...")
         named = self._named()
         if self.image is None:
             object.__setattr__(self, "image", _inferred(named))

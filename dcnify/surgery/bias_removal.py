@@ -23,17 +23,17 @@ def remove_biases(model: nn.Module, paths: Sequence[str]) -> dict[str, Removed]:
     """
     removed = {}
     for path in paths:
-        linear = _linear(model, path)
+        linear = linear_at(model, path)
         if linear.bias is not None:
             removed[path] = (linear.weight.detach().clone(), linear.bias)
-            linear.bias = None
+            linear.register_parameter("bias", None)
     return removed
 
 
 def restore_biases(model: nn.Module, removed: dict[str, Removed]) -> None:
     """Undo `remove_biases`, and any change of the weights since."""
     for path, (weight, bias) in removed.items():
-        linear = _linear(model, path)
+        linear = linear_at(model, path)
         linear.bias = bias
         with torch.no_grad():
             linear.weight.copy_(weight)
@@ -58,15 +58,17 @@ def without_bias(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
     one, _left = ridge.solve()
     made = copy.deepcopy(linear)
     made.weight += (linear.bias[:, None].double() @ one.to(linear.bias.device)).to(linear.weight)
-    made.bias = None
+    made.register_parameter("bias", None)
     return made
 
 
-def _linear(model: nn.Module, path: str) -> nn.Linear:
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        module = None
+def linear_at(model: nn.Module, path: str) -> nn.Linear:
+    """Return the linear layer at ``path``.
+
+    Raises:
+        InputError: the model has none there.
+    """
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
     if not isinstance(module, nn.Linear):
         raise InputError(f"plan: the model has no linear layer {path!r}")
     return module

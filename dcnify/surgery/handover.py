@@ -13,7 +13,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
-from dcnify.surgery.bias_removal import Removed
+from dcnify.surgery.bias_removal import Removed, linear_at
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
@@ -39,7 +39,7 @@ def begin(
         put(model, swap, _wrapped(old[swap.site.path], get(model, swap.site.path)))
     for path, (weight, bias) in removed.items():
         if any(_same_block(path, swap.site.path) for swap in handing):
-            linear = get(model, path)
+            linear = linear_at(model, path)
             put_at(model, path, _wrapped(_as_it_was(linear, weight, bias), linear))
     for parameter, learns in learned:  # other layers may share an old layer's
         parameter.requires_grad_(learns)

@@ -56,7 +56,7 @@ class Transaction:
         self._removed = remove_biases(self.model, self.plan.trims)
         with torch.no_grad():
             for path in self._removed.keys() & self.refitted_weights.keys():
-                get(self.model, path).weight.copy_(self.refitted_weights[path])
+                self.model.get_parameter(f"{path}.weight").copy_(self.refitted_weights[path])
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

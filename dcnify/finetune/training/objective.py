@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
+from dcnify.graph.example import Example
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
@@ -33,6 +34,7 @@ class Objective(nn.Module):
         over_processes: takes a tensor to its mean over all processes, each of which has its share
             of a batch. A relative error is a ratio, and the mean of ratios is not the ratio of
             means: so the sizes that errors are relative to are those of the whole batch.
+        example: how both models are called; by default with images alone.
 
     Shapes:
         images (B, C, H, W) and labels (B,), or (B, classes) where they are mixed, to the loss and,
@@ -47,8 +49,10 @@ class Objective(nn.Module):
         losses: Losses,
         of_labels: Callable[[Tensor, Tensor], Tensor],
         over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
+        example: Example | None = None,
     ) -> None:
         super().__init__()
+        self._example = example
         self.model = model
         self.losses, self.of_labels, self.sites = losses, of_labels, dict(sites)
         self._over_processes = over_processes
@@ -66,15 +70,15 @@ class Objective(nn.Module):
         self, images: Tensor, labels: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if labels is None:
-            return self.model(images)
+            return self._call(self.model, images)
         losses, original = self.losses, self._original[0]
         wanted = None
         with self._watched():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
-                    wanted = output_tensor(original(images))
+                    wanted = output_tensor(self._call(original, images))
             needs_output = losses.labels or losses.logits or losses.features
-            output = output_tensor(self.model(images)) if needs_output else None
+            output = output_tensor(self._call(self.model, images)) if needs_output else None
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -95,6 +99,11 @@ class Objective(nn.Module):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    def _call(self, model: nn.Module, images: Tensor) -> Any:
+        if self._example is None:
+            return model(images)
+        return self._example.to(images.device).with_image(images).call(model)
 
     @torch.no_grad()
     def _sizes(self, wanted: Tensor | None) -> dict[str, Tensor]:

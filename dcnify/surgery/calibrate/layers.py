@@ -17,7 +17,7 @@ from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
 from dcnify.roles.registry import ADAPTERS
-from dcnify.surgery.bias_removal import without_bias
+from dcnify.surgery.bias_removal import linear_at, without_bias
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
@@ -46,7 +46,7 @@ def start_of(plan: Plan) -> str:
 def images_wanted(recipe: Recipe) -> int | None:
     """Number of images for a recipe's calibration and its measurement; None without one."""
     steps = [step for swap in recipe.swaps for step in swap.init if step.method == "calibrate"]
-    return with_held_out(max(step.batches for step in steps)) if steps else None
+    return with_held_out(max(step.batches or 0 for step in steps)) if steps else None
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def calibrate_layers(
         The new weights of those linear layers by path, and warnings.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
-    biased = {path: get(model, path) for path in plan.trims if _in_block_of(path, swaps)}
+    biased = {path: linear_at(model, path) for path in plan.trims if _in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}

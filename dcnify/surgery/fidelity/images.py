@@ -129,7 +129,10 @@ def conversion_images(
     """
     images, found_at = _all_images(model, example, calibration, flops, batches, classes)
     warnings = []
-    origin = {"origin": found_at, "size": "x".join(map(str, images.batches[0].shape[1:]))}
+    origin: dict[str, Any] = {
+        "origin": found_at,
+        "size": "x".join(map(str, images.batches[0].shape[1:])),
+    }
     if example.has_other_inputs:
         origin["other_inputs"] = "repeated from the example"
         warnings.append(
