@@ -1,7 +1,8 @@
 """Follow axes through a captured graph: one rule per family of ATen operations.
 
 An operation without a rule keeps the axes of operands of its own shape and is otherwise unknown:
-the analysis may lose track of an axis, it never invents one.
+the analysis may lose track of an axis, it never invents one. What a rule returns for a result of
+another size is unknown, too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ from dcnify.graph.axes import (
 )
 from dcnify.graph.capture import Capture
 
-Node = Any
-"""An `fx.Node`; its arguments are typed as a union of all that an argument may be."""
+Node = Any  # an `fx.Node`, whose arguments are typed as a union of whatever they may be
 AxesOf = dict[fx.Node, Axes]
 Rule = Callable[[Node, AxesOf, Sequence[int]], Axes]
 _RULES: dict[str, Rule] = {}
@@ -113,7 +113,7 @@ def _roll(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 @rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
 def _reordered(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
-    """Any order at all: what walked over rows and columns no longer does."""
+    """Any order at all: rows and columns are lost."""
     known = _same_shape(node, found, shape)
     return tuple(axis(OTHER, a.size) if a.spatial else a for a in known)
 
@@ -138,13 +138,12 @@ def _product(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     left, right = node.args[first], node.args[first + 1]
     a, b = _axes(left, found), found.get(right)
     if operation(node) == "linear" or b is None:
-        return (*a[:-1], axis(CHANNEL, shape[-1])) if len(shape) == len(a) else unknown(shape)
+        return (*a[:-1], axis(CHANNEL, shape[-1]))
+    if len(shape) < 2:
+        return unknown(shape)
     if left not in found:
-        return (
-            (*b[:-2], axis(CHANNEL, shape[-2]), b[-1]) if len(shape) == len(b) else unknown(shape)
-        )
-    lead = broadcast([a[:-2], b[:-2]], shape[:-2])
-    return (*lead, a[-2], b[-1]) if len(shape) >= 2 else unknown(shape)
+        return (*b[:-2], axis(CHANNEL, shape[-2]), b[-1])
+    return (*broadcast([a[:-2], b[:-2]], shape[:-2]), a[-2], b[-1])
 
 
 @rule("einsum")
@@ -168,32 +167,17 @@ def _attention(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return (*query[:-1], value[-1])
 
 
-@rule(
-    "conv2d",
-    "convolution",
-    "conv_transpose2d",
-    "max_pool2d",
-    "avg_pool2d",
-    "adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
-    "upsample_nearest2d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_bilinear2d_aa",
-    "upsample_bicubic2d_aa",
-    "lp_pool2d",
-)
+@rule("conv2d", "convolution", "conv_transpose2d")
+@rule("max_pool2d", "avg_pool2d", "lp_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
+@rule("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
+@rule("upsample_bilinear2d_aa", "upsample_bicubic2d_aa")
 def _resample(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(node.args[0], found)
-    if len(axes) != 4 or len(shape) != 4:
+    if len(axes) != 4:
         return unknown(shape)
-    channels = axes[1] if axes[1].size == shape[1] and "conv" not in operation(node) else None
-    return (
-        axes[0],
-        channels or axis(CHANNEL, shape[1]),
-        _resized(axes[2], shape[2]),
-        _resized(axes[3], shape[3]),
-    )
+    kept = axes[1].size == shape[1] and "conv" not in operation(node)
+    channels = axes[1] if kept else axis(CHANNEL, shape[1])
+    return (axes[0], channels, _resized(axes[2], shape[2]), _resized(axes[3], shape[3]))
 
 
 def _resized(source: Axis, size: int) -> Axis:
@@ -238,20 +222,20 @@ def _sliced(source: Axis, start: int, size: int, cut: bool) -> Axis:
     return _resized(source, size)
 
 
-@rule("select", "unbind", "getitem")
+@rule("select")
 def _select(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     dim = _arg(node, 1, "dim", 0) % (len(shape) + 1)
     axes = _axes(node.args[0], found)
     return (*axes[:dim], *axes[dim + 1 :])
 
 
+@rule("getitem", "<built-in function getitem>")
 def _item(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """One result of an operation with several: unbind, split, chunk, a norm with statistics."""
     many = node.args[0]
-    operands = _tensors(many)
-    if not operands or operands[0] not in found:
+    axes, name = next((found.get(one) for one in _tensors(many)), None), operation(many)
+    if axes is None:
         return unknown(shape)
-    axes, name = found[operands[0]], operation(many)
     if name == "unbind":
         dim = _arg(many, 1, "dim", 0) % len(axes)
         return (*axes[:dim], *axes[dim + 1 :])
@@ -260,10 +244,6 @@ def _item(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
         start = sum(v.shape[dim] for v in many.meta["val"][: node.args[1]])
         return (*axes[:dim], _sliced(axes[dim], start, shape[dim], True), *axes[dim + 1 :])
     return _same_shape(many, found, shape)
-
-
-_RULES["<built-in function getitem>"] = _item
-_RULES["getitem"] = _item
 
 
 @rule("cat", "concat", "concatenate")
@@ -303,10 +283,10 @@ def _reduce(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return tuple(a for i, a in enumerate(axes) if i not in gone)
 
 
-@rule("im2col", "unfold_copy")
+@rule("im2col")
 def _im2col(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
-    if operation(node) != "im2col" or len(shape) != 3 or len(_shape(source)) != 4:
+    if len(_shape(source)) != 4:
         return unknown(shape)
     kernel, dilation, padding, stride = node.args[1:5]
     grid = [
@@ -317,8 +297,5 @@ def _im2col(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(source, found)
     if any(not f.whole for a in axes[2:] for f in a.factors):
         return unknown(shape)
-    return (
-        axes[0],
-        axis(CHANNEL, shape[1]),
-        Axis((*whole(ROW, grid[0]), *whole(COL, grid[1]))),
-    )
+    tokens = Axis((*whole(ROW, grid[0]), *whole(COL, grid[1])))
+    return (axes[0], axis(CHANNEL, shape[1]), tokens)
