@@ -1,19 +1,29 @@
-"""Fine-tuning: the stages of a recipe, from a converted model to one that has its accuracy back."""
+"""Fine-tuning: the stages of a recipe train a converted model until its accuracy is back.
 
-from dcnify.artifact.layout import TRAINING
-from dcnify.finetune.interrupt import StoppedError
-from dcnify.finetune.metrics import Beat
-from dcnify.finetune.run_folder import CURVE, METRICS
-from dcnify.finetune.session import Options, finetune
-from dcnify.finetune.summary import Summary
+Names load on first use, so that a command line can read `TrainSpec` without importing torch.
+"""
 
-__all__ = [
-    "CURVE",
-    "METRICS",
-    "TRAINING",
-    "Beat",
-    "Options",
-    "StoppedError",
-    "Summary",
-    "finetune",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "CURVE": "dcnify.finetune.run_folder",
+    "METRICS": "dcnify.finetune.run_folder",
+    "Options": "dcnify.finetune.spec",
+    "StepMetrics": "dcnify.finetune.metrics",
+    "StoppedError": "dcnify.finetune.interrupt",
+    "Summary": "dcnify.finetune.summary",
+    "TRAINING": "dcnify.artifact.layout",
+    "TrainSpec": "dcnify.finetune.spec",
+    "finetune": "dcnify.finetune.session",
+    "train": "dcnify.finetune.session",
+}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
