@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dcnify.surgery.fidelity.measure import comparable
+from dcnify.graph.calls import output_tensor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,7 +34,7 @@ def accuracy(
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             with accelerator.autocast():
-                best = comparable(model(images)).argmax(1)
+                best = output_tensor(model(images)).argmax(1)
             hits = accelerator.gather_for_metrics(best == labels)
             right += int(hits.sum())
             seen += len(hits)
