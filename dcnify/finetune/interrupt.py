@@ -25,10 +25,10 @@ class Interrupt:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take signals: the first one sets `asked`, a second one stops at once."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        if threading.current_thread() is not threading.main_thread():
-            numbers = ()  # only the main thread can
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # which alone can
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, self._on_signal)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Report a run as it goes: lines of JSON always, TensorBoard on request, and the caller's callbacks."""
+"""Report a run as it goes: to a JSONL file, to TensorBoard, and to the caller."""
 
 from __future__ import annotations
 

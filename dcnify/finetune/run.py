@@ -30,7 +30,7 @@ class TrainingRun:
     """A fine-tuning under way."""
 
     model: nn.Module
-    """The model that is trained; its old layers are removed once a stage has finished a handover."""
+    """The model in training; its old layers are removed once a stage has finished a handover."""
     swaps: Plan
     """The swaps of ``model`` as it is now."""
     original: nn.Module | None
@@ -68,7 +68,7 @@ class TrainingRun:
             raise DcnifyError(f"stage {stage.name} learns from the original, which is not there")
         self.original.to(device).eval().requires_grad_(False)
         if stage.channels_last:
-            self.original.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+            self.original.to(memory_format=torch.channels_last)
         return self.original
 
     def finish_handover(self, stage: Stage, *, force: bool = False) -> None:

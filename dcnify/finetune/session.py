@@ -104,42 +104,39 @@ def finetune(
         StoppedError: the run was interrupted; ``resume`` continues it.
         DcnifyError: the loss became NaN or infinite, or the result cannot be written.
     """
-    options = options or Options()
-    main = join(cpu=options.cpu).is_main_process
+    how = options or Options()
+    main = join(cpu=how.cpu).is_main_process
     say = say if say is not None and main else _silent
     record = read_artifact(artifact)
-    model, _ = load_record(record, trust_code=options.trust_code)
+    model, _ = load_record(record, trust_code=how.trust_code)
     plan = with_handover(plan or stages_of(record, say=say), model, say)
-    config = _input_config(model, record, options)
+    config = _input_config(model, record, how)
     dataset = _open_data(data, model, config)
     target = from_main(
-        lambda: check_target(out, record, resume=options.resume, overwrite=options.overwrite)
+        lambda: check_target(out, record, resume=how.resume, overwrite=how.overwrite)
     )
     folder = target / TRAINING
     original = _open_original(record, model, plan, teacher, say)
     _to_float32(model, original, say)
     swapped = [swap.site.path for swap in record.plan.swaps]
-    check_stages(plan, model, swapped, dataset, config, cpu=options.cpu)
+    check_stages(plan, model, swapped, dataset, config, cpu=how.cpu)
     about = describe_run(record, dataset, plan)
     checkpoints = Checkpoints(folder / CHECKPOINTS, say)
     checkpoint, state = None, TrainingState()
-    if options.resume:
+    if how.resume:
         checkpoint, state = from_main(lambda: find_checkpoint(folder, checkpoints, about, say))
-    options = replace(
-        options,
-        seed=plan.seed if options.seed is None else options.seed,
-        workers=_workers(options.workers, options.cpu),
-    )
+    seed = plan.seed if how.seed is None else how.seed
+    how = replace(how, seed=seed, workers=_workers(how))
     with ExitStack() as stack:
         stack.enter_context(random_state.kept())  # the caller's numbers are not touched
         interrupt = Interrupt()
         stack.enter_context(interrupt.listening())
         if main:
-            begin(target, about, resume=options.resume)
+            begin(target, about, resume=how.resume)
         reporter = Reporter(
             folder / METRICS if main else None,
             state.lines,
-            folder / TENSORBOARD if options.tensorboard else None,
+            folder / TENSORBOARD if how.tensorboard else None,
             watch=watch,
             looked=looked,
             say=say,
@@ -147,7 +144,7 @@ def finetune(
         stack.callback(reporter.close)
         for part in (dataset.train, dataset.validation):
             if part is not None and hasattr(part, "seed"):
-                part.seed = options.seed
+                part.seed = seed
         for line in dataset.warnings:
             say(line)
         run = TrainingRun(
@@ -159,7 +156,7 @@ def finetune(
             data=dataset,
             config=config,
             folder=folder,
-            options=options,
+            options=how,
             reporter=reporter,
             checkpoints=checkpoints,
             interrupt=interrupt,
@@ -168,9 +165,7 @@ def finetune(
         return finish(run, record, state, target, about, main=main)
 
 
-def _train_stages(
-    run: TrainingRun, checkpoint: Path | None, state: TrainingState
-) -> TrainingState:
+def _train_stages(run: TrainingRun, checkpoint: Path | None, state: TrainingState) -> TrainingState:
     for over in run.plan.stages[: state.stage]:
         run.finish_handover(over, force=True)  # the checkpoint has the weights that go with it
     run.started = time.perf_counter() - state.seconds
@@ -260,10 +255,10 @@ def _input_config(model: nn.Module, record: Artifact, options: Options) -> dict[
     return config
 
 
-def _workers(asked: int | None, cpu: bool) -> int:
-    if asked is not None:
-        return asked
-    if cpu or not torch.cuda.is_available():
+def _workers(options: Options) -> int:
+    if options.workers is not None:
+        return options.workers
+    if options.cpu or not torch.cuda.is_available():
         return 0  # workers would compete with the model for the cores
     return min(8, os.cpu_count() or 1)
 

@@ -65,7 +65,7 @@ def finish(
     Every process calls it; the ``main`` one writes.
     """
     run.model.to("cpu").eval().requires_grad_(True)
-    run.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub lacks it
+    run.model.to(memory_format=torch.contiguous_format)
     names = [stage.name for stage in run.plan.stages]
     last = state.accuracies.get(names[-1])
     stage, step = state.best_at
@@ -85,7 +85,7 @@ def finish(
     if not main:
         return summary
     recipe = Recipe.from_yaml(record.recipe, f"{record.path}/recipe.yaml")
-    written = {
+    written: dict[str, Any] = {
         "report": _report(record, {**about, **summary.to_dict()}),
         "recipe": recipe.model_copy(update={"finetune": run.plan}).to_yaml(),
         "overwrite": True,

@@ -1,4 +1,4 @@
-"""FSDP settings of the launcher: whether it is requested, which are refused, accelerate's plugin."""
+"""FSDP as the launcher requests it: the settings that are refused, and accelerate's plugin."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Replicated:
         """Return the model that the stage trains, on its device; ``model`` is the run's."""
         model.to(self.accelerator.device)
         if self.stage.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+            model.to(memory_format=torch.channels_last)
         return model
 
     def create_ema(self, model: nn.Module) -> ModelEmaV3 | None:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from dcnify.errors import InputError
+from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.shard_checks import check_sharding
 from dcnify.finetune.parallel.shard_state import (
     load_local_state,
@@ -24,7 +25,6 @@ from dcnify.finetune.parallel.shard_state import (
     packed_state,
     unpacked_state,
 )
-from dcnify.finetune.parallel.placement import Replicated
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:

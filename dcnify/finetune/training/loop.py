@@ -140,7 +140,7 @@ class Speed:
 
 
 def images_after(plan: Finetune, index: int, epoch: int) -> int:
-    """Estimate the images that the stages after ``index``, of ``epoch`` steps an epoch, will see."""
+    """Estimate the images of the stages after ``index``, which has ``epoch`` steps an epoch."""
     images = epoch * plan.stages[index].batch_size
     return sum(
         (stage.steps or round((stage.epochs or 0) * images / stage.batch_size)) * stage.batch_size
