@@ -1,29 +1,29 @@
-"""Fine-tuning: the stages of a recipe train a converted model until its accuracy is back.
+"""Fine-tuning: the stages of a recipe train a converted model until its accuracy is back."""
 
-Names load on first use, so that a command line can read `TrainSpec` without importing torch.
-"""
+from typing import TYPE_CHECKING
 
-from __future__ import annotations
+from dcnify.lazy import load_on_use
 
-import importlib
-from typing import Any
+if TYPE_CHECKING:
+    from dcnify.artifact.layout import TRAINING
+    from dcnify.finetune.interrupt import StoppedError
+    from dcnify.finetune.metrics import StepMetrics
+    from dcnify.finetune.run_folder import CURVE, METRICS
+    from dcnify.finetune.session import finetune, train
+    from dcnify.finetune.spec import Options, TrainSpec
+    from dcnify.finetune.summary import Summary
 
-_EXPORTS = {
-    "CURVE": "dcnify.finetune.run_folder",
-    "METRICS": "dcnify.finetune.run_folder",
-    "Options": "dcnify.finetune.spec",
-    "StepMetrics": "dcnify.finetune.metrics",
-    "StoppedError": "dcnify.finetune.interrupt",
-    "Summary": "dcnify.finetune.summary",
-    "TRAINING": "dcnify.artifact.layout",
-    "TrainSpec": "dcnify.finetune.spec",
-    "finetune": "dcnify.finetune.session",
-    "train": "dcnify.finetune.session",
-}
-__all__ = list(_EXPORTS)
+__all__ = [
+    "CURVE",
+    "METRICS",
+    "TRAINING",
+    "Options",
+    "StepMetrics",
+    "StoppedError",
+    "Summary",
+    "TrainSpec",
+    "finetune",
+    "train",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+__getattr__ = load_on_use(__name__)
