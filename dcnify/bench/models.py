@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
 from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
-from dcnify.bench.timing import Call, Clock, clock_on, percentiles, rounds_of, timing_of, using
+from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
 from dcnify.graph.calls import tensors_in
 from dcnify.graph.example import Example
@@ -108,7 +108,7 @@ def bench_models(
 
 
 def _timed(
-    calls: dict[str, Call],
+    calls: dict[str, Timed],
     clock: Clock,
     bench: ModelBench,
     train: bool,
@@ -128,7 +128,7 @@ def _timed(
     return PassResult(_pass_name(train), clocked, timings, speedup)
 
 
-def _call(model: nn.Module, example: Example, train: bool) -> Call:
+def _call(model: nn.Module, example: Example, train: bool) -> Timed:
     """Forward alone without a graph, or forward and the gradients of all weights."""
     if not train:
         return torch.inference_mode()(lambda: example.call(model))
@@ -160,7 +160,7 @@ def _size(model: nn.Module, example: Example) -> ModelSize:
     return ModelSize(parameters, round(counter.get_total_flops() / len(example.images)))
 
 
-def _peak(model: nn.Module, call: Call, device: torch.device) -> int | None:
+def _peak(model: nn.Module, call: Timed, device: torch.device) -> int | None:
     """Bytes of the model, and of what one call takes besides; the other model does not count."""
     if device.type != "cuda":
         return None
