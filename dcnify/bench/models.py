@@ -17,7 +17,7 @@ from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassR
 from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
 from dcnify.graph.calls import tensors_in
-from dcnify.graph.example import Example
+from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
 
@@ -73,8 +73,7 @@ def bench_models(
     with using(bench.device, bench.threads):
         with _in_words("there is no room for images of", where):
             images = _images(shape, dtype, bench)
-            called = example.to(bench.device, dtype).with_image(images) if example else None
-            called = called or Example.of(images)
+            called = example_with(images, example)
             for model in models.values():
                 model.to(bench.device, dtype).to(memory_format=torch.channels_last).eval()
         clock = clock_on(bench.device)

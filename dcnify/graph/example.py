@@ -146,6 +146,16 @@ class Example:
         return named
 
 
+def example_with(images: Tensor, like: Example | None) -> Example:
+    """Return the call ``like`` for other images, in their dtype and on their device.
+
+    Without ``like`` it is a call with the images alone.
+    """
+    if like is None:
+        return Example.of(images)
+    return like.to(images.device, images.dtype).with_image(images)
+
+
 def _inferred(named: Mapping[int | str, Any]) -> int | str:
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     floats = {key: value for key, value in tensors.items() if value.is_floating_point()}

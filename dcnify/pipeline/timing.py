@@ -14,7 +14,7 @@ from dcnify.artifact.original_source import recorded_source
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
-from dcnify.graph.example import Example
+from dcnify.graph.example import Example, example_with
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
 from dcnify.verify.fidelity import refuse_another
@@ -78,4 +78,4 @@ def time_artifact(
 def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
-    return example.to(like.device, like.dtype).with_image(image) if example else Example.of(image)
+    return example_with(image, example)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, labels_for
 from dcnify.errors import DcnifyError, InputError
-from dcnify.graph.example import Example
+from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.recipe import Recipe
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
 from dcnify.sources.compare import compare, shapes_of
 from dcnify.sources.open import Source
-from dcnify.surgery.fidelity.images import BATCH, Images
+from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
@@ -79,8 +79,7 @@ def measure(
         InputError: the two do not run on the same images.
     """
     like = images.tensor
-    called = example.to(like.device, like.dtype) if example else Example.of(like)
-    calls = Images(called, like.split(BATCH)).calls
+    calls = [example_with(batch, example) for batch in like.split(BATCH)]
     model.to(like.dtype)
     new = {swap.site.path: model.get_submodule(swap.site.path) for swap in swaps}
     if any(swap.handover for swap in swaps):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
-from dcnify.graph.example import Example
+from dcnify.graph.example import Example, example_with
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
@@ -66,19 +66,19 @@ class Objective(nn.Module):
             if losses.features:
                 self._watch(model, self.sites.values(), self._mine)
 
-    def forward(
-        self, images: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
+        call = example_with(images, self._example)
         if labels is None:
-            return self._call(self.model, images)
+            return call.call(self.model)
         losses, original = self.losses, self._original[0]
-        wanted = None
+        wanted: Any = None
+        output: Any = None
         with self._watched():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
-                    wanted = output_tensor(self._call(original, images))
-            needs_output = losses.labels or losses.logits or losses.features
-            output = output_tensor(self._call(self.model, images)) if needs_output else None
+                    wanted = output_tensor(call.call(original))
+            if losses.labels or losses.logits or losses.features:
+                output = output_tensor(call.call(self.model))
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -100,16 +100,12 @@ class Objective(nn.Module):
             hook.remove()
         self._hooks.clear()
 
-    def _call(self, model: nn.Module, images: Tensor) -> Any:
-        if self._example is None:
-            return model(images)
-        return self._example.to(images.device).with_image(images).call(model)
-
     @torch.no_grad()
     def _sizes(self, wanted: Tensor | None) -> dict[str, Tensor]:
         """Mean squares of what the original makes, by site, and of its output under ``""``."""
         made = {there: call.output for there, call in self._theirs.items()}
-        if wanted is not None and not are_logits(wanted, self._original[0]):
+        original = self._original[0]
+        if wanted is not None and original is not None and not are_logits(wanted, original):
             made[""] = wanted
         if not made:
             return {}
