@@ -137,7 +137,7 @@ def capture(model: nn.Module, example: torch.Tensor, prepare: Prepare | None = N
     Raises:
         InputError: the model refuses the example, or cannot be exported.
     """
-    twin = _twin(model)
+    twin = twin_of(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
     refused = prepare(twin) if prepare is not None else {}
     calls: dict[str, list[Call]] = defaultdict(list)
@@ -200,7 +200,7 @@ def _assemble(
     )
 
 
-def _twin(model: nn.Module) -> nn.Module:
+def twin_of(model: nn.Module) -> nn.Module:
     """A copy of the module tree that shares every tensor with the original.
 
     Tracing may write to a module (caches of position biases, for one); it shall not be the user's.
