@@ -26,6 +26,7 @@ from dcnify.artifact.layout import (
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.files import near_files, parse_json, read_json, read_text
+from dcnify.graph.example import Example
 from dcnify.sources.base import Base
 from dcnify.sources.weight_files import is_mappable, read_safetensors, read_weights
 from dcnify.surgery.plan import Plan
@@ -86,6 +87,14 @@ class Artifact:
         if "missing" in about:
             return str(about["missing"])
         return read_golden(self._read(self._golden), about, str(self.path))
+
+    def example(self) -> Example | None:
+        """How the model is called, where that is not with an image alone."""
+        try:
+            golden = self.golden()
+        except InputError:  # `verify` says so
+            return None
+        return golden.call if isinstance(golden, Golden) else None
 
     def parts(self) -> tuple[str, ...]:
         """The parts that must have a hash: all but ``config.json``, which holds the hashes."""

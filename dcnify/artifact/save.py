@@ -21,6 +21,7 @@ from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.graph.example import Example
 from dcnify.nn import Handover
 from dcnify.sources.base import Base
 from dcnify.sources.construct import on_meta, with_buffers
@@ -80,7 +81,7 @@ def save(
     }
     config = _config(result.model, base, plan, expected, origin)
     texts = {PLAN: plan.to_json() + "\n", RECIPE: result.recipe.to_yaml(), REPORT: _json(report)}
-    return _write(result.model, base, plan, config, texts, target, overwrite)
+    return _write(result.model, base, plan, result.example, config, texts, target, overwrite)
 
 
 def save_again(
@@ -120,7 +121,7 @@ def save_again(
         RECIPE: recipe or record.recipe,
         REPORT: _json(report or record.report),
     }
-    return _write(model, base, plan, config, texts, target, overwrite)
+    return _write(model, base, plan, record.example(), config, texts, target, overwrite)
 
 
 def _config(
@@ -134,6 +135,7 @@ def _write(
     model: nn.Module,
     base: Base,
     plan: Plan,
+    example: Example | None,
     config: dict[str, Any],
     texts: dict[str, str],
     target: Path,
@@ -143,7 +145,7 @@ def _write(
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     extra = _unreproducible_buffers(model, base, plan, state)
     kept, aliases = without_aliases({**state, **extra})
-    golden = golden_of(model, plan.input_shape)
+    golden = golden_of(model, example or plan.input_shape)
     about = golden.about() if isinstance(golden, Golden) else {"missing": golden}
     pair = golden.tensors() if isinstance(golden, Golden) else {}
     hashes = {name: sha256_text(text) for name, text in texts.items()}

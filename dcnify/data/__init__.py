@@ -3,12 +3,10 @@
 The names below load on first use, so that a request (`dcnify.data.spec`) does not import torch.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dcnify.data.spec import DataSpec, ImageSpec
+from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.data.batch import ImageBatch
@@ -18,17 +16,6 @@ if TYPE_CHECKING:
     from dcnify.data.images import load_images
     from dcnify.data.labelled import Labelled, open_labelled
     from dcnify.data.labels import labels_for
-
-_HOMES = {
-    "ClutteredDigits": "digits",
-    "Examples": "examples",
-    "ImageBatch": "batch",
-    "Labelled": "labelled",
-    "labels_for": "labels",
-    "load_images": "images",
-    "open_dataset": "datasets",
-    "open_labelled": "labelled",
-}
 
 __all__ = [
     "ClutteredDigits",
@@ -43,10 +30,4 @@ __all__ = [
     "open_labelled",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = load_on_use(__name__)

@@ -67,7 +67,7 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
     if golden.device != "cpu":
         limit *= _OTHER_DEVICE
     try:
-        error = relative_error(_sample_like(golden, answer(model, golden.input())), golden.sample)
+        error = relative_error(_sample_like(golden, answer(model, golden.example())), golden.sample)
     except Exception as problem:  # whatever a model may raise
         return Check(name, False, limit=limit, detail=f"it does not run: {first_line(problem)}")
     shown = "x".join(map(str, golden.output_shape))

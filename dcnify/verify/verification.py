@@ -68,7 +68,7 @@ def verify(
         checks += check_operator(model)
     if model is not None and against is not None:
         measured, origin = _images(record, against, images)
-        fidelity = measure(model, against, swaps, measured, origin, progress)
+        fidelity = measure(model, against, swaps, measured, origin, progress, record.example())
         doubt, warnings = _doubt(record, against, origin)
         checks += check_reported(record, model, fidelity, doubt)
         if record.report.get("finetune"):
