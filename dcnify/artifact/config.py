@@ -1,4 +1,4 @@
-"""``config.json``: what timm reads of a model, and a block of dcnify's own."""
+"""``config.json``: timm's fields and a block of dcnify's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dcnify.errors import InputError
 from dcnify.sources.base import Base
 from dcnify.sources.preprocessing import Preprocessing, is_numbers
 
-# Where timm would fetch the unconverted weights from; those are not the ones beside this file.
+# Where timm would fetch the unconverted weights from, instead of those beside this file.
 _ELSEWHERE = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"}
 _PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "label_descriptions")
 

@@ -1,4 +1,4 @@
-"""The names of what an artifact holds. Fixed, so that nothing read from a file names a path."""
+"""File names within an artifact. They are fixed, so that no file can name a path."""
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -9,11 +9,11 @@ REPORT = "report.json"
 GOLDEN = "golden.safetensors"
 
 FILES = (CONFIG, WEIGHTS, PLAN, RECIPE, REPORT)
-"""What every artifact has. Those of dcnify 0.1's first days have no golden output."""
+"""Files of every artifact; early ones of dcnify 0.1 have no golden output."""
 OURS = (*FILES, GOLDEN)
-"""What is replaced when an artifact is overwritten; other files in the folder stay."""
+"""Files that are replaced when an artifact is overwritten; others in the folder stay."""
 TRAINING = "finetune"
-"""A folder in an artifact's: checkpoints, metrics and curves of a fine-tuning. It may be there
-before the artifact is."""
+"""Subfolder for checkpoints, metrics and curves of a fine-tuning; it may exist before the
+artifact does."""
 FILE_SUFFIXES = (".pt", ".pth")
 FILE_FORMAT = "dcnify"

@@ -1,4 +1,4 @@
-"""Load an artifact: build its base, replay its plan, take its weights. No code, no pickle."""
+"""Load an artifact: build its base, replay its plan, assign its weights. No code, no pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model from before a conversion, opened again from where its artifact says that it was."""
+"""Reopen the original model of a conversion from the source that its artifact records."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dcnify.sources.open import OpenedModel
 
 
 def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> OpenedModel:
-    """Open what the artifact was made from.
+    """Open the source that an artifact was converted from.
 
     Args:
-        record: of the artifact.
-        hint: what else to do, for errors: ``name it with --against``.
-        weights: it must have the weights that were converted. Without, those of ``timm:`` are
-            random, and need no network.
+        record: the artifact.
+        hint: advice that ends an error: ``name it with --against``.
+        weights: require the weights that were converted. If false, those of ``timm:`` are random
+            and need no network.
 
     Raises:
-        InputError: the artifact does not say, it is not there any more, or it has other weights.
+        InputError: no source is recorded, it is gone, or it has other weights.
     """
     named = record.config["dcnify"].get("source") or {}
     spec, wanted = named.get("spec"), named.get("sha256")
@@ -46,7 +46,7 @@ def _opened(spec: str, record: Artifact, weights: bool) -> OpenedModel:
         return open_source(spec, pretrained=weights, model_args=args)
     base = record.base
     if base.kind == "timm" and not base.name.startswith("flash_"):
-        # To find out what is known here takes seconds. Not every source may be told, though.
+        # Saves seconds of inference; not every source takes these options, though.
         with suppress(InputError):
             return open_source(spec, arch=base.name, model_args=base.args)
     return open_source(spec)

@@ -1,4 +1,4 @@
-"""A conversion whose result is itself a published architecture: that is its base, then."""
+"""Recognise a converted InternImage that is itself a published FlashInternImage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAMILY, _FLASH = "intern_image_", "flash_intern_image_"
 
 
 def published_base(base: Base, model: nn.Module) -> Base:
-    """The FlashInternImage that ``model``, converted from ``base``, is; ``base`` if it is none.
+    """The base of the FlashInternImage that ``model`` became, or ``base`` if it is not one.
 
     Names and shapes of the weights must be the same, and the layers must sample alike.
     """

@@ -1,4 +1,4 @@
-"""An artifact as it lies on disk, read and checked, before any model is built from it."""
+"""Read and check an artifact on disk, before any model is built from it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Artifact:
         return (*self.texts, self._weights, *((self._golden,) if kept else ()))
 
     def damaged(self) -> tuple[str, ...]:
-        """The parts whose SHA-256 is not the one that was written; empty if all is well."""
+        """The parts whose SHA-256 differs from the recorded one."""
         written = self.config["dcnify"]["files"]
         names = dict.fromkeys((*self.parts(), *written))
         return tuple(
@@ -131,7 +131,7 @@ class Artifact:
         return {name: value.clone() for name, value in held.items()} if mapped else held
 
     def _sha256(self, part: str) -> str | None:
-        """Of a part as it is now; None for one that is missing or cannot be read."""
+        """The current hash of a part; None if it is missing or cannot be read."""
         if part in self.texts:
             return sha256_text(self.texts[part])
         if part not in (self._weights, self._golden):
@@ -152,7 +152,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         path: an artifact folder, or a ``.pt`` file that `dcnify.save` wrote.
 
     Raises:
-        InputError: not an artifact, of another format, or damaged.
+        InputError: it is not an artifact, of another format, or damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -210,5 +210,5 @@ def _is_artifact_file(held: Any) -> bool:
 
 
 def sha256_text(text: str) -> str:
-    """The hash of a text as it is written, in UTF-8."""
+    """The hash of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()

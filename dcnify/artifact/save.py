@@ -250,7 +250,7 @@ def _unreproducible_buffers(
 
 
 def _has_buffer(model: nn.Module, name: str) -> bool:
-    """False for what a forward pass registers to remember; that is made anew when needed."""
+    """False for a buffer that only a forward pass registers; the next one makes it again."""
     owner, _, leaf = name.rpartition(".")
     try:
         return leaf in model.get_submodule(owner)._buffers

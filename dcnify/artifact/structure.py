@@ -13,7 +13,7 @@ from dcnify.words import first_line
 
 
 def structure(base: Base, plan: Plan | None) -> Callable[[], nn.Module]:
-    """A function that builds ``base`` and replays ``plan`` on it, on whatever device is current.
+    """Return a function that builds ``base`` and replays ``plan`` on it, on the current device.
 
     Raises:
         InputError: from the function, if the plan does not fit the base.

@@ -1,4 +1,4 @@
-"""A state dict ready to be written: each piece of memory once, in one piece."""
+"""Prepare a state dict for writing: each piece of memory once, contiguous."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 
 def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU that own no more memory than they show; `torch.save` writes all of it."""
+    """Tensors on the CPU without the unused rest of their storage, which `torch.save` writes."""
     return {
         name: value.cpu()
         if value.untyped_storage().nbytes() == value.nbytes

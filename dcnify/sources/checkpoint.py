@@ -39,7 +39,7 @@ class Checkpoint:
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of `timm.create_model` that the file gives."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
-    """``input_size``, ``mean``, ``std`` as far as the file gives them."""
+    """``input_size``, ``mean``, ``std`` or ``img_size``, if the file gives them."""
     notes: tuple[str, ...] = ()
     arch_hint: str | None = None
     """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
@@ -54,7 +54,7 @@ def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
         use_ema: take the averaged weights.
 
     Raises:
-        InputError: there is no state dict, or no averaged one though ``use_ema`` asks for it.
+        InputError: there is no state dict, or none of averaged weights for ``use_ema``.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")

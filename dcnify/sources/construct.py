@@ -1,4 +1,4 @@
-"""Build a model for its structure: names and shapes now, the weights' values later.
+"""Construct a model for its structure: names and shapes now, the values of the weights later.
 
 `on_meta` allocates nothing, so numbers from a stranger's file can be tried safely. `with_buffers`
 computes buffers for real, because what a constructor computes (rope tables, relative position
@@ -28,7 +28,7 @@ _INIT = {
 
 
 class _NoInit(TorchFunctionMode):
-    """Filling a weight that is about to be replaced would be most of the cost of a build."""
+    """Skip the initialisation of weights, most of the cost of a build, as they are replaced."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
@@ -66,7 +66,7 @@ def with_buffers(build: Callable[[], nn.Module], *, skip_init: bool) -> nn.Modul
 
 
 def at_most(count: int) -> Watch:
-    """A watch that ends a build which registers more than ``count`` parameters.
+    """A watch that aborts a build once it has registered more than ``count`` parameters.
 
     Raises:
         OverflowError: from the build.

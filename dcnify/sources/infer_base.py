@@ -20,7 +20,7 @@ def infer_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
     """The base of a timm model, from what timm notes on the models it makes.
 
     Args:
-        model: a model that `timm.create_model` made, whatever was done to it since.
+        model: a model that `timm.create_model` made, perhaps changed since.
         fits: whether rebuilding from a proposed base gives this model.
 
     Raises:

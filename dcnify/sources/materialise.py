@@ -1,4 +1,4 @@
-"""Turn a recipe for a model and its tensors into the model, without initialising a weight."""
+"""Build a model around existing tensors, without initialising a weight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST_BUFFERS = 4 * 2**30
 
 
 def mismatch_of(build: Build, shapes: Shapes, *, own_code: bool = False) -> Mismatch:
-    """What keeps tensors of these ``shapes`` from fitting the model that ``build`` makes.
+    """Compare ``shapes`` of a state dict with the model that ``build`` makes.
 
     Args:
         build: makes the model.
@@ -40,7 +40,7 @@ def materialise(
     buffers: Mapping[str, Tensor] | None = None,
     own_code: bool = False,
 ) -> nn.Module:
-    """Build a model around existing tensors, which become its weights without a copy.
+    """Build a model; the tensors become its weights without a copy.
 
     The model is first built on the meta device and compared, so that sizes from a file allocate
     nothing before the tensors are known to fit. If the constructor computes buffers that are in no

@@ -39,9 +39,9 @@ class OpenedModel:
     spec: str
     """The source as the user wrote it."""
     sha256: str | None
-    """Of the file, or of the weights where there is no file."""
+    """Hash of the file, or of the weights if there is no file."""
     notes: tuple[str, ...] = ()
-    """What was inferred, chosen or left out, in words."""
+    """Notes on what was inferred, chosen or left out."""
     input_size: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -12,7 +12,7 @@ _LARGEST_SIDE = 1 << 14
 
 
 class Preprocessing(NamedTuple):
-    """What a model expects, as far as it is known."""
+    """What a model expects of its images; None for what is unknown."""
 
     input_size: tuple[int, int, int] | None = None
     """(C, H, W)."""

@@ -14,7 +14,7 @@ from dcnify.spec import Spec, option
 from dcnify.words import did_you_mean, first_line
 
 PREFIXES = {"timm": "timm:convnext_tiny", "python": "python:package.module:factory"}
-"""What may stand before the colon of a source, each with an example."""
+"""Valid prefixes of a source, each with an example."""
 
 _PREFIX = re.compile(r"([A-Za-z][\w-]+):(.*)", re.DOTALL)
 _HUB = ("hf-hub", "hf_hub")

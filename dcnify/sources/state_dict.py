@@ -15,7 +15,7 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What keeps a state dict from fitting a model; false when nothing does."""
+    """The differences between a state dict and a model's; false if there are none."""
 
     missing: tuple[str, ...]
     """Names that only the model has."""
@@ -43,7 +43,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class PrefixView:
-    """The part of a state dict whose names share a prefix, without it."""
+    """The part of a state dict under a key prefix, with the prefix removed."""
 
     prefix: str
     shapes: Shapes
@@ -56,7 +56,7 @@ class PrefixView:
         return {name: tensors[key] for name, key in short.items() if name in self.shapes}
 
     def notes(self) -> list[str]:
-        """The prefix that was removed and the tensors that were left out, in words."""
+        """Notes on the prefix that was removed and the tensors that were left out."""
         notes = [f"took the prefix {self.prefix!r} off the names"] if self.prefix else []
         if self.left_out:
             counts = Counter(name.partition(".")[0] for name in self.left_out).most_common()

@@ -52,7 +52,7 @@ def read_timm_folder(folder: Path) -> tuple[Path, Checkpoint]:
 
 
 def _as_timm(config: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What timm would have written of a model of InternImage's Hugging Face port."""
+    """The config that timm would have written for a model of InternImage's Hugging Face port."""
     try:
         args = architecture_args(checkpoints.configuration_in(config))
         name, sizes = nearest_size(args)

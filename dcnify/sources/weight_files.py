@@ -1,4 +1,4 @@
-"""Read a weight file without running what it says, and name what is wrong with it in one line."""
+"""Read weight files without running code, with one-line errors."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ZIP = b"PK\x03\x04"
 
 
 def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False) -> Any:
-    """What a ``.pt``, ``.pth`` or ``.safetensors`` file holds, on the CPU.
+    """Read a ``.pt``, ``.pth`` or ``.safetensors`` file to the CPU.
 
-    The format is told by the content, not by the name. Of Python's own objects only plain data is
-    let in: the `argparse.Namespace` that timm's training script stores, and the settings of
+    The content decides the format, not the name. Of Python's own objects only plain data is
+    allowed: the `argparse.Namespace` that timm's training script stores, and the settings of
     InternImage's (`yacs.config.CfgNode`), which become a dict and need no yacs.
 
     Args:
@@ -37,7 +37,7 @@ def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False
             program rewrites the file: copy what is kept.
 
     Raises:
-        InputError: missing, empty, truncated, not a weight file, or in need of ``trust_pickle``.
+        InputError: it is missing, empty, truncated, not a weight file, or needs ``trust_pickle``.
     """
     head = _head(path)
     _refuse_text(path, head)
@@ -49,7 +49,7 @@ def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False
 
 
 def is_mappable(path: Path) -> bool:
-    """Whether ``mapped`` makes a difference to `read_weights`; old pickle files are read whole."""
+    """Whether `read_weights` can map the file; old pickle files are read whole."""
     head = _head(path)
     return head.startswith(_ZIP) or _is_safetensors(path, head)
 
@@ -74,7 +74,7 @@ def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
 
 
 _PLAIN: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
-"""Classes that are let in, and what stands for those of a package that need not be here."""
+"""Allowed classes, with a stand-in for that of a package that need not be installed."""
 
 
 def _torch_load(path: Path, is_zip: bool, trust_pickle: bool, mapped: bool) -> Any:
@@ -93,7 +93,7 @@ def _torch_load(path: Path, is_zip: bool, trust_pickle: bool, mapped: bool) -> A
             raise InputError(f"{path} is truncated: its end is missing; copy it again") from None
         raise InputError(f"{path} is truncated or damaged: {first_line(error)}") from None
     except ImportError as error:
-        raise InputError(f"{path} needs code that is not here: {first_line(error)}") from None
+        raise InputError(f"{path} needs code that is not installed: {first_line(error)}") from None
 
 
 def _code_inside(path: Path, is_zip: bool, error: Exception) -> str:

@@ -20,9 +20,9 @@ TOLERANCE = {
     torch.float16: 2e-2,
     torch.bfloat16: 5e-2,
 }
-"""Relative errors that another machine's rounding explains at the output of a deep network."""
+"""Relative errors at the output of a deep network due to another machine's rounding."""
 _OTHER_DEVICE = 10
-"""Times as much where the model ran on a GPU, whose matrix units round more."""
+"""Factor for outputs computed on a GPU, whose matrix units round more."""
 
 
 def check_hashes(record: Artifact) -> Check:
@@ -76,7 +76,7 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
 
 
 def tolerance(model: nn.Module) -> float:
-    """The relative error that the coarsest floating-point type of the weights explains."""
+    """The relative error allowed for the coarsest floating-point type of the weights."""
     floats = {p.dtype for p in model.parameters() if p.is_floating_point()}
     return max((TOLERANCE.get(dtype, 0.1) for dtype in floats), default=TOLERANCE[torch.float32])
 

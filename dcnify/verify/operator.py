@@ -21,14 +21,14 @@ TOLERANCE = {
     torch.float16: 1e-2,
     torch.bfloat16: 5e-2,
 }
-"""Relative errors that rounding explains in one call, forward or backward."""
+"""Relative errors of one call due to rounding, forward or backward."""
 _QUERIES = 7
 """Rows of the output; one more column."""
 _LARGEST = 4_000_000
-"""Samples that the reference may hold at once; it takes fewer queries where points are many."""
+"""Most samples the reference may hold at once; with many points it takes fewer queries."""
 _MARGIN = 0.1
-"""Distance of points from the pixel grid. There the gradient of an offset jumps, and two right
-answers may differ by a rounding."""
+"""Distance of points from the pixel grid, where the gradient of an offset jumps and two correct
+answers may differ."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _inputs(config: OperatorConfig, device: torch.device) -> tuple[Tensor, Tenso
         _MARGIN, 1 - _MARGIN, generator=random
     )
     if how.offset_scale:
-        # What the operator makes of an offset: scale * (base - half + offset).
+        # The operator samples at scale * (base - half + offset).
         base = torch.tensor(how.points) * torch.tensor(how.dilation[::-1])
         half = torch.tensor(how.half[::-1])
         cell = (base - half) * how.offset_scale

@@ -1,4 +1,4 @@
-"""Verify an artifact: recompute what can be recomputed, and compare it with what was written."""
+"""Verify an artifact: recompute what it states, and compare."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def verify(
         record: what `read_artifact` returned.
         against: the model that the artifact was converted from. Its layers are measured against
             the new ones again, and the recipe's ``require`` and ``certify`` are checked.
-        images: to measure on; the photographs that a conversion takes by default otherwise. Of an
-            artifact that was calibrated a quarter is measured, as when it was made.
+        images: to measure on; by default the photographs that a conversion takes. For a calibrated
+            artifact a quarter of them is measured, as when it was made.
         trust_code: import the code that the artifact names, if its base is ``python:``.
         progress: called as the work goes on.
 
     Returns:
-        Every check; one that fails is no exception.
+        Every check; a failed one does not raise.
 
     Raises:
-        InputError: ``against`` is of another architecture or there are no images, or the artifact
+        InputError: ``against`` is of another architecture, there are no images, or the artifact
             needs ``trust_code``.
     """
     step = progress or silent

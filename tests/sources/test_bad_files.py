@@ -138,3 +138,17 @@ def test_a_folder_of_something_else(tmp_path):
 def test_a_file_that_cannot_be_opened(tmp_path):
     (tmp_path / "loop.pt").symlink_to(tmp_path / "loop.pt")
     refused(tmp_path / "loop.pt", r"loop.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a Unix thing")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_named_pipe_inside_a_folder_is_not_waited_for(tmp_path, name):
+    (tmp_path / "config.json").write_text('{"architecture": "test_convnext"}')
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    refused(tmp_path, r"has no (config.json|weights)")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+def test_a_device_is_not_read():
+    refused("/dev/zero", r"^/dev/zero is neither a regular file nor a folder")

@@ -120,7 +120,7 @@ def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
 
 
 def head_and_stem(name: str, shapes: Shapes) -> dict[str, Any]:
-    """``num_classes`` and ``in_chans`` as the shapes tell them, where they are not the default."""
+    """``num_classes`` and ``in_chans`` as read from the shapes, if not the default."""
     want = shapes_of(on_meta(lambda: create(name, {})))
     return _head_and_stem(name, shapes, compare(shapes, want))
 

@@ -1,4 +1,4 @@
-"""InternImages of sizes that no registered name has: the nearest name, and what differs from it."""
+"""Describe an InternImage of any size by the nearest registered name and what differs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TELLING = ("channels", "depths", "groups")
 
 
 def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registered name that a configuration comes from, and those of ``args`` it has not.
+    """The registered name nearest to a configuration, and the ``args`` that differ from it.
 
     That is the published model of the same channels, depths and groups, otherwise the smallest of
     the same operator.
@@ -42,7 +42,7 @@ def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def size_of(name: str, argument: str) -> Any:
-    """The value that a registered size has of an argument of `InternImage`."""
+    """The value of an `InternImage` argument in a registered size."""
     return _SIZES[name].get(argument, _DEFAULTS[argument])
 
 

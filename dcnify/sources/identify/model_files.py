@@ -19,7 +19,7 @@ import timm
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 # Names that torch's own layers give.
 _TORCH = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
-# What every model file imports to be built, registered and downloaded; it names no layers.
+# Modules that every model file imports to build, register and download; they name no layers.
 _PLUMBING = re.compile(
     r"timm\.(data|utils|loss|optim)\b|timm\.models\."
     r"_(builder|factory|features|features_fx|helpers|hub|input|manipulate|pretrained|prune|registry)$"

@@ -1,4 +1,4 @@
-"""Weights in the layout of a paper's own repository, renamed by the filter timm has for them."""
+"""Rename weights of a paper's own repository with the filter that timm has for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import timm
@@ -20,7 +21,7 @@ _FILTER = re.compile(r"filter_fn|filter_torchvision")
 def renamed(
     name: str, tensors: dict[str, Tensor], args: dict[str, Any], model: nn.Module
 ) -> dict[str, Tensor] | None:
-    """``tensors`` under the names of the timm model ``name``, if one of timm's filters does that.
+    """Rename ``tensors`` to the names of the timm model ``name``; None if no filter of timm's can.
 
     timm keeps, beside each architecture, the function that renames the weights of its original
     repository, and passes it to its own loader. A result counts only if it fits strictly.
@@ -53,11 +54,10 @@ def _filters(name: str) -> Iterator[Callable[[dict[str, Tensor], nn.Module], Any
         if "adapt_layer_scale" in parameters:
             options.append({"adapt_layer_scale": True})
         for option in options:
-            yield _call(function, "model" in parameters, option)
+            bound = partial(function, **option)
+            yield bound if "model" in parameters else partial(_without_model, bound)
 
 
-def _call(function: Callable[..., Any], takes_model: bool, option: dict[str, Any]):
-    def convert(tensors: dict[str, Tensor], model: nn.Module) -> Any:
-        return function(tensors, model, **option) if takes_model else function(tensors, **option)
-
-    return convert
+def _without_model(rename: Callable[..., Any], tensors: dict[str, Tensor], model: nn.Module) -> Any:
+    del model
+    return rename(tensors)

@@ -115,7 +115,7 @@ def _inferred(found: Identified) -> list[str]:
     notes = [f"inferred an InternImage of sizes of its own: {found}"]
     if found.assumed:
         assumed = ", ".join(f"{key}={value}" for key, value in found.assumed.items())
-        notes.append(f"assumed {assumed}, not told by the weights: set with --model-arg")
+        notes.append(f"assumed {assumed}, which the weights do not show: set with --model-arg")
     return notes
 
 
@@ -195,7 +195,7 @@ def _under_its_names(
 
 
 def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
-    """Say so where renaming also stretched position embeddings, which changes the function."""
+    """A note if renaming also resampled position embeddings, which changes the function."""
     sizes = {value.nelement() for value in given.values()}
     names = [k for k, v in out.items() if POSITIONAL.search(k) and v.nelement() not in sizes]
     if not names:

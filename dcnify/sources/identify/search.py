@@ -43,7 +43,7 @@ class Identified:
     sizes: dict[str, Any] = field(default_factory=dict)
     """Arguments that make it another size than the name alone does."""
     assumed: dict[str, Any] = field(default_factory=dict)
-    """Arguments whose values the weights do not tell."""
+    """Arguments that cannot be read from the weights."""
 
     def __str__(self) -> str:
         """As options of the command line."""
@@ -152,7 +152,7 @@ class _Search:
             return None
 
     def internimage_of_own_size(self) -> Identified | None:
-        """An InternImage whose sizes no registered one has."""
+        """An InternImage of sizes that are not registered."""
         read = configuration_of(self.shapes)
         if read is None:
             return None
