@@ -68,7 +68,10 @@ def linear_at(model: nn.Module, path: str) -> nn.Linear:
     Raises:
         InputError: the model has none there.
     """
-    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        module = model
     if not isinstance(module, nn.Linear):
         raise InputError(f"plan: the model has no linear layer {path!r}")
     return module

@@ -1,4 +1,4 @@
-"""Handover: old layers beside new ones at the start, a blend for the training to lower, an end."""
+"""Handover: old layers fade out beside the new ones, while training lowers their blend."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _as_it_was(linear: nn.Linear, weight: torch.Tensor, bias: nn.Parameter) -> n
 
 
 def handovers(model: nn.Module) -> dict[str, Handover]:
-    """The layers of ``model`` that hand over, each under its first path."""
+    """Return the handovers of ``model``, each by its first path."""
     return {path: one for path, one in model.named_modules() if isinstance(one, Handover)}
 
 
@@ -107,7 +107,7 @@ def cosine_blend(step: int, steps: int) -> float:
 
 @contextmanager
 def both_outputs(model: nn.Module) -> Iterator[dict[str, Pairs]]:
-    """Within this, layers that hand over run both layers at any blend, and keep both outputs.
+    """Within this context, both layers of a handover run at any blend, and both outputs are kept.
 
     For a loss layer by layer, which lets new layers learn at blend 1 as well. Backward belongs
     inside too, where activations are recomputed; nothing is kept afterwards.
@@ -131,9 +131,9 @@ def both_outputs(model: nn.Module) -> Iterator[dict[str, Pairs]]:
 
 
 def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
-    """Take the old layers out of ``model``: each new one stands alone, at every path it has.
+    """Remove the old layers from ``model``, at every path.
 
-    What is saved afterwards with the plan that is returned is as if there had been no handover.
+    A model saved afterwards with the returned plan is as if there had been no handover.
 
     Args:
         model: a converted model, in place.
@@ -141,7 +141,7 @@ def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
         force: end it at a blend other than 0, where the outputs change.
 
     Raises:
-        InputError: nothing hands over; or the blend is not 0, and ``force`` is not given.
+        InputError: nothing hands over; or the blend is not 0 and ``force`` is not set.
     """
     layers = _some(model)
     early = [path for path, layer in layers.items() if layer.blend.item() != 0]
@@ -160,12 +160,12 @@ def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
 
 
 def finish_result(result: ConvertResult, *, force: bool = False) -> ConvertResult:
-    """As `finish`, for what `dcnify.convert` returned: the same with its model finished."""
+    """Return the result of `dcnify.convert` with its handovers finished, see `finish`."""
     return dataclasses.replace(result, plan=finish(result.model, result.plan, force=force))
 
 
 def settled(swaps: Iterable[PlannedSwap]) -> tuple[PlannedSwap, ...]:
-    """The swaps as they are when no handover is left."""
+    """Return the swaps without their handovers."""
     return tuple(dataclasses.replace(swap, handover=False) for swap in swaps)
 
 
