@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,11 @@ def without_bias(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
     made.weight += (linear.bias[:, None].double() @ one.to(linear.bias.device)).to(linear.weight)
     made.register_parameter("bias", None)
     return made
+
+
+def in_block_of(linear: str, sites: Iterable[str]) -> bool:
+    """Whether a linear layer is in the same block as one of the sites, by their paths."""
+    return any(linear.startswith(site.rpartition(".")[0] + ".") for site in sites)
 
 
 def linear_at(model: nn.Module, path: str) -> nn.Linear:

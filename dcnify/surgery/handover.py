@@ -13,7 +13,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
-from dcnify.surgery.bias_removal import Removed, linear_at
+from dcnify.surgery.bias_removal import Removed, in_block_of, linear_at
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
@@ -38,7 +38,7 @@ def begin(
     for swap in handing:
         put(model, swap, _wrapped(old[swap.site.path], get(model, swap.site.path)))
     for path, (weight, bias) in removed.items():
-        if any(_same_block(path, swap.site.path) for swap in handing):
+        if in_block_of(path, [swap.site.path for swap in handing]):
             linear = linear_at(model, path)
             put_at(model, path, _wrapped(_as_it_was(linear, weight, bias), linear))
     for parameter, learns in learned:  # other layers may share an old layer's
@@ -49,10 +49,6 @@ def _wrapped(old: nn.Module, new: nn.Module) -> Handover:
     both = Handover(old, new)
     carry_settings(old, both)
     return both
-
-
-def _same_block(path: str, site: str) -> bool:
-    return path.startswith(site.rpartition(".")[0] + ".")
 
 
 def _as_it_was(linear: nn.Linear, weight: torch.Tensor, bias: nn.Parameter) -> nn.Linear:
