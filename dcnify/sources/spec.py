@@ -68,14 +68,20 @@ class SourceSpec(Spec):
         """
         return parse_model_args(self.model_arg)
 
-    def input_shape(self, default: tuple[int, ...]) -> tuple[int, int, int]:
-        """(C, H, W) of the input: ``input_size``, completed from ``default`` (C, H, W).
+    def input_shape(
+        self, own: tuple[int, ...], recipe: tuple[int, ...] | None = None
+    ) -> tuple[int, int, int]:
+        """(C, H, W) of the input: ``input_size``, else the recipe's, else the model's own.
+
+        Args:
+            own: (C, H, W) of the model; it completes a size without channels.
+            recipe: (C, H, W) that a recipe names.
 
         Raises:
             InputError: the size is malformed or out of range.
         """
         size = self._parse_size()
-        channels, rows, columns = default
+        channels, rows, columns = (recipe or own) if not size else own
         if size:
             channels, rows, columns = size if len(size) == 3 else (channels, size[0], size[-1])
         if max(channels, rows, columns) > _LARGEST_SIDE:
