@@ -93,6 +93,7 @@ def _table(report: Report, cases: tuple[CaseResult, ...], title: str) -> Any:
     rows = []
     for case in cases:
         our = case.of(ours)
+        assert our is not None
         rates = (f"{our.gb_per_s:.3g}", f"{our.share_of_copy:.0%}")
         spread = f"{_us(our.p20_us)}-{_us(our.p80_us)}"
         ratios = (_ratio(case.of(name)) for name in rivals)

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
@@ -16,7 +17,7 @@ from dcnify.words import did_you_mean
 INTERRUPTED = 130
 
 # typer brings its own copy of click since 0.26 and depends on click before; both derive from this.
-ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 @dataclass
@@ -53,7 +54,7 @@ def report(error: BaseException, *, debug: bool) -> int:
     return 1
 
 
-def _usage(error: Exception) -> int:
+def _usage(error: Any) -> int:
     """A misspelt verb or option, a missing argument: click's words, one line, the nearest fix."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())

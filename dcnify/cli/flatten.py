@@ -119,7 +119,8 @@ class _Group:
         if lead is not None and values[lead.name] is None:
             self._refuse_rest(lead, prefix, values)
             return None
-        hints, given = get_type_hints(spec), {}
+        hints: dict[str, Any] = get_type_hints(spec)
+        given: dict[str, Any] = {}
         for one in fields(spec):  # type: ignore[arg-type]  # as above
             path = prefix + one.name
             inner, may_be_none = _spec_of(hints[one.name])

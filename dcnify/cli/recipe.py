@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -145,7 +145,7 @@ def validate(
     """
     from dcnify.recipe import Recipe
 
-    results = []
+    results: list[dict[str, Any]] = []
     for path in paths:
         try:
             recipe = Recipe.load(path, overrides or ())

@@ -112,37 +112,36 @@ def _data(done: Verification) -> dict[str, Any]:
     }
 
 
-def _render(done: Verification, record: Artifact) -> list:
+def _render(done: Verification, record: Artifact) -> list[Any]:
     words = {True: "passed", False: "FAILED", None: "not checked"}
     rows = [
         (check.name, words[check.passed], _number(check.value), _number(check.limit), check.detail)
         for check in done.checks
     ]
-    parts: list = [table(("check", "result", ">value", ">limit", "detail"), rows)]
+    parts: list[Any] = [table(("check", "result", ">value", ">limit", "detail"), rows)]
     if done.fidelity is not None:
         parts += ["", *_compared(done, record)]
     return parts
 
 
-def _compared(done: Verification, record: Artifact) -> list:
+def _compared(done: Verification, record: Artifact) -> list[Any]:
     from dcnify.verify.fidelity import reported_sites
 
     assert done.fidelity is not None
-    said, required = reported_sites(done.report), {}
-    for swap in record.plan.swaps:
-        required[swap.site.path] = (swap.require or {}).get("sqnr_db")
-    rows = []
-    for site in done.fidelity.sites:
-        was = said.get(site.path, {})
-        numbers = (was.get("sqnr_db", ""), site.sqnr_db, was.get("cosine", ""), site.cosine)
-        rows.append((site.path, *map(_fixed, numbers, (2, 2, 4, 4)), required[site.path]))
-    output, was = done.fidelity.output, done.report.get("output")
-    was = was if isinstance(was, dict) else {}
-    numbers = (was.get("sqnr_db", ""), output.sqnr_db, was.get("cosine", ""), output.cosine)
-    rows.append(("(output)", *map(_fixed, numbers, (2, 2, 4, 4)), None))
+    output = done.fidelity.output
+    measured: dict[str, Any] = {site.path: site for site in done.fidelity.sites}
+    measured["(output)"] = output
+    reported = dict(reported_sites(done.report))
+    said = done.report.get("output")
+    reported["(output)"] = said if isinstance(said, dict) else {}
+    required = {swap.site.path: (swap.require or {}).get("sqnr_db") for swap in record.plan.swaps}
+    rows: list[tuple[object, ...]] = []
+    for path, now in measured.items():
+        was = reported.get(path, {})
+        numbers = (was.get("sqnr_db", ""), now.sqnr_db, was.get("cosine", ""), now.cosine)
+        rows.append((path, *map(_fixed, numbers, (2, 2, 4, 4)), required.get(path)))
     columns = ("site", ">SQNR dB, reported", ">now", ">cosine, reported", ">now", ">required dB")
-    if not any(row[-1] is not None for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    shown = len(columns) if any(row[-1] is not None for row in rows) else len(columns) - 1
     agreed = ""
     if output.top1_agreement is not None:
         agreed = f", top-1 agreement {output.top1_agreement:.0%}"
@@ -151,7 +150,7 @@ def _compared(done: Verification, record: Artifact) -> list:
         f"output: relative error {output.relative_error:.1e}{agreed} on {output.images} images "
         f"({images['origin']})"
     )
-    return [table(columns, rows), line]
+    return [table(columns[:shown], [row[:shown] for row in rows]), line]
 
 
 def _number(value: float | None) -> str:
@@ -161,7 +160,7 @@ def _number(value: float | None) -> str:
 
 
 def _fixed(value: Any, digits: int) -> str:
-    """A number of a report; null stands for an infinite one, and anything else is no number."""
+    """A number from a report, where null is infinity; anything else as it is."""
     if value is None:
         return "inf"
     return f"{value:.{digits}f}" if type(value) in (int, float) else str(value)
