@@ -13,8 +13,9 @@ from torch import nn
 from dcnify._version import __version__
 from dcnify.graph.flops import node_flops
 from dcnify.progress import Progress
+from dcnify.roles.base import Found
 from dcnify.roles.dcnv3.find import running_here
-from dcnify.roles.find import Found, find
+from dcnify.roles.find import find
 from dcnify.surgery.calibrate.calibration_steps import carry_out
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
 from dcnify.surgery.fidelity.images import Calibration, fidelity_images, with_held_out
