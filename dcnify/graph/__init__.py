@@ -5,25 +5,30 @@ What needs torch or the roles loads on first use.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dcnify.graph.site import NearMiss, Sites
 
 if TYPE_CHECKING:
+    from dcnify.graph.example import Example
     from dcnify.graph.site import Site
-    from dcnify.roles import ROLES
     from dcnify.roles.find import find_sites
 
-__all__ = ["ROLES", "NearMiss", "Site", "Sites", "find_sites"]
+    ROLES: tuple[str, ...]
+
+__all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
+
+_HOMES = {
+    "Example": "dcnify.graph.example",
+    "Site": "dcnify.roles",  # a site knows the facts of its role once that is registered
+    "find_sites": "dcnify.roles.find",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ROLES", "Site"):  # a site knows the facts of its role once that is registered
-        import dcnify.roles
-
-        return getattr(dcnify.roles, name)
-    if name == "find_sites":
-        from dcnify.roles.find import find_sites
-
-        return find_sites
+    if name == "ROLES":
+        return tuple(import_module("dcnify.roles").ROLES)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'dcnify.graph' has no attribute {name!r}")

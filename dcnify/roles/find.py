@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-import torch
 from torch import fx, nn
 
 from dcnify.graph.axis_rules import trace_axes
@@ -18,12 +17,13 @@ _STAGE_IN_PATH = re.compile(r"(?:^|\.)(?:stages?|levels?)[._]?(\d+)(?:\.|$)")
 _HANDOVER = "dcnify.nn.handover.Handover"
 
 
-def find_sites(model: nn.Module, example: torch.Tensor) -> Sites:
+def find_sites(model: nn.Module, example: Any) -> Sites:
     """All sites of ``model``, seen from the graph of one forward pass; nothing is changed.
 
     Args:
-        model: any module that takes one image tensor.
-        example: (B, C, H, W) input; its values do not matter, its shape does.
+        model: any module that takes an image.
+        example: images (B, C, H, W), a tuple of arguments, a dict of keyword arguments, or a
+            `dcnify.Example`. Values do not matter, shapes do.
 
     Raises:
         InputError: the model refuses the example, or `torch.export` cannot capture it.
@@ -31,7 +31,7 @@ def find_sites(model: nn.Module, example: torch.Tensor) -> Sites:
     return find(model, example).sites
 
 
-def find(model: nn.Module, example: torch.Tensor) -> Found:
+def find(model: nn.Module, example: Any) -> Found:
     """As `find_sites`, keeping the capture."""
     refused: list[NearMiss] = []
 
