@@ -23,7 +23,7 @@ from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
-from dcnify.surgery.requirements import allowed_error
+from dcnify.surgery.requirements import allowed_error, below_required
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
 from dcnify.words import first_line
@@ -148,8 +148,8 @@ def check_recipe(
     ]
     for require, site in wanted:
         if site.sqnr_db < require["sqnr_db"]:
-            text = f"{site.path}: SQNR {site.sqnr_db:.1f} dB is below {require['sqnr_db']:g} dB"
-            (warnings if require["on_violation"] == "warn" else below).append(text)
+            held = warnings if require["on_violation"] == "warn" else below
+            held.append(below_required(site, require))
     if wanted:
         require, site = min(wanted, key=lambda pair: pair[1].sqnr_db - pair[0]["sqnr_db"])
         detail = f"SQNR in dB, worst of {len(wanted)} layers: {site.path}"

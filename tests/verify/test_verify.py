@@ -230,7 +230,8 @@ def test_a_model_in_training_is_saved_with_the_output_that_it_will_give(tmp_path
 
 def test_a_model_that_does_not_run_is_saved_with_the_reason(converted, tmp_path):
     plan = dataclasses.replace(converted.plan, input_shape=(1, 7, 64, 64))
-    out = save(dataclasses.replace(converted, plan=plan), tmp_path / "out")
+    example = dcnify.Example.of(torch.zeros(1, 7, 64, 64))
+    out = save(dataclasses.replace(converted, plan=plan, example=example), tmp_path / "out")
     done = checked(out)
     assert not done.failed
     assert "does not run on an input of (1, 7, 64, 64)" in detail(done, "golden output")
