@@ -1,4 +1,4 @@
-"""What a step of fine-tuning minimises: labels, the original's logits, its features, its layers."""
+"""The loss of fine-tuning: labels, the original's logits, its features, its layers."""
 
 from __future__ import annotations
 
