@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import output_tensor
-from dcnify.roles.dcnv3.find import running_here
+from dcnify.surgery.prepare import runnable
 from dcnify.words import first_line
 
 _LARGEST_TILE = 1 << 20
@@ -99,7 +99,7 @@ def answer(model: nn.Module, image: Tensor) -> Tensor:
             torch.no_grad(),
             torch.autocast(image.device.type, enabled=False),
             torch.random.fork_rng(devices=devices),
-            running_here(model, image),
+            runnable(model, image),
         ):
             torch.default_generator.manual_seed(_SEED)
             return output_tensor(model(image)).detach()

@@ -1,16 +1,18 @@
-"""Capture a model as an FX graph and find the sites in it.
+"""Capture a model as an FX graph, and describe the sites in it.
 
-`Example` and `find_sites` load on first use: what a site is can be read without importing torch.
+What needs torch or the roles loads on first use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dcnify.graph.site import ROLES, NearMiss, Site, Sites
+from dcnify.graph.site import NearMiss, Sites
 
 if TYPE_CHECKING:
     from dcnify.graph.example import Example
+    from dcnify.graph.site import Site
+    from dcnify.roles import ROLES
     from dcnify.roles.find import find_sites
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
@@ -21,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from dcnify.graph.example import Example
 
         return Example
+    if name in ("ROLES", "Site"):  # a site knows the facts of its role once that is registered
+        import dcnify.roles
+
+        return getattr(dcnify.roles, name)
     if name == "find_sites":
         from dcnify.roles.find import find_sites
 

@@ -14,8 +14,8 @@ from dcnify.artifact.original_source import recorded_source
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
+from dcnify.surgery.prepare import runnable
 from dcnify.verify.fidelity import refuse_another
 
 Step = Callable[[str, int, int], None]
@@ -66,7 +66,7 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(running_here(one, _image(one, shape)))
+                reason = stack.enter_context(runnable(one, _image(one, shape)))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:

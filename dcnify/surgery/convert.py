@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +14,19 @@ from torch import nn
 
 from dcnify._version import __version__
 from dcnify.graph.flops import node_flops
+from dcnify.graph.isolate import undo
+from dcnify.graph.isolation.record import Isolation, needed
 from dcnify.progress import Progress
-from dcnify.roles.dcnv3.find import running_here
-from dcnify.roles.find import Found, find
+from dcnify.roles.base import Found
+from dcnify.roles.find import find
+from dcnify.surgery.build import get
 from dcnify.surgery.calibrate.calibration_steps import carry_out
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
 from dcnify.surgery.fidelity.images import Calibration, fidelity_images, with_held_out
 from dcnify.surgery.new_modules import new_modules
+from dcnify.surgery.plan import Plan
 from dcnify.surgery.planner import plan_found
+from dcnify.surgery.prepare import prepare, runnable
 from dcnify.surgery.requirements import certify
 from dcnify.surgery.result import ConvertResult, Report
 from dcnify.surgery.transaction import Operation
@@ -80,9 +87,13 @@ def _convert(
     training = {module: module.training for module in model.modules()}
     before = _count(model)
     model.eval()
+    isolated: tuple[Isolation, ...] = ()
     try:
         found = find(model, example)
         plan = plan_found(model, recipe, found)
+        isolated = prepare(model, plan)
+        for one in isolated:
+            training[get(model, one.path)] = training[get(model, one.block)]
         clock.lap("plan")
         fresh, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")
@@ -101,7 +112,7 @@ def _convert(
                 words = f"{odd} images hold numbers that are not finite, and are not learned from"
                 warnings = (*warnings, words)
             origin |= {"count": images.count, "calibrated_on": learned.count}
-        with running_here(model, example) as reason:
+        with runnable(model, example) as reason:
             if reason:
                 words = f"DCNv3 layers do not run here, our operator ran in their place: {reason}"
                 warnings = (*warnings, words)
@@ -114,11 +125,15 @@ def _convert(
                 operation.undo()
                 raise
         clock.lap("fidelity")
+    except BaseException:
+        undo(model, isolated)
+        raise
     finally:
         for module, mode in training.items():
             module.training = mode
     for old, new in operation.replaced():
         new.train(old.training)
+    plan = _without_reverted(model, operation.plan, isolated)
     report = Report(
         seed=seed,
         versions=_versions(),
@@ -131,7 +146,14 @@ def _convert(
         steps=operation.steps if len(operation.steps) > 1 else (),
     )
     operation.hand_over()
-    return ConvertResult(model, operation.plan, report, recipe)
+    return ConvertResult(model, plan, report, recipe)
+
+
+def _without_reverted(model: nn.Module, plan: Plan, isolated: Sequence[Isolation]) -> Plan:
+    """The plan without isolations that no swap is left for; the blocks get their forward back."""
+    kept = needed(plan.isolations, [swap.site.path for swap in plan.swaps])
+    undo(model, [one for one in isolated if one not in kept])
+    return replace(plan, isolations=kept)
 
 
 def _flops(found: Found) -> int:

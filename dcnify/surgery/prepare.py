@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from dcnify.graph.example import Example
-from dcnify.graph.isolate import Isolation, isolate, undo
+from dcnify.graph.isolate import isolate, undo
+from dcnify.graph.isolation.record import Isolation
 from dcnify.roles import ROLES
 from dcnify.surgery.plan import Plan
 from dcnify.words import first_line

@@ -14,7 +14,6 @@ from dcnify.data import ImageBatch, labels_for
 from dcnify.errors import DcnifyError, InputError
 from dcnify.progress import Progress
 from dcnify.recipe import Recipe
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
 from dcnify.sources.compare import compare, shapes_of
 from dcnify.sources.open import Source
@@ -22,6 +21,7 @@ from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
+from dcnify.surgery.prepare import prepare, runnable
 from dcnify.surgery.requirements import allowed_error
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
@@ -84,9 +84,9 @@ def measure(
         new = {path: getattr(layer, "new", layer) for path, layer in new.items()}
     try:
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-            with running_here(source.model, batches[0][:1]):
+            with runnable(source.model, batches[0][:1]):
                 sites, outputs = measure_sites(source.model, new, batches, progress)
-            with running_here(model, batches[0][:1]):
+            with runnable(model, batches[0][:1]):
                 labels = _labels(images, outputs)
                 output = measure_output(model, outputs, batches, {}, progress, labels)
     except DcnifyError:
@@ -187,7 +187,14 @@ def _alike(source: Base, base: Base) -> bool:
 def _difference(
     record: Artifact, model: nn.Module, source: nn.Module, swaps: Sequence[PlannedSwap]
 ) -> str:
-    """What keeps the source from being the model that the swaps were made on; nothing if it is."""
+    """What keeps the source from being the model that the swaps were made on; nothing if it is.
+
+    The source is given the structure that the swaps were made on.
+    """
+    try:
+        prepare(source, record.plan)
+    except InputError as error:
+        return str(error)
     places = [path for swap in swaps for path in (swap.site.path, *swap.site.aliases)]
     inside = tuple(f"{path}." for path in places)
     trimmed = {f"{path}.bias" for path in record.plan.trims}

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcnify.inherit import calibrate as in_turns
 from dcnify.inherit.train_layer import teach
-from dcnify.roles import registry as roles
 from dcnify.surgery.calibrate.distillation_loss import _CLOSE, TEMPERATURE, Lesson, _mean
 from dcnify.surgery.calibrate.layers import calibration_steps as carry_out
 from dcnify.surgery.calibrate.layers import train_whole_model as together
@@ -76,7 +76,7 @@ def weighed(
     ) -> Any:
         heeds = heeded(model, [swap.site.path for swap in plan.swaps], batches)
         scales = {model.get_submodule(path): heed.squares.sqrt() for path, heed in heeds.items()}
-        with mock.patch.object(roles, "teach", functools.partial(_teach_weighed, scales)):
+        with mock.patch.object(in_turns, "teach", functools.partial(_teach_weighed, scales)):
             return calibrate(model, plan, fresh, batches, *rest)
 
     with (

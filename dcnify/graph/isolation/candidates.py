@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import Capture, stack_of, twin_of
 from dcnify.graph.evaluate import evaluate, evaluate_all
-from dcnify.graph.isolate import Isolation, isolate
+from dcnify.graph.isolate import isolate
 from dcnify.graph.isolation.locate import Wanted, locate
+from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.trace import CannotIsolate
 from dcnify.graph.site import NearMiss
 from dcnify.words import first_line
@@ -93,7 +94,7 @@ def _owner(captured: Capture, candidate: Candidate) -> str:
 
 
 def _inputs(captured: Capture) -> dict[fx.Node, Any]:
-    """What the model is given, by placeholder; noise for the image, whose values tell steps apart."""
+    """What the model is given, by placeholder; the image is noise, to tell steps apart by value."""
     example = captured.example
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(example.shape, generator=generator).to(example.images)

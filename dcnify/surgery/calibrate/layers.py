@@ -14,7 +14,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.progress import Progress
-from dcnify.roles.registry import ADAPTERS
+from dcnify.roles.base import replacement_named
 from dcnify.surgery.bias_removal import unbiased
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.lockstep import in_lockstep
@@ -77,7 +77,7 @@ def calibrate(
             return linear
         module = fresh[path].eval()
         for step in _steps(swaps[path]):
-            fit = ADAPTERS[swaps[path].module.type].calibrate
+            fit = replacement_named(swaps[path].module.type).calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
             fit(module, old[path], first_images(inputs, BATCH * step["batches"]), step["steps"])
