@@ -45,7 +45,7 @@ def find(model: nn.Module, example: Any) -> Found:
     isolated = isolate_candidates(model, found.capture, candidates, _prepare_layers)
     if isolated.isolations:
         found, _ = _look(isolated.model, example)
-    why = {one.miss: f"{one.miss.reason}; {reason}" for one, reason in isolated.reasons.items()}
+    why = {miss: f"{miss.reason}; {reason}" for miss, reason in isolated.reasons.items()}
     near = tuple(replace(m, reason=why.get(m, m.reason)) for m in found.sites.near_misses)
     sites = replace(found.sites, near_misses=near)
     return replace(found, sites=sites, isolations=isolated.isolations)

@@ -40,8 +40,8 @@ class Isolated:
 
     model: nn.Module
     isolations: tuple[Isolation, ...]
-    reasons: Mapping[Candidate, str]
-    """Why the others could not be."""
+    reasons: Mapping[NearMiss, str]
+    """Why the others could not be, by what their finder said."""
 
 
 def isolate_candidates(
@@ -65,7 +65,7 @@ def isolate_candidates(
     nodes = list(dict.fromkeys(n for one in candidates for n in (one.entry, one.exit)))
     values = dict(zip(nodes, evaluate_all(captured, nodes, inputs), strict=True))
     isolations: list[Isolation] = []
-    reasons: dict[Candidate, str] = {}
+    reasons: dict[NearMiss, str] = {}
     for candidate, path in owners.items():
         try:
             if path not in calls:
@@ -76,8 +76,10 @@ def isolate_candidates(
             call = calls[path]
             isolation = locate(block, path, name, call.args, call.kwargs, wanted)
             isolate(twin, isolation)
-        except Exception as error:  # a finder's candidate may be anybody's code
-            reasons[candidate] = first_line(error)
+        except CannotIsolate as error:
+            reasons.setdefault(candidate.miss, str(error))  # of its module's first call
+        except Exception as error:  # a block is anybody's code
+            reasons.setdefault(candidate.miss, f"{type(error).__name__}: {first_line(error)}")
         else:
             isolations.append(isolation)
     return Isolated(twin, tuple(isolations), reasons)
