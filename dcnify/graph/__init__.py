@@ -8,27 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dcnify.graph.site import NearMiss, Sites
+from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.graph.example import Example
-    from dcnify.graph.site import Site
-    from dcnify.roles import ROLES
+    from dcnify.roles import Site  # which knows a role's facts once the role is registered
     from dcnify.roles.find import find_sites
+
+    ROLES: tuple[str, ...]
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
+_load = load_on_use(__name__)
+
 
 def __getattr__(name: str) -> Any:
-    if name == "Example":
-        from dcnify.graph.example import Example
+    if name == "ROLES":
+        from dcnify.roles import ROLES
 
-        return Example
-    if name in ("ROLES", "Site"):  # a site knows the facts of its role once that is registered
-        import dcnify.roles
-
-        return getattr(dcnify.roles, name)
-    if name == "find_sites":
-        from dcnify.roles.find import find_sites
-
-        return find_sites
-    raise AttributeError(f"module 'dcnify.graph' has no attribute {name!r}")
+        return tuple(ROLES)
+    return _load(name)

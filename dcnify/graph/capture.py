@@ -118,7 +118,8 @@ class Capture:
     @property
     def classes(self) -> int:
         """How many classes the model tells apart; 0 unless it returns logits (B, classes)."""
-        given = next(iter(self.graph.output_node().args[0]), None)
+        outputs: Any = self.graph.output_node().args[0]
+        given = next(iter(outputs), None)
         value = given.meta.get("val") if isinstance(given, fx.Node) else None
         return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else 0
 

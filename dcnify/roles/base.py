@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
     from dcnify.graph.axis_rules import AxesOf
+    from dcnify.graph.calls import Call
     from dcnify.graph.capture import Capture
     from dcnify.graph.isolate import Isolation
     from dcnify.graph.isolation.candidates import Candidate
@@ -86,8 +87,8 @@ class Replacement:
     """The init method ``transfer``."""
     fit: Inherit | None = None
     """The init method ``fit``; without it ``transfer`` is as close as can be."""
-    calibrate: Callable[[Any, nn.Module, Sequence[torch.Tensor], int], None] | None = None
-    """The init method ``calibrate``: (new module, old layer, its inputs, steps of descent)."""
+    calibrate: Callable[[Any, nn.Module, Sequence[Call], int], None] | None = None
+    """The init method ``calibrate``: (new module, old layer, its calls, steps of descent)."""
     always: Callable[[Any, Site, Found], None] | None = None
     """Carries over what is kept whatever the init method."""
     takes_original: bool = False

@@ -7,6 +7,7 @@ forward, it becomes a submodule first. Teacher, verification, timing and loading
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 
 from dcnify.graph.example import Example
 from dcnify.graph.isolate import isolate, undo
-from dcnify.graph.isolation.record import Isolation
+from dcnify.graph.isolation.record import Isolation, needed
 from dcnify.roles import ROLES
 from dcnify.surgery.plan import Plan
 from dcnify.words import first_line
@@ -28,18 +29,30 @@ def prepare(model: nn.Module, plan: Plan) -> tuple[Isolation, ...]:
     The model computes the same as before.
 
     Raises:
-        InputError: the code of a block is not what the plan was made for; nothing is changed then.
+        InputError: the code of a block is not what the plan was made for.
     """
-    done: list[Isolation] = []
+    wanted = tuple(one for one in plan.isolations if not _has(model, one.path))
+    for isolation in wanted:
+        isolate(model, isolation)
+    return wanted
+
+
+@contextmanager
+def isolating(model: nn.Module, plan: Plan) -> Iterator[tuple[Isolation, ...]]:
+    """As `prepare`; if what is done within this fails, the model is as it was."""
+    done = prepare(model, plan)
     try:
-        for isolation in plan.isolations:
-            if not _has(model, isolation.path):
-                isolate(model, isolation)
-                done.append(isolation)
+        yield done
     except BaseException:
         undo(model, done)
         raise
-    return tuple(done)
+
+
+def without_unused(model: nn.Module, plan: Plan) -> Plan:
+    """The plan without the isolations that no swap is left for; those are undone in ``model``."""
+    kept = needed(plan.isolations, [swap.site.path for swap in plan.swaps])
+    undo(model, [one for one in plan.isolations if one not in kept])
+    return dataclasses.replace(plan, isolations=kept)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import nn
 from dcnify.inherit import calibrate
 from dcnify.inherit.calibrate import calibrate_in_turns
 from dcnify.inherit.output_projection import fit_output
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
 
 
@@ -94,13 +94,13 @@ def test_descent_and_closed_form_take_turns_and_the_closed_form_is_last(monkeypa
 
     def descend(module, parameters, old, inputs, steps):
         calls.append(steps)
-        return teach(module, parameters, old, inputs, steps)
+        return train_layer(module, parameters, old, inputs, steps)
 
     def fit(*args):
         calls.append("fit")
         fit_output(*args)
 
-    monkeypatch.setattr(calibrate, "teach", descend)
+    monkeypatch.setattr(calibrate, "train_layer", descend)
     monkeypatch.setattr(calibrate, "fit_output", fit)
     new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
     old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)

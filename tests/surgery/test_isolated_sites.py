@@ -1,4 +1,4 @@
-"""Sites inside a larger forward go all the way: found, planned, converted, saved, loaded, verified."""
+"""Sites inside a larger forward are found, converted, saved, loaded and verified like any."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, mo
 from torch import nn
 
 import dcnify
+from dcnify.artifact import open_source, verify
 from dcnify.errors import CheckError, InputError
 from dcnify.graph.isolation.region import Region
 from dcnify.surgery.handover import finish, set_blend
@@ -27,8 +28,8 @@ def images(count: int = 4) -> torch.Tensor:
 
 def recipe(*roles: str, method: str = "fit", more: str = "") -> dcnify.Recipe:
     swaps = "".join(
-        f"  - {{name: {role}, select: {{role: {role}}}, replace: {{with: dcnv4, group_channels: 8}},"
-        f" init: {method}{more}}}\n"
+        f"  - {{name: {role}, select: {{role: {role}}}, init: {method}{more},"
+        " replace: {with: dcnv4, group_channels: 8}}\n"
         for role in roles
     )
     return dcnify.Recipe.from_yaml(f"version: 1\nname: r\nswaps:\n{swaps}", "r.yaml")
@@ -90,39 +91,26 @@ def test_an_isolated_prepared_model_computes_the_same_bits(name):
         assert torch.equal(*outputs)
 
 
-def build() -> nn.Module:
-    """What the artifacts of these tests are built by."""
-    torch.manual_seed(3)
-    return Tokens(SdpaBlock())
-
-
-def build_conv() -> nn.Module:
-    torch.manual_seed(3)
-    return Images(ConvBlock())
-
-
-@pytest.mark.parametrize(
-    ("factory", "role"), [(build, "attention"), (build_conv, "depthwise_conv")]
-)
-def test_an_artifact_repeats_the_isolation_and_verifies(factory, role, tmp_path, monkeypatch):
-    from dcnify.artifact import open_source
-    from dcnify.artifact.record import read_artifact
-
+@pytest.mark.parametrize("role", ["attention", "depthwise_conv"])
+def test_an_artifact_repeats_the_isolation_and_verifies(role, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "by_hand.py").write_text(
-        f"from {factory.__module__} import {factory.__name__} as build\n"
+    kind = "Tokens(SdpaBlock())" if role == "attention" else "Images(ConvBlock())"
+    (tmp_path / f"by_hand_{role}.py").write_text(
+        "import torch\nfrom support.blocks_by_hand import *\n\n\n"
+        f"def build():\n    torch.manual_seed(3)\n    return {kind}\n"
     )
-    source = open_source("python:by_hand:build", trust_code=True)
+    spec = f"python:by_hand_{role}:build"
+    source = open_source(spec, trust_code=True)
     result = dcnify.convert(source.model, recipe(role), EXAMPLE, images())
     out = dcnify.save(result, tmp_path / "out", source=source)
     loaded = dcnify.load(out, trust_code=True)
     assert torch.equal(loaded(images()), result.model.eval()(images()))
     assert json.loads((out / "plan.json").read_text())["isolations"][0]["block"] == "block"
-    again = open_source("python:by_hand:build", trust_code=True)
-    from dcnify.verify.fidelity import refuse_another
-
-    swaps = refuse_another(read_artifact(out), loaded, again)
-    assert isinstance(again.model.get_submodule(swaps[0].site.path), Region)
+    original = open_source(spec, trust_code=True)
+    verification = verify(out, against=original, trust_code=True)
+    assert verification.passed, verification
+    (swap,) = result.plan.swaps
+    assert isinstance(original.model.get_submodule(swap.site.path), Region)
 
 
 def test_a_site_that_is_reverted_leaves_the_block_as_it_was():
