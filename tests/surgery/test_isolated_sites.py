@@ -11,7 +11,7 @@ from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, mo
 from torch import nn
 
 import dcnify
-from dcnify.artifact import open_source, verify
+from dcnify.artifact import open_source, read_artifact, verify
 from dcnify.errors import CheckError, InputError
 from dcnify.graph.isolation.region import Region
 from dcnify.surgery.handover import finish, set_blend
@@ -107,8 +107,8 @@ def test_an_artifact_repeats_the_isolation_and_verifies(role, tmp_path, monkeypa
     assert torch.equal(loaded(images()), result.model.eval()(images()))
     assert json.loads((out / "plan.json").read_text())["isolations"][0]["block"] == "block"
     original = open_source(spec, trust_code=True)
-    verification = verify(out, against=original, trust_code=True)
-    assert verification.passed, verification
+    verification = verify(read_artifact(out), against=original, trust_code=True)
+    assert verification.ok, verification
     (swap,) = result.plan.swaps
     assert isinstance(original.model.get_submodule(swap.site.path), Region)
 
