@@ -79,9 +79,8 @@ def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
     held = dict(model.named_modules(remove_duplicate=False))
     judged = [(node, _judged(node, item, held)) for node, item in seen]
     mine = [item for _node, item in judged if isinstance(item, Site)]
-    candidates = [item for _node, item in judged if isinstance(item, Candidate)]
-    near = [item.miss if isinstance(item, Candidate) else item for _node, item in judged]
-    near = [item for item in near if isinstance(item, NearMiss)]
+    others = [item for _node, item in judged if not isinstance(item, Site)]
+    near = [item.miss if isinstance(item, Candidate) else item for item in others]
     near = _with_swallowed(mine, near)
     spoiled = {(miss.path, miss.role) for miss in near}
     mine = [site for site in mine if (site.path, site.role) not in spoiled]
@@ -92,6 +91,7 @@ def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
             nodes.setdefault(item.path, node)
     paths = tuple(path for path in held if path)
     found = Sites(tuple(sites), tuple(dict.fromkeys(near)), paths)
+    candidates = [item for item in others if isinstance(item, Candidate)]
     return Found(found, nodes, captured, model), candidates
 
 

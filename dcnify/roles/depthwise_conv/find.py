@@ -35,10 +35,12 @@ def find_depthwise(capture: Capture, axes: AxesOf) -> list[Seen]:
         stack = stack_of(node)
         path = list(stack.values())[-1] if stack else ""
         seen = _classify(capture, node, capture.region_at(node, path) if stack else None)
-        if isinstance(seen, str):
-            miss = NearMiss(path, ROLE, seen)
-            seen = Candidate(miss, "conv_region", _source(node), node) if seen in _PART else miss
-        found.append((node, seen))
+        if not isinstance(seen, str):
+            found.append((node, seen))
+            continue
+        miss = NearMiss(path, ROLE, seen)
+        part = Candidate(miss, "conv_region", _source(node), node)
+        found.append((node, part if seen in _PART else miss))
     return found
 
 
@@ -59,9 +61,9 @@ def _groups(node: fx.Node) -> int:
 
 def _source(node: fx.Node) -> fx.Node:
     """What a convolution reads, before padding that nothing else reads."""
-    source = node.args[0]
+    source = node.all_input_nodes[0]
     padded = operation(source) in _PADDINGS and len(source.users) == 1
-    return source.args[0] if padded and _pad_mode(source) == "constant" else source
+    return source.all_input_nodes[0] if padded and _pad_mode(source) == "constant" else source
 
 
 def _classify(capture: Capture, node: fx.Node, region: Region | None) -> Site | str:
