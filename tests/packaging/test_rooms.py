@@ -62,13 +62,12 @@ CIRCLES = {
 LONG = {
     "dcnify/graph/axis_rules.py",
     "dcnify/models/architecture.py",
-    "dcnify/pipeline/run.py",
     "dcnify/recipe/model.py",
     "kernels/backward.py",
     "kernels/tools/inspect.py",
     "studies/internimage_numbers.py",
 }
-CROWDED = {"dcnify/cli", "dcnify/data"}
+CROWDED = {"dcnify/data"}
 
 MOST_LINES, MOST_FILES = 300, 16
 
