@@ -19,10 +19,11 @@ from dcnify.errors import InputError
 from dcnify.graph.axis_rules import AxesOf
 from dcnify.graph.capture import Capture, stack_of
 from dcnify.graph.example import Example
-from dcnify.graph.flops import node_flops
 from dcnify.graph.site import NearMiss, Site
 from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
+from dcnify.roles.dcnv3 import Dcnv3Facts
+from dcnify.roles.find import site_at
 from dcnify.words import first_line
 
 ROLE = "dcnv3"
@@ -103,8 +104,6 @@ def find_dcnv3(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | Nea
         key, path = list(stack.items())[-1]
         seen = _classify(capture, node, key, path)
         found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
-    for path, reason in capture.refused.items():
-        found.append((capture.image, NearMiss(path, ROLE, reason)))
     return found
 
 
@@ -127,24 +126,14 @@ def _classify(capture: Capture, node: fx.Node, key: str, path: str) -> Site | st
     if len(before) != 4 or before[3] != channels or after[3] != channels:
         return f"its layer turns {before} into {after}, which is not (B, H, W, {channels})"
     top, left = sampling["padding"]
-    return Site(
-        path=path,
-        role=ROLE,
-        layout="BHWC",
-        input_shape=before,
-        output_shape=after,
-        channels=channels,
-        grid=before[1:3],
-        stage=0,
-        parameters=capture.parameter_count.get(path, 0),
-        flops=node_flops(region.nodes),
+    facts = Dcnv3Facts(
         kernel=sampling["kernel_size"],
         stride=sampling["stride"],
         dilation=sampling["dilation"],
         padding=(top, top, left, left),
         groups=sampling["groups"],
-        aliases=capture.aliases.get(path, ()),
     )
+    return site_at(capture, region, ROLE, "BHWC", facts)
 
 
 def sampling_at(node: fx.Node) -> dict:
