@@ -33,11 +33,11 @@ def time_artifact(
 ) -> tuple[ModelReport, str]:
     """Time the model of an artifact and the original in one interleaved run.
 
-    Layers that hand over are timed as they are once that is over.
+    Layers that hand over are timed in their final state.
 
     Args:
         record: what `dcnify.artifact.read_artifact` returned.
-        bench: how.
+        bench: how to time.
         against: the original; what the artifact names by default, where ``timm:`` has random
             weights, since times do not depend on them. Its model is moved and cast.
         size: (C, H, W) of an image; as it was converted at by default.
@@ -57,7 +57,7 @@ def time_artifact(
     opened = against or recorded_source(record, "name it with --against", weights=False)
     refuse_another(record, model, opened)
     if layers := handovers(model):
-        say(f"{len(layers)} layers hand over: timed as they are once that is over")
+        say(f"{len(layers)} layers hand over: timed in their final state")
         finish(model, record.plan, force=True)
     shape, example = tuple(size or record.input_shape[1:]), record.example()
     before = opened.model
