@@ -52,12 +52,11 @@ CIRCLES = {
 }
 LONG = {
     "dcnify/models/architecture.py",
-    "dcnify/pipeline/run.py",
     "kernels/backward.py",
     "kernels/tools/inspect.py",
     "studies/internimage_numbers.py",
 }
-CROWDED = {"dcnify/cli", "dcnify/data"}
+CROWDED = {"dcnify/data"}
 
 MOST_LINES, MOST_FILES = 300, 16
 
