@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING, Any
 from dcnify.data.spec import DataSpec, ImageSpec
 
 if TYPE_CHECKING:
-    from dcnify.data.batch import ImageBatch
-    from dcnify.data.datasets import open_dataset
-    from dcnify.data.digits import ClutteredDigits
     from dcnify.data.examples import Examples
-    from dcnify.data.images import load_images
+    from dcnify.data.images import ImageBatch, load_images
     from dcnify.data.labelled import Labelled, open_labelled
     from dcnify.data.labels import labels_for
+    from dcnify.data.readers.builtin import open_dataset
+    from dcnify.data.readers.digits import ClutteredDigits
 
 _HOMES = {
-    "ClutteredDigits": "digits",
+    "ClutteredDigits": "readers.digits",
     "Examples": "examples",
-    "ImageBatch": "batch",
+    "ImageBatch": "images",
     "Labelled": "labelled",
     "labels_for": "labels",
     "load_images": "images",
-    "open_dataset": "datasets",
+    "open_dataset": "readers.builtin",
     "open_labelled": "labelled",
 }
 

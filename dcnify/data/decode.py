@@ -94,7 +94,7 @@ def open_image(file: Path | BinaryIO) -> Image.Image:
             raise InputError("empty file")
         with Image.open(file, formats=_formats()) as image:
             image.load()
-            upright = image
+            upright: Image.Image = image
             # Nonsense in the EXIF block is no reason to do without the picture.
             with suppress(Exception):
                 upright = ImageOps.exif_transpose(image)
