@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dcnify.errors import DcnifyError, InputError
+from dcnify.words import closest
 
 
 def check_file(path: Path, overwrite: bool = False) -> None:
@@ -114,3 +115,13 @@ def is_regular(path: Path) -> bool:
         OSError: it does not exist or cannot be looked at.
     """
     return stat.S_ISREG(path.stat().st_mode)
+
+
+def near_files(path: Path) -> str:
+    """``", did you mean 'model.pt'?"`` for a path that does not exist; empty if nothing is near."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = closest(path.name, names, cutoff=0.7)
+    return f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""

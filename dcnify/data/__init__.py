@@ -3,12 +3,10 @@
 The names below load on first use, so that a request (`dcnify.data.spec`) does not import torch.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dcnify.data.spec import DataSpec, ImageSpec
+from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.data.examples import Examples
@@ -17,17 +15,6 @@ if TYPE_CHECKING:
     from dcnify.data.labels import labels_for
     from dcnify.data.readers.builtin import open_dataset
     from dcnify.data.readers.digits import ClutteredDigits
-
-_HOMES = {
-    "ClutteredDigits": "readers.digits",
-    "Examples": "examples",
-    "ImageBatch": "images",
-    "Labelled": "labelled",
-    "labels_for": "labels",
-    "load_images": "images",
-    "open_dataset": "readers.builtin",
-    "open_labelled": "labelled",
-}
 
 __all__ = [
     "ClutteredDigits",
@@ -42,10 +29,4 @@ __all__ = [
     "open_labelled",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = load_on_use(__name__)

@@ -42,8 +42,8 @@ def source_of(kind: str, launch: Launch) -> str:
 
 @cache
 def _statements(module: str) -> str:
-    """The code of a file of this folder, without comments, docstrings and line numbers."""
-    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+    """The code of a kernel file, without comments, docstrings and line numbers."""
+    tree = ast.parse((Path(__file__).parents[1] / f"{module}.py").read_text("utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
