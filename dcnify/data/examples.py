@@ -149,11 +149,7 @@ class StreamedExamples(IterableImageDataset):
     (``set_loader_cfg``); whoever makes another loader does that.
 
     Args:
-        stream: the images and their labels.
-        classes: of the model: labels are below it.
-        mode: of the images: ``RGB``, or ``L`` for grey.
-        seed: another seed, other random transforms.
-        random: whether the transform is random.
+        stream: the images and their labels; the others are those of `Examples`.
 
     Raises:
         InputError: when it is read: a label is not one of the classes, or the stream breaks off.

@@ -84,13 +84,12 @@ def open_labelled(
             raise InputError(f"data: {reason}: given {what}={number}")
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     try:
-        train, validation, more = open_splits(
-            os.path.expanduser(where), split, val_split, folder, count
-        )
+        place = os.path.expanduser(where)
+        train, validation, remark = open_splits(place, split, val_split, folder, count)
     except LocationError as error:
         raise InputError(f"data: {error}") from None
     opened = [train] if validation is None else [train, validation]
-    warnings = [line for dataset in opened for line in _unreachable(dataset)] + more
+    warnings = [*(line for dataset in opened for line in _unreachable(dataset)), remark]
     for dataset in opened:
         if not isinstance(dataset, ImageStream) and not len(dataset):
             raise InputError(f"{dataset.origin}: there is not one image in it")
@@ -136,10 +135,7 @@ def _numbered_for(dataset: ImageDataset, classes: int | None) -> tuple[ImageData
             raise InputError(
                 f"{dataset.origin}: it does not tell its classes: say how many there are"
             )
-        if classes is None:
-            assert dataset.labels is not None
-            classes = int(dataset.labels.max()) + 1
-        return dataset, classes
+        return dataset, classes or int(dataset.labels.max()) + 1  # type: ignore[union-attr]  # as checked
     names = dataset.classes
     if classes is None or len(names) == classes:
         return dataset, len(names)

@@ -244,8 +244,6 @@ def test_a_photograph_is_turned_upright(tmp_path):
 class Unlabelled(FileDataset):
     """Files of which only reading tells the label."""
 
-    origin = "photos"
-
     def __getitem__(self, index):
         return super().__getitem__(index)[0], self.given[index]
 
@@ -262,7 +260,7 @@ def test_a_label_that_only_reading_tells_is_checked_as_it_comes(tmp_path, label,
     noise().save(tmp_path / "00.png")
     noise().save(tmp_path / "01.png")
     dataset = Unlabelled(tmp_path, [Path("00.png"), Path("01.png")], torch.zeros(2))
-    dataset.given = [1, label]
+    dataset.origin, dataset.given = "photos", [1, label]
     examples = Examples(dataset, classes=2)
     examples.transform = draw
     assert examples[0][1] == 1

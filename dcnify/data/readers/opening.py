@@ -8,18 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dcnify.data.dataset import ImageDataset, LocationError, printable
+from dcnify.data.readers import splits
 from dcnify.data.readers.builtin import PREFIX, BuiltinDataset
 from dcnify.data.readers.folder import one_file, open_folder
 from dcnify.data.readers.photographs import Photographs
-from dcnify.data.readers.splits import (
-    EVAL,
-    TRAIN,
-    same_split,
-    split_folder,
-    subfolders,
-    training_folder,
-    validation_folder,
-)
+from dcnify.data.readers.splits import EVAL, TRAIN
 from dcnify.data.readers.timm_dataset import ImageStream, TimmDataset, one_class
 from dcnify.data.readers.timm_names import (
     NoSplitError,
@@ -31,8 +24,8 @@ from dcnify.data.readers.timm_names import (
 )
 from dcnify.errors import InputError
 
-Splits = tuple[ImageDataset, ImageDataset | None, list[str]]
-"""Images to train on, images to validate on if there are any, and warnings."""
+Splits = tuple[ImageDataset, ImageDataset | None, str]
+"""Images to train on, images to validate on if there are any, and a warning if there is one."""
 
 
 def open_images(
@@ -63,7 +56,7 @@ def open_images(
         return BuiltinDataset(where, split or "train", count, printable(origin))
     path = Path(where)
     if path.is_dir():
-        return open_folder(split_folder(path, split), option)
+        return open_folder(splits.split_folder(path, split), option)
     if split is not None:
         raise LocationError(f"{printable(path)} is one file and has no split")
     return open_tar(path) if where.endswith(".tar") and path.is_file() else one_file(path)
@@ -89,7 +82,7 @@ def open_splits(
         raise LocationError(f"{printable(path)} is one file and has no split")
     if not where.endswith(".tar"):
         raise LocationError(f"{printable(path)} is one file, not a folder of class folders")
-    return _labelled(open_tar(path)), None, []
+    return _labelled(open_tar(path)), None, ""
 
 
 def _by_timm(where: str, data_dir: str | None) -> bool:
@@ -116,24 +109,20 @@ def _data_dir_of(what: str) -> str:
 
 
 def _folder_splits(
-    folder: Path,
-    split: str | None,
-    val_split: str | None,
-    read: Callable[[Path], ImageDataset],
+    folder: Path, split: str | None, val_split: str | None, read: Callable[[Path], ImageDataset]
 ) -> Splits:
-    root = training_folder(folder, split)
-    held_out = validation_folder(folder, root, val_split)
+    root = splits.training_folder(folder, split)
+    held_out = splits.validation_folder(folder, root, val_split)
     train = read(root)
-    if held_out is None:
-        return train, None, []
-    return train, read(held_out), _same_images(train) if held_out == root else []
+    validation = None if held_out is None else read(held_out)
+    return train, validation, _same_images(train, held_out == root)
 
 
 def _class_folders(root: Path) -> ImageDataset:
     dataset = open_folder(root, "--data")
     if not dataset.unlabelled:
         return dataset
-    train = next(iter(sorted(subfolders(root, TRAIN))), None)
+    train = next(iter(sorted(splits.subfolders(root, TRAIN))), None)
     hint = f"; to train on {train} in it, name it with --split" if train else ""
     raise LocationError(f"{dataset.origin}: {dataset.unlabelled}{hint}")
 
@@ -142,7 +131,7 @@ def _builtin_splits(name: str, split: str, val_split: str, count: int | None) ->
     shown = printable(name)
     train = BuiltinDataset(name, split, count, f"{shown} {split}")
     validation = BuiltinDataset(name, val_split, None, f"{shown} {val_split}")
-    return train, validation, _same_images(train, shown) if same_split(split, val_split) else []
+    return train, validation, _same_images(train, splits.same_split(split, val_split))
 
 
 def _timm_splits(
@@ -153,7 +142,7 @@ def _timm_splits(
             return _folder_splits(
                 Path(data_dir), split, val_split, lambda root: _labelled(open_timm(name, str(root)))
             )
-        return _labelled(open_timm(name, data_dir, split=split)), None, []  # a tar file
+        return _labelled(open_timm(name, data_dir, split=split)), None, ""  # a tar file
     train = _labelled(open_timm(name, data_dir, split=split, usual=TRAIN, count=count))
     try:
         validation = _labelled(open_timm(name, data_dir, split=val_split, usual=EVAL))
@@ -161,10 +150,10 @@ def _timm_splits(
         if val_split is not None:
             raise
         streamed = isinstance(train, ImageStream)
-        return train, None, [f"no validation images: {error}"] if streamed else []
-    splits = (split or TRAIN[0], val_split or EVAL[0])
-    same = same_split(*splits) or (has_two_splits(name) and {*splits} <= {*EVAL})
-    return train, validation, _same_images(train) if same else []
+        return train, None, f"no validation images: {error}" if streamed else ""
+    both = (split or TRAIN[0], val_split or EVAL[0])
+    same = splits.same_split(*both) or (has_two_splits(name) and {*both} <= {*EVAL})
+    return train, validation, _same_images(train, same)
 
 
 def _labelled(dataset: ImageDataset) -> ImageDataset:
@@ -183,6 +172,6 @@ def _labelled(dataset: ImageDataset) -> ImageDataset:
     return dataset
 
 
-def _same_images(train: ImageDataset, origin: str | None = None) -> list[str]:
-    shown = origin or train.origin
-    return [f"{shown}: the validation images are the training images, and say little"]
+def _same_images(train: ImageDataset, same: bool) -> str:
+    words = "the validation images are the training images, and say little"
+    return f"{train.origin}: {words}" if same else ""

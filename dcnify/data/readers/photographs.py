@@ -60,18 +60,20 @@ class Photographs(ImageDataset):
 
     def name(self, index: int) -> str:
         """The file, and which of its crops."""
-        turn, photograph = divmod(index, len(self._photographs))
-        name = self._photographs[photograph][0]
-        return f"{name} crop {turn}" if turn else name
+        turn, file = self._turn(index)
+        return f"{file} crop {turn}" if turn else file
 
     def crop(self, index: int) -> Crop | None:
-        """None for the whole photograph; else a window that depends on its name and the turn."""
-        turn, photograph = divmod(index, len(self._photographs))
+        """None for the whole photograph; else a window that depends on the file and the turn."""
+        turn, file = self._turn(index)
         if not turn:
             return None
-        name = self._photographs[photograph][0]
-        rng = np.random.default_rng([zlib.crc32(name.encode()), turn])
+        rng = np.random.default_rng([zlib.crc32(file.encode()), turn])
         return Crop(rng.uniform(0.4, 0.9), rng.uniform(), rng.uniform())
+
+    def _turn(self, index: int) -> tuple[int, str]:
+        turn, photograph = divmod(index, len(self._photographs))
+        return turn, self._photographs[photograph][0]
 
     def __getitem__(self, index: int) -> Sample:
         return self._photographs[index % len(self._photographs)][1], None
