@@ -53,7 +53,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Capture:
-    """The captured forward pass; everything that looks for sites reads this and nothing else."""
+    """The captured forward pass: all that the search for sites reads."""
 
     graph: fx.Graph
     example: Example
@@ -68,7 +68,7 @@ class Capture:
     tensors: dict[fx.Node, torch.Tensor] = field(repr=False)
     """The live tensor behind each placeholder or attribute that is not an input."""
     refused: dict[str, str] = field(default_factory=dict)
-    """What ``prepare`` left alone, by path, and why."""
+    """Layers that ``prepare`` could not make traceable, by path, with the reason."""
 
     @cached_property
     def image_dependent(self) -> frozenset[fx.Node]:
@@ -118,7 +118,8 @@ class Capture:
     @property
     def classes(self) -> int:
         """How many classes the model tells apart; 0 unless it returns logits (B, classes)."""
-        given = next(iter(self.graph.output_node().args[0]), None)
+        outputs: Any = self.graph.output_node().args[0]
+        given = next(iter(outputs), None)
         value = given.meta.get("val") if isinstance(given, fx.Node) else None
         return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else 0
 
@@ -134,7 +135,7 @@ def stack_of(node: fx.Node) -> dict[str, str]:
 
 
 Prepare = Callable[[nn.Module], dict[str, str]]
-"""Makes layers of a model traceable, in place; returns what it left alone, and why."""
+"""Makes layers of a model traceable, in place; returns those it could not, with the reasons."""
 
 
 def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> Capture:

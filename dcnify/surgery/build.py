@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.roles.registry import ADAPTERS
-from dcnify.surgery.bias_removal import take_away
+from dcnify.roles.base import replacement_named
+from dcnify.surgery.bias_removal import remove_biases
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
 from dcnify.words import first_line
 
@@ -22,14 +22,12 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
     Raises:
         InputError: the spec names no adapter, or its arguments do not make one.
     """
-    role = ADAPTERS.get(spec.type)
-    if role is None:
-        raise InputError(f"plan: no module type {spec.type!r}, expected one of {sorted(ADAPTERS)}")
+    replacement = replacement_named(spec.type)
     _check_sizes(spec.args)
-    extra = {"original": original} if role.takes_original else {}
+    extra = {"original": original} if replacement.takes_original else {}
     try:
         with torch.device("meta"):
-            module = role.module(**spec.args, **extra)
+            module = replacement.module(**spec.args, **extra)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = first_line(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
@@ -103,5 +101,5 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     for swap in plan.swaps:
         old[swap.site.path] = get(model, swap.site.path)
         put(model, swap, build(swap.module, original=old[swap.site.path]))
-    begin(model, plan, old, take_away(model, plan.trims))
+    begin(model, plan, old, remove_biases(model, plan.trims))
     return model

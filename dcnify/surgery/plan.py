@@ -7,12 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcnify.errors import InputError
-from dcnify.graph.site import Site
+from dcnify.roles import Site
 
 PLAN_VERSION = 1
-
-Arguments = tuple[dict[str, Any], tuple[str, ...]]
-"""Arguments of an adapter, and notes for the person who reads the plan."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class ModuleSpec:
     """All that is needed to build a replacement again: the adapter's name and its arguments."""
 
     type: str
-    """``depthwise``, ``tokens``, ...: what stands at the site; see `dcnify.roles.registry`."""
+    """The adapter's name, as `dcnify.roles.Replacement` declares it: ``depthwise``, ``tokens``."""
     args: dict[str, Any]
 
 
@@ -69,7 +66,10 @@ class Plan:
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
-        return json.dumps({"version": PLAN_VERSION, **asdict(self)}, indent=indent)
+        data = {"version": PLAN_VERSION, **asdict(self)}
+        for swap, planned in zip(data["swaps"], self.swaps, strict=True):
+            swap["site"] = planned.site.to_dict()
+        return json.dumps(data, indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from dcnify.kernels.plan import ITEMSIZE, Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.plan import ITEMSIZE, Geometry, KernelCall, Launch, plan_backward, plan_forward
 from dcnify.kernels.tools.recorded import Entry, read_record, source_of, write_record
 
 if TYPE_CHECKING:  # Triton is imported by the processes that compile, and only by them.
@@ -101,7 +101,7 @@ def launch_of(case: Case) -> Launch:
     """The launch that a call of this case gets."""
     geometry = KINDS[case.kind]
     out = SIZE // geometry.stride_h
-    call = Call(
+    call = KernelCall(
         batch=BATCH,
         size=(SIZE, SIZE),
         out_size=(out, out),
@@ -243,7 +243,7 @@ def line_of(found: Finding) -> str:
     """One line of the table."""
     case = found.case
     start = f"{case.kind:<21}{case.width:>4} {case.dtype:<9}{case.target:<8}"
-    if found.code is None:
+    if found.code is None or found.launch is None:
         return f"{start}{found.skipped}"
     given, code = found.launch.constants, found.code
     shape = f"{given['BLOCK_D']} x {_rows(found.launch)}, {found.launch.warps}, "

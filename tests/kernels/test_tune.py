@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("triton")
 
 from dcnify.kernels.config import Block, Window, blocks_around, windows_around
-from dcnify.kernels.plan import Call, Geometry, plan_backward, plan_forward
+from dcnify.kernels.plan import Geometry, KernelCall, plan_backward, plan_forward
 from dcnify.kernels.tools import tune
 
-CALL = Call(2, (56, 56), (56, 56), 4, 32, "float16", True, True, False, "sm_90")
+CALL = KernelCall(2, (56, 56), (56, 56), 4, 32, "float16", True, True, False, "sm_90")
 GEOMETRY = Geometry(3, 3, 1, 1, 1, 1, 1, 1, False, False)
 CANDIDATES = (Block(16, 64, 4), Block(16, 32, 2), Block(32, 32, 4))
 
@@ -43,7 +43,7 @@ def times(**of):
 
 
 def test_it_is_off_unless_asked_for():
-    script = "from dcnify.kernels import tune; print(tune.ON)"
+    script = "from dcnify.kernels.tools import tune; print(tune.ON)"
     for told, on in ((None, "False"), ("0", "False"), ("1", "True")):
         environment = {k: v for k, v in os.environ.items() if k != "DCNIFY_AUTOTUNE"}
         if told is not None:

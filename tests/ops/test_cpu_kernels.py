@@ -305,7 +305,7 @@ def python(program: str, cwd: pathlib.Path | None = None, **environment: str) ->
 
 ONE_CALL = """
 import torch
-from dcnify.ops import numba_path
+from dcnify.ops.numba import launch as numba_path
 from dcnify.ops.sampling import Sampling
 one = torch.ones(1, 1, 1, 1)
 def call():
@@ -334,10 +334,10 @@ def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_sa
 ONE_KERNEL = """
 import numpy
 from dcnify.ops.numba.forward import pack
-from dcnify.ops.numba.points import Call
+from dcnify.ops.numba.points import CallLayout
 def plane():
     image, planes = numpy.full(1, 5, "f"), numpy.full(4 * 3, 7, "f")
-    pack(0, 4, image, planes, Call(**dict.fromkeys(Call._fields, 1)))
+    pack(0, 4, image, planes, CallLayout(**dict.fromkeys(CallLayout._fields, 1)))
     return [*planes.astype(int)].index(5), planes.sum()
 def hits():
     return sum(pack.stats.cache_hits.values())
@@ -382,3 +382,15 @@ def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path
     with (tmp_path / "dcnify" / "ops" / "numba" / "vectors.py").open("a") as file:
         file.write("# changed\n")
     assert [*before, python(program, cwd=tmp_path, **here).split()[2]] == ["0", "1", "0"]
+
+
+def test_kernels_are_compiled_again_when_the_cache_refers_to_a_class_that_is_gone(tmp_path):
+    shutil.copytree(pathlib.Path(numba_path.__file__).parents[2], tmp_path / "dcnify")
+    program = "import sys; sys.path.insert(0, '.')\n" + ONE_KERNEL + "print(*plane(), hits())"
+    here = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    python(program, cwd=tmp_path, **here)
+    points = tmp_path / "dcnify" / "ops" / "numba" / "points.py"
+    points.write_text(points.read_text().replace("CallLayout", "Renamed"))
+    program = program.replace("CallLayout", "Renamed")
+    after = [python(program, cwd=tmp_path, **here).split() for _ in range(2)]
+    assert after == [["7", "5.0", "0"], ["7", "5.0", "1"]]

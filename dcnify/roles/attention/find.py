@@ -18,8 +18,9 @@ from torch import fx
 from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
-from dcnify.graph.flops import node_flops
 from dcnify.graph.site import NearMiss, Site
+from dcnify.roles.attention import AttentionFacts
+from dcnify.roles.find import site_at
 
 ROLE = "attention"
 _FUSED = ("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
@@ -202,30 +203,19 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
     returns = {call.returns for call in capture.calls.get(region.path, ())}
     if len(returns) != 1 or not next(iter(returns)).startswith(("tensor", "tuple[")):
         return f"its module returns {' or '.join(sorted(returns)) or 'nothing known'}"
-    return Site(
-        path=region.path,
-        role=ROLE,
-        layout=name,
-        input_shape=before,
-        output_shape=after,
-        channels=before[name.index("C")],
-        grid=grid,
-        stage=0,
-        parameters=capture.parameter_count.get(region.path, 0),
-        flops=node_flops(region.nodes),
+    facts = AttentionFacts(
         heads=sum(core.heads for core in cores),
         prefix_tokens=tokens.before,
         returns=next(iter(returns)),
-        aliases=capture.aliases.get(region.path, ()),
     )
+    return site_at(capture, region, ROLE, name, facts, grid)
 
 
 def _bypasses(capture: Capture, region: Region, cores: set[fx.Node]) -> bool:
     """Whether the region's output depends on its input through anything but the cores."""
     reached = set(region.inputs)
-    for node in capture.graph.nodes:
-        inside = node in region.nodes and node not in cores
-        if inside and any(arg in reached for arg in node.all_input_nodes):
+    for node in sorted(region.nodes - cores):
+        if any(arg in reached for arg in node.all_input_nodes):
             reached.add(node)
     return region.outputs[0] in reached
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import fx
 
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
-from dcnify.graph.flops import node_flops
 from dcnify.graph.site import NearMiss, Site
+from dcnify.roles.depthwise_conv import DepthwiseFacts
+from dcnify.roles.find import site_at
 
 ROLE = "depthwise_conv"
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _PADDINGS = ("pad", "constant_pad_nd")
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """The arguments of one captured convolution, pairs as (height, width)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    """(top, bottom, left, right)"""
 
 
 def find_depthwise(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
@@ -90,27 +78,7 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
         return "the module that owns the convolution pads in a way that is not understood"
     if pads and _pad_mode(pads[0]) != "constant":
         return f"{_pad_mode(pads[0])} padding: DCNv4 reads zeros outside the image"
-    geometry = _geometry(node, pads[0] if pads else None)
-    before = _shape(region.inputs[0])
-    return Site(
-        path=region.path,
-        role=ROLE,
-        layout="BCHW",
-        input_shape=before,
-        output_shape=_shape(node),
-        channels=channels,
-        grid=(before[2], before[3]),
-        stage=0,
-        parameters=capture.parameter_count.get(region.path, 0),
-        flops=node_flops(region.nodes),
-        kernel=geometry.kernel,
-        stride=geometry.stride,
-        dilation=geometry.dilation,
-        padding=geometry.padding,
-        padding_policy="same" if pads and _recomputes_padding(node) else "fixed",
-        bias=len(node.args) > 2 and node.args[2] is not None,
-        aliases=capture.aliases.get(region.path, ()),
-    )
+    return site_at(capture, region, ROLE, "BCHW", _facts(node, pads[0] if pads else None))
 
 
 def _recomputes_padding(node: fx.Node) -> bool:
@@ -119,7 +87,7 @@ def _recomputes_padding(node: fx.Node) -> bool:
     return "same" in owner.rpartition(".")[2].lower()
 
 
-def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:
+def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
     schema = [a.name for a in node.target._schema.arguments]
 
     def argument(name: str, default):
@@ -140,7 +108,15 @@ def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:
     if pad is not None:
         left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
         sides = [a + b for a, b in zip(sides, (top, bottom, left, right), strict=True)]
-    return _Geometry(kernel, argument("stride", 1), dilation, tuple(sides))
+    top, bottom, left, right = sides
+    return DepthwiseFacts(
+        kernel=kernel,
+        stride=argument("stride", 1),
+        dilation=dilation,
+        padding=(top, bottom, left, right),
+        padding_policy="same" if pad is not None and _recomputes_padding(node) else "fixed",
+        bias=len(node.args) > 2 and node.args[2] is not None,
+    )
 
 
 def _pair(value) -> tuple[int, int]:
