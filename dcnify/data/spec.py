@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from dcnify.data.images import ImageBatch
     from dcnify.data.labelled import Labelled
 
-_FEW = 16
-"""Images that are read where nobody says how many."""
-_MOST = 4096
-"""Images that may be asked for."""
+_USUAL, _MOST = 16, 4096
+"""Images that are read by default, and that may be asked for."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of a model that does not state its own."""
 
@@ -83,7 +81,7 @@ class ImageSpec(Spec):
 
         return load_images(
             self.images,
-            count=self.image_count or count or _FEW,
+            count=self.image_count or count or _USUAL,
             size=size,
             mean=mean or IMAGENET_MEAN,
             std=std or IMAGENET_STD,
