@@ -15,7 +15,7 @@ import torch
 from dcnify.kernels.backward import dcnv4_backward
 from dcnify.kernels.backward_value import dcnv4_backward_value
 from dcnify.kernels.forward import dcnv4_forward
-from dcnify.kernels.plan import Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.plan import Geometry, Launch, Problem, plan_backward, plan_forward
 from dcnify.kernels.tools import tune
 from torch import Tensor
 from torch.library import wrap_triton
@@ -41,14 +41,14 @@ def forward(
     output = value.new_empty((batch, out_h, out_w, value.shape[3]))
     if output.numel() == 0:
         return output
-    call = _call(value, points, groups, (value,), (value, output))
-    launch = _plan(plan_forward, value)(call, geometry)
+    problem = _call(value, points, groups, (value,), (value, output))
+    launch = _plan(plan_forward, value)(problem, geometry)
     offset, weight = points[0], points[-1]
     tensors = value, output, offset, weight
-    sizes = *call.size, *call.out_size, groups, call.rows, *_strides(points, geometry)
+    sizes = *problem.size, *problem.out_size, groups, problem.rows, *_strides(points, geometry)
     if tune.ON and not _is_traced(value):
         launch = tune.tuned_forward(
-            call,
+            problem,
             geometry,
             *_measured(value, lambda one: _run(dcnv4_forward, one, *tensors, *sizes, scale)),
         )
@@ -78,18 +78,18 @@ def backward(
     points = [_by_query(tensor) for tensor in points]
     sums = value.new_zeros(value.shape, dtype=torch.float32) if want_value else None
     if grad_output.numel() == 0:
-        return sums.to(value.dtype) if want_value else None
-    call = _call(value, points, groups, (value, grad_output), (value, grad_output))
-    plan = _plan(plan_backward, value)(call, geometry, scale, want_value)
+        return sums.to(value.dtype) if sums is not None else None
+    problem = _call(value, points, groups, (value, grad_output), (value, grad_output))
+    plan = _plan(plan_backward, value)(problem, geometry, scale, want_value)
     offset, weight = points[0], points[-1]
     # A compiler takes each tensor that is written for one of its own: the second is a stand-in.
     to_offset, to_weight = grads[0], grads[1] if len(grads) > 1 else weight
-    sizes = (*call.size, *call.out_size, groups)
+    sizes = (*problem.size, *problem.out_size, groups)
     strides = _strides(points, geometry)
 
     def run_points(launch: Launch, to_value: Tensor) -> None:
         tensors = value, grad_output, offset, weight, to_value, to_offset, to_weight
-        numbers = *sizes, call.rows, *strides, *_strides(grads, geometry), scale
+        numbers = *sizes, problem.rows, *strides, *_strides(grads, geometry), scale
         _run(dcnv4_backward, launch, *tensors, *numbers)
 
     def run_value(launch: Launch, to_value: Tensor) -> None:
@@ -100,11 +100,11 @@ def backward(
         aside = value if sums is None else torch.empty_like(sums)
         gpu, first = _measured(value, lambda one: run_points(one, aside))
         _, second = _measured(value, lambda one: run_value(one, aside))
-        plan = tune.tuned_backward(call, geometry, scale, want_value, gpu, first, second)
-    run_points(plan.points, sums if plan.scatter else value)
-    if plan.value is not None:
+        plan = tune.tuned_backward(problem, geometry, scale, want_value, gpu, first, second)
+    run_points(plan.points, sums if plan.scatter and sums is not None else value)
+    if plan.value is not None and sums is not None:
         run_value(plan.value, sums)
-    return sums.to(value.dtype) if want_value else None
+    return sums.to(value.dtype) if sums is not None else None
 
 
 def _run(kernel: Any, launch: Launch, first: Tensor, *arguments: Any) -> None:
@@ -140,11 +140,11 @@ def _call(
     groups: int,
     in_words: Sequence[Tensor],
     large: Sequence[Tensor],
-) -> Call:
+) -> Problem:
     batch, height, width, channels = value.shape
     _, out_h, out_w, _ = points[0].shape
     most = max(max(t.numel() for t in large), max(batch * t.stride(0) for t in points))
-    return Call(
+    return Problem(
         batch,
         (height, width),
         (out_h, out_w),
@@ -208,5 +208,5 @@ def _strides(points: Sequence[Tensor], geometry: Geometry) -> tuple[int, int, in
 def _starts_even(tensor: Tensor) -> bool:
     """Whether two 16-bit numbers at the start of ``tensor`` lie in one aligned word."""
     if _is_traced(tensor):
-        return tensor.storage_offset() % 2 == 0
+        return bool(tensor.storage_offset() % 2 == 0)
     return tensor.data_ptr() % 4 == 0

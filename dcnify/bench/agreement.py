@@ -1,4 +1,4 @@
-"""Whether a rival computes what we compute, before anyone is timed."""
+"""Check that a rival computes the same function before it is timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on: the hardware and the versions that decide it."""
+"""Describe the hardware and versions that a measurement depends on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcnify._version import __version__
 
 @dataclass(frozen=True)
 class Machine:
-    """Device, driver and versions. What is not there is an empty text."""
+    """Device, driver and versions; empty where there is none."""
 
     device: str
     device_name: str
@@ -62,7 +62,7 @@ def _cpu_name() -> str:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, which torch does not tell."""
+    """Version of the NVIDIA driver, which torch does not report."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
 from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
-from dcnify.bench.timing import Call, Clock, clock_on, percentiles, rounds_of, timing_of, using
+from dcnify.bench.timing import Clock, Workload, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
@@ -102,7 +102,7 @@ def bench_models(
 
 
 def _timed(
-    calls: dict[str, Call],
+    calls: dict[str, Workload],
     clock: Clock,
     bench: ModelBench,
     train: bool,
@@ -122,7 +122,7 @@ def _timed(
     return PassResult(_pass_name(train), clocked, timings, speedup)
 
 
-def _call(model: nn.Module, images: Tensor, train: bool) -> Call:
+def _call(model: nn.Module, images: Tensor, train: bool) -> Workload:
     """Forward alone without a graph, or forward and the gradients of all weights."""
     if not train:
         return torch.inference_mode()(lambda: model(images))
@@ -164,7 +164,7 @@ def _size(model: nn.Module, images: Tensor) -> ModelSize:
     return ModelSize(parameters, round(counter.get_total_flops() / len(images)))
 
 
-def _peak(model: nn.Module, call: Call, device: torch.device) -> int | None:
+def _peak(model: nn.Module, call: Workload, device: torch.device) -> int | None:
     """Bytes of the model, and of what one call takes besides; the other model does not count."""
     if device.type != "cuda":
         return None

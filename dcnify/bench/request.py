@@ -1,11 +1,10 @@
-"""From what a person asked for to what is measured; whatever is wrong is said here, at once."""
+"""Turn command-line values into a validated benchmark request, or refuse them in one line."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from itertools import product
 
 import torch
@@ -17,6 +16,7 @@ from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, Rival
 from dcnify.bench.shapes import Shape, parse_shapes
 from dcnify.errors import InputError
+from dcnify.words import did_you_mean
 
 RIVALS = BUILT_IN + PEERS
 PASSES = {"forward": (False,), "both": (True,), "all": (False, True)}
@@ -25,7 +25,7 @@ _DEFAULT_DTYPES = {"cuda": DTYPES[:3], "cpu": ("float32",)}
 _DEFAULT_BATCH = {"cuda": 64, "cpu": 4}
 _DEFAULT_SECONDS = {"cuda": 2.0, "cpu": 5.0}
 _MOST_THREADS = 1024
-"""More than that OpenMP may not be able to start, and then it ends the process."""
+"""Above this OpenMP may fail to start its threads, which ends the process."""
 
 
 def settle(
@@ -141,9 +141,8 @@ def _known(name: str, valid: Iterable[str], what: str) -> str:
     valid = list(valid)
     if name in valid:
         return name
-    near = get_close_matches(name, valid, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(valid)}"
-    raise InputError(f"unknown {what} {name!r}, {hint}")
+    hint = did_you_mean(name, valid, otherwise=f", expected one of {', '.join(valid)}")
+    raise InputError(f"unknown {what} {name!r}{hint}")
 
 
 def _rivals(names: list[str]) -> tuple[Rival, ...]:

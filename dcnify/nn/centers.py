@@ -57,7 +57,7 @@ def blended(
     return y * (1 - share) + at_centers(value, sampling) * share
 
 
-def _margins(sampling: Sampling, window: tuple[int, int]) -> list[tuple[int, int]]:
+def _margins(sampling: Sampling, window: tuple[int, ...]) -> list[tuple[int, int]]:
     """Rows, then columns, to add before and after the input (to remove, where negative).
 
     A window of that size, slid from there without padding at the layer's stride, is centred on

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -45,13 +47,13 @@ class DCNv4(nn.Module):
     def __init__(
         self,
         channels: int,
-        kernel_size: int | tuple[int, int] = 3,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 1,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: int | Sequence[int] = 3,
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 1,
+        dilation: int | Sequence[int] = 1,
         groups: int = 4,
         offset_scale: float = 1.0,
-        dw_kernel_size: int | tuple[int, int] | None = None,
+        dw_kernel_size: int | Sequence[int] | None = None,
         center_feature_scale: bool = False,
         remove_center: bool = False,
         output_bias: bool = True,

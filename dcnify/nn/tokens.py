@@ -126,6 +126,7 @@ class TokenDCNv4(nn.Module):
             return mean.unsqueeze(1).expand(-1, count, -1)
         if isinstance(self.prefix_attn, PrefixAttention):
             return self.prefix_attn(x)
+        assert self.prefix_attn is not None
         y = self.prefix_attn(x, *args, **kwargs)
         return (y[0] if isinstance(y, tuple) else y)[:, :count]
 

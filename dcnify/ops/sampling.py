@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
@@ -30,7 +30,7 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     raise InputError(f"{name} is an int or an (h, w) pair of ints, not {value!r}")
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether ``value`` is an int, Python's or NumPy's; a bool is not."""
     return not isinstance(value, bool) and (isinstance(value, int) or _is_numpy_int(value))
 
@@ -56,6 +56,20 @@ class Sampling:
     offset_scale: float = 1.0
     remove_center: bool = False
     softmax: bool = False
+
+    if TYPE_CHECKING:  # an int stands for a pair of it until `__post_init__`
+
+        def __init__(
+            self,
+            kernel_size: int | Sequence[int] = 3,
+            stride: int | Sequence[int] = 1,
+            padding: int | Sequence[int] = 1,
+            dilation: int | Sequence[int] = 1,
+            groups: int = 4,
+            offset_scale: float = 1.0,
+            remove_center: bool = False,
+            softmax: bool = False,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
@@ -101,17 +115,18 @@ class Sampling:
     @property
     def extent(self) -> tuple[int, int]:
         """Distance from the first to the last kernel cell, in pixels."""
-        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        (dil_h, dil_w), (kh, kw) = self.dilation, self.kernel_size
+        return dil_h * (kh - 1), dil_w * (kw - 1)
 
     @property
     def half(self) -> tuple[int, int]:
         """Distance from the first kernel cell to the kernel centre, in pixels, rounded down."""
-        return tuple(extent // 2 for extent in self.extent)
+        return self.extent[0] // 2, self.extent[1] // 2
 
     @property
     def first_center(self) -> tuple[int, int]:
         """Input row and column under the kernel centre of query (0, 0); negative is outside."""
-        return tuple(half - p for half, p in zip(self.half, self.padding, strict=True))
+        return self.half[0] - self.padding[0], self.half[1] - self.padding[1]
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -128,12 +143,10 @@ class Sampling:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
-        return tuple(
-            (size + 2 * p - extent - 1) // s + 1
-            for size, p, extent, s in zip(
-                (height, width), self.padding, self.extent, self.stride, strict=True
-            )
-        )
+        (pad_h, pad_w), (extent_h, extent_w) = self.padding, self.extent
+        out_h = (height + 2 * pad_h - extent_h - 1) // self.stride[0] + 1
+        out_w = (width + 2 * pad_w - extent_w - 1) // self.stride[1] + 1
+        return out_h, out_w
 
     def check_channels(self, channels: int) -> None:
         """Raise `InputError` unless the groups divide ``channels``."""
@@ -187,16 +200,20 @@ class Sampling:
         self.check_channels(value.shape[3])
         for name, tensor, each in (("offset", offset, 2), ("mask", mask, 1)):
             _check_tensor(name, tensor, value)
-            expected = each * self.groups * self.num_points
-            _require(
-                tensor.shape[3] == expected,
-                lambda name=name, tensor=tensor, each=each, expected=expected: (
-                    f"{name} has {tensor.shape[3]} channels; expected {'2·' * (each - 1)}G·K = "
-                    f"{'2·' * (each - 1)}{self.groups}·{self.num_points} = {expected}"
-                ),
-            )
+            self._check_points(name, tensor, each)
             out = self._check_queries(name, value, tensor)
         return out
+
+    def _check_points(self, name: str, tensor: torch.Tensor, each: int) -> None:
+        expected = each * self.groups * self.num_points
+        twice = "2·" * (each - 1)
+        _require(
+            tensor.shape[3] == expected,
+            lambda: (
+                f"{name} has {tensor.shape[3]} channels; expected {twice}G·K = "
+                f"{twice}{self.groups}·{self.num_points} = {expected}"
+            ),
+        )
 
     def _check_queries(
         self, name: str, value: torch.Tensor, points: torch.Tensor

@@ -200,9 +200,10 @@ def _cuobjdump(what: str, file: Path) -> str:
 
 
 def _from_amdgcn(text: str) -> tuple[int, int, list[Instruction]]:
-    registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
-    scratch = int(re.search(r"\.private_segment_fixed_size:\s+(\d+)", text)[1])
-    labels, lines = {}, []
+    registers = int(re.findall(r"\.vgpr_count:\s+(\d+)", text)[0])
+    scratch = int(re.findall(r"\.private_segment_fixed_size:\s+(\d+)", text)[0])
+    labels: dict[str, int] = {}
+    lines: list[tuple[str, str]] = []
     for line in text.splitlines():
         if found := re.match(r"(\.LBB\w+):", line):
             labels[found[1]] = len(lines)
