@@ -14,6 +14,7 @@ from dcnify._version import __version__
 
 _EXPORTS = {
     "Recipe": "dcnify.recipe",
+    "Example": "dcnify.graph.example",
     "Plan": "dcnify.surgery",
     "Site": "dcnify.graph",
     "find_sites": "dcnify.graph",

@@ -1,14 +1,16 @@
-"""Files written whole or not at all, refused before the work if they cannot be, read if regular."""
+"""Files and folders written whole or not at all; checks before writing and before reading."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from dcnify.errors import DcnifyError, InputError
+from dcnify.words import closest
 
 
 def check_file(path: Path, overwrite: bool = False) -> None:
@@ -59,6 +61,37 @@ def write_file(path: Path, write: Callable[[Path], object], overwrite: bool = Fa
         new.unlink(missing_ok=True)
 
 
+def replace_folder(
+    new: Path, target: Path, keep: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Flush a folder written beside ``target`` to disk and rename it to ``target``.
+
+    If that fails, a folder that was there stays.
+
+    Args:
+        new: the folder, of files only.
+        target: its final name.
+        keep: whether an entry of the old folder, given its name, moves along into the new one.
+    """
+    for one in (*new.iterdir(), new):
+        sync(one)
+    old = hidden_beside(target)
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise
+    sync(target.parent)
+    if old.exists():
+        for one in old.iterdir():
+            if keep(one.name):
+                os.rename(one, target / one.name)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def hidden_beside(path: Path) -> Path:
     """A new hidden name in the same folder, with the same ending."""
     return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -82,3 +115,13 @@ def is_regular(path: Path) -> bool:
         OSError: it does not exist or cannot be looked at.
     """
     return stat.S_ISREG(path.stat().st_mode)
+
+
+def near_files(path: Path) -> str:
+    """``", did you mean 'model.pt'?"`` for a path that does not exist; empty if nothing is near."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = closest(path.name, names, cutoff=0.7)
+    return f", did you mean {str(path.with_name(near[0]))!r}?" if near else ""

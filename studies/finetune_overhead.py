@@ -17,8 +17,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 # Threads that wait should sleep: spinning is several times slower on a machine that is shared.
@@ -34,12 +34,16 @@ from torch import nn
 import dcnify
 from dcnify.cli.output import console, table
 from dcnify.data import open_labelled
-from dcnify.finetune.metrics import Metrics
-from dcnify.finetune.position import Position
-from dcnify.finetune.run import Run
-from dcnify.finetune.stage import StageRun
+from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.interrupt import Interrupt
+from dcnify.finetune.metrics import Reporter
+from dcnify.finetune.run import TrainingRun
+from dcnify.finetune.spec import Options
+from dcnify.finetune.state import TrainingState
 from dcnify.finetune.training.loaders import training_loader
+from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.optimizer import create_optimizer
+from dcnify.finetune.training.stage import StageTrainer
 from dcnify.inherit.distance import surprise
 from dcnify.recipe.finetune.section import Finetune
 
@@ -126,35 +130,26 @@ def _ours(
     asked: argparse.Namespace,
 ) -> Callable[[], None]:
     """One epoch of our loop with each call."""
-    sites = {swap.site.path: swap.site.path for swap in result.plan.swaps}
-    run = Run(
+    run = TrainingRun(
         model=copy.deepcopy(result.model),
         swaps=result.plan,
         original=copy.deepcopy(original),
-        sites=sites,
+        swapped=[swap.site.path for swap in result.plan.swaps],
         plan=plan,
-        data=SimpleNamespace(train=data.train, validation=None),
+        data=replace(data, validation=None),
         config=config,
-        classes=10,
         folder=folder,
-        seed=0,
-        cpu=False,
-        workers=asked.workers,
-        look_every=None,
-        keep_every=10**9,
-        metrics=Metrics(folder / "metrics.jsonl", 0, None),
-        checkpoints=SimpleNamespace(write=lambda accelerator, position: True),
-        interrupt=SimpleNamespace(asked=False),
-        watch=lambda beat: None,
-        looked=lambda stage, step, reached: None,
-        say=print,
+        options=Options(seed=0, workers=asked.workers, keep_every=10**9),
+        reporter=Reporter(folder / "metrics.jsonl"),
+        checkpoints=Checkpoints(folder / "checkpoints", print),
+        interrupt=Interrupt(),
     )
-    stage, at = StageRun(run, 0, None), Position()
+    stage, at = StageTrainer(run, 0, None), TrainingState()
 
     def turn() -> None:
         nonlocal at
         whole, stage.steps = stage.steps, at.step + asked.steps
-        at = stage.train(at)
+        at = train_stage(stage, run, at)
         stage.steps = whole
 
     return turn

@@ -26,14 +26,10 @@ from dcnify.artifact.layout import (
 )
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.files import near_files
 from dcnify.sources.base import Base
 from dcnify.sources.compare import Shapes, shapes_of
-from dcnify.sources.weight_files import (
-    near_files,
-    read_safetensors,
-    read_weights,
-    safetensors_shapes,
-)
+from dcnify.sources.weight_files import read_safetensors, read_weights, safetensors_shapes
 from dcnify.surgery.plan import Plan
 from dcnify.words import first_line
 

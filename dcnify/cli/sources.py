@@ -82,7 +82,7 @@ class Given:
     input_size: InputSize = None
 
     def open(self, step: Callable[[str, int, int], None]) -> Source:
-        """Open it; ``step`` hears which architectures are tried."""
+        """Open it; ``step`` shows which architectures are tried."""
         from dcnify.artifact import open_source
 
         return open_source(
@@ -93,7 +93,7 @@ class Given:
             use_ema=self.use_ema,
             trust_pickle=self.trust_pickle,
             trust_code=self.trust_code,
-            on_progress=lambda done, total, name: step(f"trying {name}", done, total),
+            on_progress=step,
         )
 
     def example(self, opened: Source, recipe_input: tuple[int, ...] | None = None) -> torch.Tensor:

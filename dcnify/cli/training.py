@@ -13,7 +13,7 @@ from dcnify.cli.output import console, say, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dcnify.finetune import Beat
+    from dcnify.finetune import StepMetrics
 
 _LINES = 20
 """Of a stage, where no terminal is watching."""
@@ -33,7 +33,7 @@ class Shown:
         self._task: Any = None
         self._stage, self._said = "", -1
 
-    def beat(self, beat: Beat) -> None:
+    def beat(self, beat: StepMetrics) -> None:
         """Take in where the training is."""
         if self._quiet:
             return
@@ -80,7 +80,7 @@ class Shown:
             say(text)
 
 
-def line_of(beat: Beat) -> str:
+def line_of(beat: StepMetrics) -> str:
     """``recover, epoch 2, step 120/500: loss 0.123, lr 0.001, 312 images/s, 0:42 left, 1.2 GB``."""
     minutes, seconds = divmod(round(min(beat.seconds_left, 359_999)), 60)
     hours, minutes = divmod(minutes, 60)

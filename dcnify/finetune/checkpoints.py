@@ -1,122 +1,114 @@
-"""Checkpoints of a run: each written whole or not at all, each checked before it is used."""
+"""Checkpoints of a run: each is written whole or not at all, and checked before it is used."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dcnify.digest import sha256_file
-from dcnify.files import sync
-from dcnify.finetune.parallel.processes import all_say
-from dcnify.finetune.position import Position
+from dcnify.files import replace_folder
+from dcnify.finetune.parallel.processes import gather_objects
+from dcnify.finetune.state import TrainingState
 from dcnify.words import first_line
 
 KEPT = 2
 _STATE = "dcnify.json"
-_PARTIAL = ".partial"
 
 
 class Checkpoints:
-    """The checkpoints in one folder, newest last.
+    """The checkpoints in one folder.
 
     Args:
-        folder: made when the first one is written.
-        say: hears, in one line each, of what went wrong and was survived.
+        folder: created when the first one is written.
+        say: called with a line for each problem that was survived.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
+        self._partial = folder / ".partial"
 
-    def write(self, save: Callable[[Path], None], position: Position, *, main: bool) -> bool:
-        """Write one and drop all but the last `KEPT`; every process calls it.
+    def write(self, save: Callable[[Path], None], state: TrainingState, *, main: bool) -> bool:
+        """Write a checkpoint and delete all but the last `KEPT`; every process calls it.
 
         Args:
             save: writes files into a folder, in every process.
-            position: of the run.
-            main: whether this process speaks for all.
+            state: of the run.
+            main: whether this is the main process.
 
         Returns:
-            Whether it was written. A disk that is full leaves the ones before as they are.
+            Whether it was written. A full disk leaves the earlier checkpoints as they are.
         """
-        name = f"{position.stage:02d}-{position.step:08d}"
-        partial = self.folder / _PARTIAL
-        problem = _shared(lambda: _emptied(partial) if main else None)
-        problem = problem or _shared(lambda: save(partial))
-        problem = problem or _shared(lambda: self._seal(partial, name, position) if main else None)
+
+        def create() -> None:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+
+        problem = _in_all_processes(create if main else None)
+        problem = problem or _in_all_processes(lambda: save(self._partial))
+        problem = problem or _in_all_processes((lambda: self._complete(state)) if main else None)
         if problem and main:
-            shutil.rmtree(partial, ignore_errors=True)
-            self._say(f"no checkpoint at step {position.step}: {problem}; going on without")
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._say(f"no checkpoint at step {state.step}: {problem}; going on without")
         return not problem
 
-    def newest(self) -> Iterator[tuple[Path, Position]]:
-        """The sound ones, newest first; says which are not, and why."""
+    def newest(self) -> Iterator[tuple[Path, TrainingState]]:
+        """Yield the intact checkpoints, newest first, and report each damaged one."""
         for path in reversed(self._all()):
             try:
-                yield path, _checked(path)
+                yield path, _read(path)
             except ValueError as error:
                 self._say(f"{path} is damaged ({error}): going back to the one before")
 
     def clear(self) -> None:
-        """Take all away."""
+        """Delete all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _seal(self, partial: Path, name: str, position: Position) -> None:
-        hashes = {one.name: sha256_file(one) for one in sorted(partial.iterdir())}
-        state = {"position": position.to_dict(), "files": hashes}
-        (partial / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        for one in (*partial.iterdir(), partial):
-            sync(one)
-        target = self.folder / name
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
-        sync(self.folder)
+    def _complete(self, state: TrainingState) -> None:
+        hashes = {one.name: sha256_file(one) for one in sorted(self._partial.iterdir())}
+        written = {"position": state.to_dict(), "files": hashes}
+        (self._partial / _STATE).write_text(json.dumps(written, indent=1), encoding="utf-8")
+        replace_folder(self._partial, self.folder / f"{state.stage:02d}-{state.step:08d}")
         for old in self._all()[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted(one for one in self.folder.iterdir() if one.name != _PARTIAL)
+        return sorted(one for one in self.folder.iterdir() if not one.name.startswith("."))
 
 
-def _checked(path: Path) -> Position:
+def _read(path: Path) -> TrainingState:
     """
     Raises:
-        ValueError: something in it is not what was written.
+        ValueError: a file in the checkpoint differs from what was written.
     """
     try:
-        state = json.loads((path / _STATE).read_text("utf-8"))
-        files, position = state["files"], Position.from_dict(state["position"])
+        written = json.loads((path / _STATE).read_text("utf-8"))
+        files, state = written["files"], TrainingState.from_dict(written["position"])
     except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{_STATE} cannot be read") from error
     for name, wanted in files.items():
         file = path / Path(name).name
         if not file.is_file() or sha256_file(file) != wanted:
             raise ValueError(f"{name} is not as it was written")
-    return position
+    return state
 
 
-def _emptied(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _in_all_processes(write: Callable[[], object] | None) -> str:
+    """Call ``write`` and wait for the other processes; return the first disk error of any."""
+    return next((problem for problem in gather_objects(_disk_error(write)) if problem), "")
 
 
-def _shared(write: Callable[[], object]) -> str:
-    """As `_tried`, with what any of the processes has met; each waits for the others."""
-    return next((said for said in all_say(_tried(write)) if said), "")
-
-
-def _tried(write: Callable[[], object]) -> str:
-    """What a disk says against it; empty if nothing."""
+def _disk_error(write: Callable[[], object] | None) -> str:
+    """Call ``write``; return the disk's error, or nothing."""
     try:
-        write()
+        if write is not None:
+            write()
     except OSError as error:
         return (error.strerror or str(error)).lower()
-    except RuntimeError as error:  # torch's and safetensors' writers say this of a full disk
+    except RuntimeError as error:  # torch's and safetensors' writers raise this for a full disk
         return first_line(error)
     except Exception as error:
         if type(error).__module__.startswith("safetensors"):

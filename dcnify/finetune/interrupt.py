@@ -1,43 +1,41 @@
-"""Ctrl-C and a scheduler's SIGTERM end a run at the next step, not in the middle of one."""
+"""Ctrl-C and a scheduler's SIGTERM end a run after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from dcnify.errors import DcnifyError
 
 
 class StoppedError(DcnifyError):
-    """The run was asked to stop, and says how to go on."""
+    """The run was interrupted; the message says how to resume it."""
 
     exit_code = 130
 
 
 class Interrupt:
-    """While this is entered, the first signal only sets `asked`; a second one stops at once."""
+    """Whether the run was asked to stop."""
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, object] = {}
+    asked = False
 
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take signals: the first one sets `asked`, a second one stops at once."""
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # which alone can
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._hear)
-        return self
+                before[number] = signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]  # what signal() returned
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

@@ -1,8 +1,9 @@
-"""What a run reports as it goes: lines of JSON always, TensorBoard where it is asked for."""
+"""Report a run as it goes: to a JSONL file, to TensorBoard, and to the caller."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from dcnify.files import write_file
 
 
 @dataclass(frozen=True)
-class Beat:
-    """Where the training is at one moment, for whoever watches."""
+class StepMetrics:
+    """Where the training is after a step."""
 
     stage: str
     stage_index: int
@@ -24,85 +25,103 @@ class Beat:
     step: int
     """Updates of this stage that are done."""
     steps: int
-    """Of this stage in all."""
+    """All updates of this stage."""
     loss: float
     terms: dict[str, float]
     lr: float
     images_per_second: float
     seconds_left: float
-    """Of the whole run, at this speed."""
+    """Estimate for the rest of the run, at this speed."""
     memory: int
-    """Bytes: the most that the device has held, or this process on the CPU."""
+    """Peak memory in bytes: of the device, or of this process on the CPU."""
     blend: float | None = None
-    """Share of the old layers, where they hand over."""
+    """Share of the old layers, where some hand over."""
 
 
-Watch = Callable[[Beat], None]
+Watch = Callable[[StepMetrics], None]
+Looked = Callable[[str, int, float], None]
+"""Called with the stage, the step and the accuracy of each validation."""
+Say = Callable[[str], None]
+"""Called with remarks of one line each."""
 
 
-class Metrics:
-    """A JSONL file that a resumed run continues where its checkpoint was, and TensorBoard.
+class Reporter:
+    """Write metrics to a JSONL file and TensorBoard, and pass them on to the caller.
+
+    A resumed run continues the file at the line its checkpoint records.
 
     Args:
-        path: of the file; None to write nothing, as all processes but the main one do.
-        lines: how many of its lines are kept; what comes after them is from a lost sitting.
-        tensorboard: a folder for its events, or None.
+        path: the file; None to report nothing, as all processes but the main one do.
+        lines: how many lines of the file to keep; later ones are from steps that were lost.
+        tensorboard: a folder for TensorBoard events, or None.
+        watch: called with each `StepMetrics`.
+        looked: called with each validation: stage, step, accuracy.
+        say: called with remarks.
     """
 
-    def __init__(self, path: Path | None, lines: int, tensorboard: Path | None) -> None:
-        self.lines = lines
-        self._file = None
+    def __init__(
+        self,
+        path: Path | None,
+        lines: int = 0,
+        tensorboard: Path | None = None,
+        *,
+        watch: Watch | None = None,
+        looked: Looked | None = None,
+        say: Say = print,
+    ) -> None:
+        self.lines, self.say = lines, say
+        self._watch, self._looked = watch, looked
+        self._file = self._board = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _cut(path, lines)
+            _truncate(path, lines)
             self._file = path.open("a", encoding="utf-8")
-        self._board = _board(tensorboard) if tensorboard is not None else None
+            self._board = _tensorboard(tensorboard) if tensorboard is not None else None
 
-    def beat(self, beat: Beat) -> None:
-        """Write one line of training."""
-        values = {key: value for key, value in asdict(beat).items() if value is not None}
-        self._line({"kind": "train", **values})
-        scalars = {"loss": beat.loss, "lr": beat.lr, "images per second": beat.images_per_second}
-        scalars |= {f"loss of {name}": value for name, value in beat.terms.items()}
-        self._scalars(beat.stage, scalars, beat.step)
+    def step(self, metrics: StepMetrics) -> None:
+        """Report a step of the training."""
+        values = {key: value for key, value in asdict(metrics).items() if value is not None}
+        scalars = {key: values[key] for key in ("loss", "lr")}
+        scalars["images per second"] = metrics.images_per_second
+        scalars |= {f"loss of {name}": value for name, value in metrics.terms.items()}
+        self._write({"kind": "train", **values}, scalars)
+        if self._file is not None and self._watch is not None:
+            self._watch(metrics)
 
-    def looked(self, stage: str, step: int, values: dict[str, Any]) -> None:
-        """Write one line of validation."""
-        self._line({"kind": "validation", "stage": stage, "step": step, **values})
-        self._scalars(stage, values, step)
+    def validation(self, stage: str, step: int, accuracy: float) -> None:
+        """Report a validation; ``stage`` may be ``original`` or ``converted``."""
+        line = {"kind": "validation", "stage": stage, "step": step, "accuracy": accuracy}
+        self._write(line, {"accuracy": accuracy})
+        if self._file is not None and self._looked is not None:
+            self._looked(stage, step, accuracy)
 
     def close(self) -> None:
-        """Let go of the files."""
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        """Close the files."""
+        for one in (self._file, self._board):
+            if one is not None:
+                one.close()
 
-    def _line(self, values: dict[str, Any]) -> None:
+    def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> None:
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(f"{line['stage']}/{name}", value, line["step"])
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError:  # a full disk costs the line, not the training
             return
         self.lines += 1
 
-    def _scalars(self, stage: str, values: dict[str, Any], step: int) -> None:
-        for name, value in values.items() if self._board is not None else ():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{stage}/{name}", value, step)
+
+def _truncate(path: Path, lines: int) -> None:
+    if path.exists():
+        kept = path.read_text("utf-8", errors="replace").splitlines(keepends=True)[:lines]
+        write_file(path, lambda new: new.write_text("".join(kept), "utf-8"), overwrite=True)
 
 
-def _cut(path: Path, lines: int) -> None:
-    """Keep the first so many lines, in one replacement."""
-    if not path.exists():
-        return
-    kept = path.read_text("utf-8", errors="replace").splitlines(keepends=True)[:lines]
-    write_file(path, lambda new: new.write_text("".join(kept), "utf-8"), overwrite=True)
-
-
-def _board(folder: Path) -> Any:
+def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -112,17 +131,15 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
-def memory_of(device_type: str) -> int:
-    """Bytes that the device has held at most, or this process."""
+def peak_memory(device_type: str) -> int:
+    """Return the peak memory in bytes: of the GPU, or of this process on the CPU."""
     import torch
 
     if device_type == "cuda":
         return torch.cuda.max_memory_allocated()
     try:
         import resource
-        import sys
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
     except ImportError:  # Windows
         return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

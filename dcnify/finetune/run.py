@@ -1,9 +1,10 @@
-"""What all stages of a fine-tuning share."""
+"""The training run: what all stages of a fine-tuning share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.errors import DcnifyError
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.interrupt import Interrupt
-from dcnify.finetune.metrics import Metrics, Watch
+from dcnify.finetune.metrics import Reporter
+from dcnify.finetune.spec import Options
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.plan import Plan
 
@@ -24,46 +26,42 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A fine-tuning under way."""
 
     model: nn.Module
-    """What is trained; its old layers go when a stage's handover is over."""
+    """The model in training; its old layers are removed once a stage has finished a handover."""
     swaps: Plan
-    """Of the model as it is."""
+    """The swaps of ``model`` as it is now."""
     original: nn.Module | None
-    """The model from before the conversion, a separate instance; None where no stage needs it."""
-    sites: Mapping[str, str]
-    """Paths of the swapped layers, by their paths in the original."""
+    """The model from before the conversion, a separate instance; None if it is not available."""
+    swapped: Sequence[str]
+    """Paths of the swapped layers, in both models."""
     plan: Finetune
-    """The stages."""
     data: Labelled
     config: dict[str, Any]
-    """What timm says of the model's input."""
-    classes: int
+    """The model's input, as `timm.data.resolve_model_data_config` describes it."""
     folder: Path
-    seed: int
-    cpu: bool
-    workers: int
-    look_every: int | None
-    """Steps between validations; None for every epoch."""
-    keep_every: int | None
-    """Steps between checkpoints; None for every epoch."""
-    metrics: Metrics
+    options: Options
+    """With the seed and the number of workers filled in."""
+    reporter: Reporter
     checkpoints: Checkpoints
     interrupt: Interrupt
-    watch: Watch
-    looked: Callable[[str, int, float], None]
-    """Hears of every validation: stage, step, accuracy."""
-    say: Callable[[str], None]
-    best: Path = field(init=False)
-    """Weights of the best model so far, where it was looked at."""
+    started: float = 0.0
+    """Reading of ``time.perf_counter()`` when training began, less the time of earlier sittings."""
 
-    def __post_init__(self) -> None:
-        self.best = self.folder / "best.safetensors"
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all resumptions."""
+        return time.perf_counter() - self.started
+
+    @property
+    def best(self) -> Path:
+        """File of the best weights so far."""
+        return self.folder / "best.safetensors"
 
     def original_for(self, stage: Stage, device: torch.device) -> nn.Module | None:
-        """The original on the stage's device, if the stage learns from it."""
+        """Return the original on the stage's device; None if the stage does not learn from it."""
         if not learns_from_original(stage):
             return None
         if self.original is None:
@@ -73,34 +71,25 @@ class Run:
             self.original.to(memory_format=torch.channels_last)
         return self.original
 
-    def images_after(self, index: int, epoch: int) -> int:
-        """Images that the stages after ``index`` will see, if their epochs are as long."""
-        total = 0
-        images = epoch * self.plan.stages[index].batch_size
-        for stage in self.plan.stages[index + 1 :]:
-            steps = stage.steps or round((stage.epochs or 0) * images / stage.batch_size)
-            total += steps * stage.batch_size
-        return total
-
     def finish_handover(self, stage: Stage, *, force: bool = False) -> None:
-        """Take the old layers out, once a stage has brought their share to 0.
+        """Remove the old layers after a stage that brought their share to 0.
 
         Args:
-            stage: that is over.
-            force: whatever their share is in the model at hand.
+            stage: the stage that is over.
+            force: remove them whatever their share in ``model`` is.
         """
         if stage.handover is not None and handovers(self.model):
             self.swaps = finish(self.model, self.swaps, force=force)
 
-    def keep_best(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Write the weights of the best model so far. A full disk costs them, not the run."""
+    def save_best(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Write the best weights so far. A full disk costs them, not the run."""
         state, _ = without_aliases({key: value.detach().cpu() for key, value in weights.items()})
         new = self.best.with_name(f".{self.best.name}.new")
         try:
             write_safetensors(compact(state), new)
             new.replace(self.best)
         except (DcnifyError, OSError) as error:
-            self.say(f"the best weights so far are not kept: {error}")
+            self.reporter.say(f"the best weights so far are not kept: {error}")
 
 
 def learns_from_original(stage: Stage) -> bool:

@@ -1,4 +1,4 @@
-"""The folder of a fine-tuning: whether a run may have it, and what lies in it of an earlier one."""
+"""The folder of a fine-tuning: may a run write to it, and where does an earlier run continue?"""
 
 from __future__ import annotations
 
@@ -19,32 +19,28 @@ from dcnify.artifact import Artifact, check_output
 from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
+from dcnify.files import write_file
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.parallel import fsdp
-from dcnify.finetune.position import Position
+from dcnify.finetune.state import TrainingState
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
     from dcnify.recipe.finetune.section import Finetune
 
-RUN, METRICS, CHECKPOINTS, BOARD, CURVE = (
-    "run.json",
-    "metrics.jsonl",
-    "checkpoints",
-    "tensorboard",
-    "curve.png",
-)
+RUN, METRICS, CURVE = "run.json", "metrics.jsonl", "curve.png"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 _SAME = ("artifact", "weights", "data", "processes", "fsdp", "stages")
-"""Of a run that is resumed, what must be as it was."""
+"""Keys of `describe_run` that must not change when a run is resumed."""
 
 
 def check_target(
     out: str | os.PathLike[str], record: Artifact, *, resume: bool, overwrite: bool
 ) -> Path:
-    """The folder ``out``, with links resolved. Changes nothing.
+    """Return the folder ``out``, with links resolved; nothing is written.
 
     Raises:
-        InputError: it is a file, or taken, or there is nothing to resume.
+        InputError: it is a file, or exists already, or there is nothing to resume.
     """
     path = Path(os.path.realpath(out))
     if path.suffix in (".pt", ".pth"):
@@ -63,12 +59,12 @@ def check_target(
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a folder holds a fine-tuning, over or not."""
+    """Whether a folder holds a fine-tuning, finished or not."""
     return (path / TRAINING / RUN).is_file()
 
 
 def begin(target: Path, about: dict[str, Any], *, resume: bool) -> None:
-    """Clear away what an earlier run left, unless that goes on, and write what this one is."""
+    """Describe the run in ``run.json``, after deleting an earlier one unless it is resumed."""
     folder = target / TRAINING
     if not resume and target.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
@@ -76,22 +72,23 @@ def begin(target: Path, about: dict[str, Any], *, resume: bool) -> None:
             with suppress(OSError):
                 (target / name).unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    text = json.dumps(about, indent=2) + "\n"
+    write_file(folder / RUN, lambda new: new.write_text(text, "utf-8"), overwrite=True)
 
 
-def where_it_was(
+def find_checkpoint(
     folder: Path, checkpoints: Checkpoints, about: dict[str, Any], say: Callable[[str], None]
-) -> tuple[Path | None, Position]:
-    """The checkpoint that a run goes on from, if there is any, and its position.
+) -> tuple[Path | None, TrainingState]:
+    """Return the newest intact checkpoint, if any, and its state.
 
     Args:
         folder: of the training.
         checkpoints: in it.
-        about: as `about_run` says it now.
-        say: hears remarks.
+        about: what `describe_run` returns now.
+        say: called with remarks.
 
     Raises:
-        InputError: what is resumed was another run.
+        InputError: the run in the folder is another one.
     """
     try:
         before = {"fsdp": False, **json.loads((folder / RUN).read_text("utf-8"))}
@@ -106,14 +103,14 @@ def where_it_was(
         )
     if before.get("finetune") != about["finetune"]:
         say("the settings of the stages differ from those it was begun with; the new ones hold")
-    for path, position in checkpoints.newest():
-        return path, position
+    for path, state in checkpoints.newest():
+        return path, state
     say("there is no checkpoint yet: beginning from the artifact")
-    return None, Position()
+    return None, TrainingState()
 
 
-def about_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any]:
-    """What a run is: some of it must be the same when it goes on, all of it is reported."""
+def describe_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any]:
+    """Describe a run for ``run.json`` and the report."""
     weights = record.path / WEIGHTS if record.path.is_dir() else record.path
     stages = [
         [s.name, s.epochs, s.steps, s.batch_size, s.accumulate, list(s.train)] for s in plan.stages
@@ -123,7 +120,7 @@ def about_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any
         "weights": sha256_file(weights),
         "data": data.origin,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "fsdp": fsdp.is_asked(),
+        "fsdp": fsdp.is_requested(),
         "stages": json.loads(json.dumps(stages)),
         "finetune": json.loads(plan.model_dump_json()),
         "versions": {

@@ -1,6 +1,6 @@
 """Capture a model as an FX graph and find the sites in it.
 
-`find_sites` loads on first use: what a site is can be read without importing torch.
+`Example` and `find_sites` load on first use: what a site is can be read without importing torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 from dcnify.graph.site import ROLES, NearMiss, Site, Sites
 
 if TYPE_CHECKING:
+    from dcnify.graph.example import Example
     from dcnify.roles.find import find_sites
 
-__all__ = ["ROLES", "NearMiss", "Site", "Sites", "find_sites"]
+__all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Example":
+        from dcnify.graph.example import Example
+
+        return Example
     if name == "find_sites":
         from dcnify.roles.find import find_sites
 

@@ -38,7 +38,7 @@ _RULES: dict[str, Rule] = {}
 
 def trace_axes(capture: Capture) -> AxesOf:
     """The axes of every single-tensor node that depends on the image."""
-    found: AxesOf = {capture.image: _image_axes(capture.example_shape)}
+    found: AxesOf = {capture.image: _image_axes(capture.example.shape)}
     for node in capture.graph.nodes:
         if node.op != "call_function" or node not in capture.image_dependent:
             continue

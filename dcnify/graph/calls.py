@@ -1,44 +1,117 @@
-"""What a layer was given and what it made of it, kept by a hook."""
+"""Calls of modules: their arguments, and the tensors in whatever they return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
-from dcnify.surgery.fidelity.measure import first_tensor
+from dcnify.errors import DcnifyError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a layer."""
+    """The arguments of one call of a layer, as its caller passed them."""
 
-    args: tuple
-    kwargs: dict[str, Any]
-    output: Tensor
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def input(self) -> Tensor:
+        """The features that the layer works on: the first floating-point tensor passed."""
+        return first_tensor((self.args, self.kwargs))
+
+    def on(self, layer: Callable[..., Any]) -> Tensor:
+        """Call ``layer`` in this way; return the first tensor of what it returns."""
+        return first_tensor(layer(*self.args, **self.kwargs))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Call:
+        """The same call with every tensor replaced by ``change`` of it."""
+        args, kwargs = tree_map_only(Tensor, change, (self.args, dict(self.kwargs)))
+        return Call(args, kwargs)
 
 
-def remembered(
-    layer: nn.Module, path: str, calls: dict[str, Call], when: Callable[[], bool] = lambda: True
-) -> Any:
-    """Keep the last call of ``layer`` under ``path``; returns the hook's handle.
+@dataclass(frozen=True, eq=False)
+class RecordedCall(Call):
+    """A call, and the first tensor that the layer returned."""
+
+    output: Tensor = dataclasses.field(kw_only=True)
+
+
+def record_calls(
+    layer: nn.Module,
+    path: str,
+    calls: dict[str, RecordedCall],
+    when: Callable[[], bool] = lambda: True,
+) -> RemovableHandle:
+    """Keep the last call of ``layer`` in ``calls`` under ``path``; return the hook's handle.
 
     Args:
-        when: asked at each call whether to keep it.
+        when: whether to record, asked at each call.
     """
 
     def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if when():
             # Clones, because the model may go on in place.
-            given = (args, kwargs) if torch.is_grad_enabled() else tree_map(_clone, (args, kwargs))
-            calls[path] = Call(*given, first_tensor(output).clone())
+            given = Call(args, kwargs)
+            given = given if torch.is_grad_enabled() else given.map(torch.clone)
+            output = first_tensor(output).clone()
+            calls[path] = RecordedCall(given.args, given.kwargs, output=output)
 
     return layer.register_forward_hook(hook, with_kwargs=True)
 
 
-def _clone(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+def tensors_in(output: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists, mappings and dataclasses, in order."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for item in output.values():
+            yield from tensors_in(item)
+    elif isinstance(output, tuple | list):
+        for item in output:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        for field in dataclasses.fields(output):
+            yield from tensors_in(getattr(output, field.name))
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The first floating-point tensor of a layer's output, however it is nested.
+
+    Raises:
+        DcnifyError: there is none.
+    """
+    for tensor in tensors_in(output):
+        if tensor.is_floating_point():
+            return tensor
+    raise DcnifyError(f"no floating-point tensor in an output of type {type(output).__name__}")
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The tensor by which two outputs of a model are compared, the same one everywhere.
+
+    A tensor is itself; of several, ``logits`` counts if there is one of that name. Otherwise all
+    floating-point tensors with a batch axis are put side by side as (B, 1, numbers), feature
+    maps for instance. Where their batch sizes differ, the first one is taken.
+
+    Raises:
+        DcnifyError: there is no such tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    tensors = [one for one in tensors_in(output) if one.is_floating_point() and one.dim() > 1]
+    if not tensors:
+        raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
+    if len(tensors) == 1 or any(len(one) != len(tensors[0]) for one in tensors):
+        return tensors[0]
+    return torch.cat([one.flatten(1) for one in tensors], 1)[:, None]

@@ -1,4 +1,4 @@
-"""Capture: one model, one example input, one FX graph with shapes, owners and data flow.
+"""Capture: one model, one example, one FX graph with shapes, owners and data flow.
 
 `torch.export` records what a forward pass does as normalised ATen operations; for every node it
 keeps the stack of modules that were running. The capture adds what the graph alone does not say:
@@ -20,19 +20,20 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
-from dcnify.errors import InputError
+from dcnify.errors import DcnifyError, InputError
+from dcnify.graph.calls import output_tensor, tensors_in
+from dcnify.graph.example import Example
 from dcnify.words import first_line
 
 
 @dataclass(frozen=True)
-class Call:
-    """How Python called a module once: what went in and what came back, as shapes.
+class CallShape:
+    """How Python called a module once, without the tensors.
 
-    ``tensor_inputs`` counts distinct tensors among the arguments, ``returns`` is ``tensor``,
-    ``tuple[n]`` for a tuple of ``n`` whose first item is a tensor, or another type's name.
+    ``returns`` is ``tensor``, ``tuple[n]`` for a tuple of ``n`` whose first item is a tensor, or
+    another type's name.
     """
 
-    tensor_inputs: int
     returns: str
     masked: bool = False
     """Whether a mask or causality was asked for."""
@@ -55,12 +56,12 @@ class Capture:
     """The captured forward pass; everything that looks for sites reads this and nothing else."""
 
     graph: fx.Graph
-    example_shape: tuple[int, ...]
+    example: Example
     image: fx.Node
     """The placeholder that holds the image."""
     parameters: dict[fx.Node, str]
     """Placeholders that hold a parameter, with its name in the model."""
-    calls: dict[str, tuple[Call, ...]]
+    calls: dict[str, tuple[CallShape, ...]]
     aliases: dict[str, tuple[str, ...]]
     """Other paths of the same module object, by each path that the graph may name."""
     parameter_count: dict[str, int]
@@ -72,7 +73,16 @@ class Capture:
     @cached_property
     def image_dependent(self) -> frozenset[fx.Node]:
         """Nodes whose value depends on the image; weights made from weights are not among them."""
-        seen: set[fx.Node] = {self.image}
+        return self._depending_on({self.image})
+
+    @cached_property
+    def input_dependent(self) -> frozenset[fx.Node]:
+        """Nodes whose value depends on any input: the image, a time step, a text."""
+        known = {*self.parameters, *self.tensors}
+        inputs = {n for n in self.graph.nodes if n.op == "placeholder" and n not in known}
+        return self._depending_on(inputs)
+
+    def _depending_on(self, seen: set[fx.Node]) -> frozenset[fx.Node]:
         for node in self.graph.nodes:
             if node.op != "output" and any(arg in seen for arg in node.all_input_nodes):
                 seen.add(node)
@@ -107,10 +117,8 @@ class Capture:
 
     @property
     def classes(self) -> int:
-        """How many classes the model tells apart; 0 where its output is no (B, classes)."""
-        given = self.graph.output_node().args[0]
-        while isinstance(given, tuple | list) and len(given) == 1:
-            given = given[0]
+        """How many classes the model tells apart; 0 unless it returns logits (B, classes)."""
+        given = next(iter(self.graph.output_node().args[0]), None)
         value = given.meta.get("val") if isinstance(given, fx.Node) else None
         return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else 0
 
@@ -129,48 +137,61 @@ Prepare = Callable[[nn.Module], dict[str, str]]
 """Makes layers of a model traceable, in place; returns what it left alone, and why."""
 
 
-def capture(model: nn.Module, example: torch.Tensor, prepare: Prepare | None = None) -> Capture:
-    """Capture ``model`` on ``example`` (B, C, H, W) in eval mode. The model is left as it was.
+def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> Capture:
+    """Capture ``model`` on an example (see `Example.of`) in eval mode; it is left as it was.
 
     ``prepare`` is called with the twin that is traced.
 
     Raises:
         InputError: the model refuses the example, or cannot be exported.
     """
+    example = Example.of(example)
     twin = _twin(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
     refused = prepare(twin) if prepare is not None else {}
-    calls: dict[str, list[Call]] = defaultdict(list)
+    calls: dict[str, list[CallShape]] = defaultdict(list)
     for path, module in twin.named_modules():
         module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
+    twin.register_forward_hook(lambda _module, _args, output: _plain_output(output))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(twin, (example,), strict=False)
+            kwargs = dict(example.kwargs)
+            program = torch.export.export(twin, example.args, kwargs, strict=False)
     except Exception as error:
-        shape = "x".join(str(size) for size in example.shape)
         reason = first_line(error)
-        raise InputError(f"the model does not run on a {shape} input: {reason}") from error
+        raise InputError(
+            f"the model does not run on a {example.describe()} input: {reason}"
+        ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return replace(_assemble(model, program, example, calls), refused=refused)
 
 
+def _plain_output(output: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors of an output of any type, those by which outputs are compared first."""
+    tensors = tuple(tensors_in(output))
+    try:
+        main = output_tensor(output)
+    except DcnifyError:  # nothing to compare by; there may be sites all the same
+        return tensors
+    return (main, *(tensor for tensor in tensors if tensor is not main))
+
+
 def _assemble(
-    model: nn.Module, program: Any, example: torch.Tensor, calls: dict[str, list[Call]]
+    model: nn.Module, program: Any, example: Example, calls: dict[str, list[CallShape]]
 ) -> Capture:
     by_name = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     parameters: dict[fx.Node, str] = {}
     tensors: dict[fx.Node, torch.Tensor] = {}
-    image = None
+    inputs: list[fx.Node | None] = []
     for spec in program.graph_signature.input_specs:
         node = by_name.get(getattr(spec.arg, "name", ""))
-        if node is None:
-            continue
         if spec.kind == InputKind.USER_INPUT:
-            image = image or node
+            inputs.append(node)
+        if node is None or spec.kind == InputKind.USER_INPUT:
             continue
         value = program.state_dict.get(spec.target, program.constants.get(spec.target))
         if isinstance(value, torch.Tensor):
@@ -180,6 +201,7 @@ def _assemble(
     for node in program.graph.nodes:
         if node.op == "get_attr":
             tensors[node] = getattr(program.graph_module, node.target)
+    image = inputs[example.image_leaf]
     if image is None:
         raise InputError("the model's output does not depend on its input")
     paths_of: dict[int, list[str]] = defaultdict(list)
@@ -188,7 +210,7 @@ def _assemble(
     modules = dict(model.named_modules(remove_duplicate=False))
     return Capture(
         graph=program.graph,
-        example_shape=tuple(example.shape),
+        example=example,
         image=image,
         parameters=parameters,
         calls={path: tuple(seen) for path, seen in calls.items() if seen},
@@ -211,10 +233,9 @@ def _twin(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo=shared)
 
 
-def _recorder(seen: list[Call]):
+def _recorder(seen: list[CallShape]):
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        tensors = {id(a) for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)}
-        seen.append(Call(len(tensors), _returns(output), _masked(module, args, kwargs)))
+        seen.append(CallShape(_returns(output), _masked(module, args, kwargs)))
 
     return hook
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.graph.calls import first_tensor
 from dcnify.inherit.precision import in_float32, wide
-from dcnify.surgery.fidelity.measure import first_tensor
 
 LEARNING_RATE = 3e-3
 _LOOKS = 10

@@ -17,8 +17,8 @@ from dcnify.artifact.layout import CONFIG, TRAINING
 from dcnify.bench import ModelBench, settle_models
 from dcnify.errors import DcnifyError, InputError
 from dcnify.files import write_file
-from dcnify.finetune import CURVE, METRICS, Beat, Options, finetune
-from dcnify.finetune.parallel.fsdp import check_asked
+from dcnify.finetune import CURVE, METRICS, Options, StepMetrics, finetune
+from dcnify.finetune.parallel.fsdp import check_settings
 from dcnify.finetune.run_folder import is_begun
 from dcnify.finetune.training.augmentation import check_policy
 from dcnify.finetune.training.loaders import check_batch
@@ -97,7 +97,7 @@ def run(
     asked: Asked,
     *,
     step: Step | None = None,
-    watch: Callable[[Beat], None] | None = None,
+    watch: Callable[[StepMetrics], None] | None = None,
     looked: Callable[[str, int, float], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -120,7 +120,7 @@ def run(
     bench = settle_models(
         batch=asked.batch, device="cpu" if asked.options.cpu else None, seconds=asked.seconds
     )
-    check_asked()
+    check_settings()
     _check_folder(out, asked)
     data = _checked_data(asked, stages)
     _clear(out, asked)

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from dcnify.graph.axis_rules import trace_axes
@@ -39,12 +38,13 @@ class Found:
     """What `dcnify.roles.weights` has read so far, by site path."""
 
 
-def find_sites(model: nn.Module, example: torch.Tensor) -> Sites:
+def find_sites(model: nn.Module, example: Any) -> Sites:
     """All sites of ``model``, seen from the graph of one forward pass; nothing is changed.
 
     Args:
-        model: any module that takes one image tensor.
-        example: (B, C, H, W) input; its values do not matter, its shape does.
+        model: any module that takes an image.
+        example: images (B, C, H, W), a tuple of arguments, a dict of keyword arguments, or a
+            `dcnify.Example`. Values do not matter, shapes do.
 
     Raises:
         InputError: the model refuses the example, or `torch.export` cannot capture it.
@@ -52,7 +52,7 @@ def find_sites(model: nn.Module, example: torch.Tensor) -> Sites:
     return find(model, example).sites
 
 
-def find(model: nn.Module, example: torch.Tensor) -> Found:
+def find(model: nn.Module, example: Any) -> Found:
     """As `find_sites`, keeping the capture."""
     captured = capture(model, example, on_our_operator)
     axes = trace_axes(captured)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dcnify.graph.calls import first_tensor
 from dcnify.inherit.output_projection import fit_output
 from dcnify.inherit.train_layer import teach
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
@@ -22,7 +23,6 @@ from dcnify.roles.dcnv3 import replace as dcnv3
 from dcnify.roles.depthwise_conv import fit as fit_depthwise
 from dcnify.roles.depthwise_conv import replace as depthwise
 from dcnify.roles.find import Found
-from dcnify.surgery.fidelity.measure import first_tensor
 from dcnify.surgery.plan import Arguments, PlannedSwap
 
 Transfer = Callable[[Any, PlannedSwap, Found, torch.Generator], tuple[str, ...]]

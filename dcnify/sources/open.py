@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 from dcnify.artifact.config import data_of
@@ -17,16 +16,17 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.record import is_artifact_file, read_artifact
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.progress import Progress
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.compare import shapes_of
 from dcnify.sources.contents import Contents, contents_of
 from dcnify.sources.derive import derive_base
-from dcnify.sources.identify.architecture import Progress
 from dcnify.sources.identify.match import match
 from dcnify.sources.materialise import materialise, mismatch_of
+from dcnify.sources.spec import SourceSpec, refuse_options
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
-from dcnify.sources.weight_files import is_mappable, near_files, read_weights
+from dcnify.sources.weight_files import is_mappable, read_weights
 from dcnify.surgery.plan import Plan
 
 
@@ -52,7 +52,7 @@ class Source:
 
 
 def open_source(
-    spec: str | os.PathLike[str],
+    spec: str | os.PathLike[str] | SourceSpec,
     *,
     arch: str | None = None,
     model_args: Mapping[str, Any] | None = None,
@@ -65,30 +65,38 @@ def open_source(
     """Open ``timm:NAME``, a weight file, an artifact, or ``python:package.module:factory``.
 
     Args:
-        spec: the source.
+        spec: the source, or a `SourceSpec` that holds it and all options but ``on_progress``.
         arch: the architecture of a weight file: a timm name, or ``python:package.module:factory``.
         model_args: arguments for `timm.create_model` or the factory; they win over the file's.
         pretrained: fetch timm's weights, for ``timm:``.
         use_ema: take a training checkpoint's averaged weights.
         trust_pickle: let a weight file run code.
         trust_code: let an artifact import the code it names.
-        on_progress: called with (done, total, name) while an architecture is inferred.
+        on_progress: called while an architecture is inferred.
 
     Raises:
         InputError: the source does not exist, is damaged, fits no architecture or several, or
             needs one of the options.
         DcnifyError: pretrained weights could not be fetched.
     """
-    text, args = os.fspath(spec), dict(model_args or {})
-    kind, _, name = text.partition(":")
-    path = Path(text)
-    if kind in ("timm", "python"):
-        for_files = {"--arch": arch, "--use-ema": use_ema, "--trust-pickle": trust_pickle}
-        _refuse(for_files, f"is for weight files, not for {text}")
-    if kind != "timm":
-        _refuse({"--pretrained": pretrained}, f"is for timm:NAME, not for {text}")
+    if isinstance(spec, SourceSpec):
+        args = spec.model_args
+    else:
+        args = dict(model_args or {})
+        spec = SourceSpec(
+            os.fspath(spec),
+            arch=arch,
+            pretrained=pretrained,
+            use_ema=use_ema,
+            trust_pickle=trust_pickle,
+            trust_code=trust_code,
+        )
+    spec.check()
+    arch, use_ema = spec.arch, spec.use_ema
+    trust_pickle, trust_code = spec.trust_pickle, spec.trust_code
+    text, kind, name, path = spec.source, spec.kind, spec.name, Path(spec.source)
     if kind == "timm":
-        return _from_timm(text, name, args, pretrained)
+        return _from_timm(text, name, args, spec.pretrained)
     if kind == "python":
         base = Base("python", name, args)
         return _source(text, base.build(), base)
@@ -97,12 +105,12 @@ def open_source(
     if path.is_dir():
         found = read_timm_folder(path)
         if found is None:
-            _refuse({"--arch": arch, "--use-ema": use_ema}, f"is for weight files, not for {text}")
+            refuse_options(
+                {"--arch": arch, "--use-ema": use_ema}, f"is for weight files, not for {text}"
+            )
             return _from_artifact(text, args, trust_code)
         weights, contents = found
         return _from_contents(text, weights, contents, arch, args, on_progress)
-    if not path.exists():
-        raise InputError(_unknown(text, path))
     held = read_weights(path, trust_pickle=trust_pickle, mapped=True)
     if is_artifact_file(held):
         return _from_artifact(text, args, trust_code)
@@ -114,8 +122,6 @@ def open_source(
 
 
 def _from_timm(spec: str, name: str, args: dict[str, Any], pretrained: bool) -> Source:
-    if not name:
-        raise InputError("timm: needs a name, as in timm:convnext_tiny")
     model = create(name, args, pretrained=pretrained)
     notes = () if pretrained else ("weights are random; pretrained ones come with --pretrained",)
     base = _described(model) if ":" in name else Base("timm", name, architecture_args(args))
@@ -123,7 +129,7 @@ def _from_timm(spec: str, name: str, args: dict[str, Any], pretrained: bool) -> 
 
 
 def _from_artifact(spec: str, args: dict[str, Any], trust_code: bool) -> Source:
-    _refuse({"--model-arg": args}, f"cannot change {spec}, which is an artifact")
+    refuse_options({"--model-arg": args}, f"cannot change {spec}, which is an artifact")
     record = read_artifact(spec)
     model, (size, mean, std) = load_record(record, trust_code=trust_code)
     weights = record.path / WEIGHTS if record.path.is_dir() else record.path
@@ -200,17 +206,3 @@ def _in_memory(path: Path, held: Any, use_ema: bool, trust_pickle: bool) -> Cont
         return contents_of(again, str(path), use_ema=use_ema)
     tensors = {name: value.clone() for name, value in contents.tensors.items()}
     return Contents(tensors, contents.arch, contents.args, contents.data, contents.notes)
-
-
-def _refuse(options: dict[str, Any], why: str) -> None:
-    for option, value in options.items():
-        if value:
-            raise InputError(f"{option} {why}")
-
-
-def _unknown(spec: str, path: Path) -> str:
-    if spec.startswith(("hf-hub:", "hf_hub:")):
-        return f"{spec}: write timm:{spec}"
-    if os.sep not in spec and timm.is_model(spec):
-        return f"{spec} does not exist; did you mean timm:{spec}?"
-    return f"{spec} does not exist{near_files(path)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import pickle
 import re
 import warnings
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dcnify.errors import InputError
+from dcnify.files import near_files
 from dcnify.words import first_line
 
 _ZIP = b"PK\x03\x04"
@@ -140,18 +140,6 @@ def _head(path: Path) -> bytes:
     if not head:
         raise InputError(f"{path} is empty")
     return head
-
-
-def near_files(path: Path) -> str:
-    """``; did you mean ...?`` for a path that does not exist, or nothing."""
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return ""
-    near = difflib.get_close_matches(path.name, names, n=2, cutoff=0.7)
-    return (
-        f"; did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else ""
-    )
 
 
 def _refuse_text(path: Path, head: bytes) -> None:

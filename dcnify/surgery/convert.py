@@ -136,7 +136,7 @@ def _convert(
 
 def _flops(found: Found) -> int:
     """Of one image's forward pass through the original model."""
-    return node_flops(found.capture.operations()) // max(found.capture.example_shape[0], 1)
+    return node_flops(found.capture.operations()) // max(found.capture.example.shape[0], 1)
 
 
 class _Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from dcnify.recipe import Recipe, Swap
 
 
-def plan(model: nn.Module, recipe: Recipe, example: torch.Tensor) -> Plan:
+def plan(model: nn.Module, recipe: Recipe, example: Any) -> Plan:
     """What ``recipe`` would do to ``model``, site by site. The model is not changed.
 
     Args:
-        model: any module that takes one image tensor.
+        model: any module that takes an image.
         recipe: which sites become what.
-        example: (B, C, H, W) input that sets the shapes.
+        example: what sets the shapes: images (B, C, H, W), a tuple of arguments, a dict of keyword
+            arguments, or a `dcnify.Example`.
 
     Raises:
         InputError: the model refuses the example, a selector hits nothing, a replacement does
@@ -59,7 +60,7 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
                 trimmed += trims(model, likes[swap.name], [site])
     return Plan(
         recipe=recipe.name,
-        input_shape=found.capture.example_shape,
+        input_shape=found.capture.example.shape,
         swaps=tuple(swaps),
         skipped=tuple(skipped),
         hits=dict(selection.hits),

@@ -75,16 +75,16 @@ def _note_shares(folder):
     """Write down at the end of each stage how many numbers a process has of how many."""
     from torch.distributed.tensor import DTensor
 
-    from dcnify.finetune.stage import StageRun
+    from dcnify.finetune.training.stage import StageTrainer
 
-    finish, before = StageRun.finish, []
+    finish, before = StageTrainer.finish, []
 
     def noted(stage):
         left = sum(one() is not None for one in before)
         (folder / f"left-{stage.stage.name}-{stage.accelerator.process_index}.json").write_text(
             json.dumps(left)
         )
-        before.append(weakref.ref(stage.own))
+        before.append(weakref.ref(stage.objective))
         kept = stage.optimizer.state_dict()["state"].values()
         tensors = {
             "model": list(stage.model.parameters()),
@@ -104,7 +104,7 @@ def _note_shares(folder):
         (folder / f"shares-{stage.stage.name}-{number}.json").write_text(json.dumps(seen))
         finish(stage)
 
-    StageRun.finish = noted
+    StageTrainer.finish = noted
 
 
 def _apart(one, other):
@@ -320,11 +320,11 @@ def test_what_cannot_be_shared_out_is_told_before_it_is_tried(
 
 def test_what_was_begun_whole_does_not_go_on_in_shares(tmp_path):
     from dcnify.finetune.checkpoints import Checkpoints
-    from dcnify.finetune.run_folder import RUN, where_it_was
+    from dcnify.finetune.run_folder import RUN, find_checkpoint
 
     about = dict.fromkeys(("artifact", "weights", "data", "processes", "stages", "finetune"), 2)
     (tmp_path / RUN).write_text(json.dumps(about))  # as before there was FSDP
     checkpoints = Checkpoints(tmp_path / "checkpoints", print)
-    assert where_it_was(tmp_path, checkpoints, {**about, "fsdp": False}, print)[0] is None
+    assert find_checkpoint(tmp_path, checkpoints, {**about, "fsdp": False}, print)[0] is None
     with pytest.raises(InputError, match="begun with other fsdp"):
-        where_it_was(tmp_path, checkpoints, {**about, "fsdp": True}, print)
+        find_checkpoint(tmp_path, checkpoints, {**about, "fsdp": True}, print)

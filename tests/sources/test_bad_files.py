@@ -30,7 +30,7 @@ def refused(path, match, **options):
 
 def test_a_missing_file_names_its_neighbour(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "model_best.pth")
-    refused(tmp_path / "model_bset.pth", r"does not exist; did you mean .*model_best.pth\?")
+    refused(tmp_path / "model_bset.pth", r"does not exist, did you mean .*model_best.pth")
 
 
 def test_an_empty_file(tmp_path):

@@ -77,10 +77,10 @@ def test_a_name_with_a_tag_keeps_it():
 @pytest.mark.parametrize(
     ("spec", "match"),
     [
-        ("timm:convnxt_tiny", r"timm has no model 'convnxt_tiny'; did you mean convnext_tiny"),
+        ("timm:convnxt_tiny", r"'convnxt_tiny'.*did you mean .*convnext_tiny"),
         ("timm:test_convnext.nope", r"no weights 'nope' for test_convnext; it has: r160_in1k"),
         ("timm:", r"needs a name, as in timm:convnext_tiny"),
-        ("convnext_tiny", r"did you mean timm:convnext_tiny\?"),
+        ("convnext_tiny", r"convnext_tiny does not exist.*timm:convnext_tiny"),
         ("hf-hub:timm/resnet18", r"write timm:hf-hub:timm/resnet18"),
         ("nothing_at_all", r"nothing_at_all does not exist"),
     ],

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
-    """An `Accelerator` as ``stage`` wants it, whatever the stage before wanted.
+    """Create an `Accelerator` for ``stage``, whatever the settings of the stage before.
 
-    How many processes there are, and on what, is the launcher's to say: none, ``torchrun`` or
-    ``accelerate launch``.
+    Processes and devices are the launcher's: none, ``torchrun`` or ``accelerate launch``.
 
     Raises:
-        InputError: the device cannot do what the stage asks.
+        InputError: the device does not support the stage's precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
@@ -32,8 +31,8 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
         GradientAccumulationPlugin,
     )
 
-    # Precision is set once per process by its design; stages may differ. Process groups stay. With
-    # FSDP the rest of the state would still say so, and it is only set up where it does not.
+    # Accelerate sets the precision once per process, but stages may differ. Process groups stay.
+    # The rest of the state must go with FSDP, which is only set up if the state does not have it.
     sharding = create_plugin()
     AcceleratorState._reset_state(reset_partial_state=sharding is not None)
     GradientState._reset_state()
@@ -62,7 +61,7 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
 def check_divides(stage: Stage, processes: int) -> None:
     """
     Raises:
-        InputError: a step's images cannot be dealt out evenly.
+        InputError: the processes and passes do not divide the batch.
     """
     share, rest = divmod(stage.batch_size, stage.accumulate * processes)
     if rest or not share:

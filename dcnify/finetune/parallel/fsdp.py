@@ -1,4 +1,4 @@
-"""FSDP, as accelerate is told of it: whether it is asked for, how, and what of it is refused."""
+"""FSDP as the launcher requests it: the settings that are refused, and accelerate's plugin."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _REFUSED = {
     "ACCELERATE_DYNAMO_BACKEND": "leave compilation out",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "it divides the work in other ways; leave it out",
 }
-"""What would be silently wrong or is not tried, by the variable that `accelerate launch` sets."""
+"""Settings that would be silently wrong or are untested, with what to do instead."""
 
 
-def is_asked() -> bool:
-    """Whether ``accelerate launch`` or the environment asks for FSDP."""
+def is_requested() -> bool:
+    """Whether ``accelerate launch`` or the environment requests FSDP."""
     return _is_on("ACCELERATE_USE_FSDP")
 
 
-def check_asked() -> None:
+def check_settings() -> None:
     """
     Raises:
-        InputError: what is asked for is not supported.
+        InputError: a setting is not supported.
     """
-    if not is_asked():
+    if not is_requested():
         return
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise InputError(
@@ -43,14 +43,14 @@ def check_asked() -> None:
             raise InputError(f"{name}={os.environ[name]} is not supported with FSDP: {instead}")
 
 
-def check_here(state: PartialState) -> None:
+def check_devices(state: PartialState) -> None:
     """
     Raises:
-        InputError: accelerate would train without FSDP here, and not say so.
+        InputError: accelerate would silently train without FSDP here.
     """
     kind = state.distributed_type.value
     shards = kind == "FSDP" or (kind.startswith("MULTI_") and kind != "MULTI_CPU")
-    if is_asked() and not shards:
+    if is_requested() and not shards:
         raise InputError(
             "FSDP needs GPUs, and torchrun or accelerate launch to start a process for each: "
             "take ACCELERATE_USE_FSDP away to train without"
@@ -58,14 +58,14 @@ def check_here(state: PartialState) -> None:
 
 
 def create_plugin() -> FullyShardedDataParallelPlugin | None:
-    """FSDP for an ``Accelerator``, as asked for; None without.
+    """Return the requested FSDP for an ``Accelerator``; None without.
 
     Weights are gathered in float32, and mixed precision is autocast's, as it is without FSDP.
 
     Raises:
-        InputError: accelerate is too old, or does not take what is asked for.
+        InputError: accelerate is too old, or rejects a setting.
     """
-    if not is_asked():
+    if not is_requested():
         return None
     from torch.distributed.fsdp import MixedPrecisionPolicy
 

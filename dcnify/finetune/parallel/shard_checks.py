@@ -1,4 +1,4 @@
-"""What FSDP cannot do with a model or an optimiser, told before it is tried."""
+"""Refuse models and optimizers that FSDP cannot train, before it is tried."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dcnify.errors import InputError
 if TYPE_CHECKING:
     from accelerate import FullyShardedDataParallelPlugin
 
-    from dcnify.recipe.finetune.section import Optimizer
+    from dcnify.recipe.finetune.training import Optimizer
 
 OPTIMIZERS = (
     *("adamw", "adam", "adamax", "nadam", "nadamw", "radam", "adabelief", "adan", "adanw"),
     *("adopt", "adoptw", "lamb", "lambw", "laprop", "lars", "lion", "madgrad", "madgradw"),
     *("momentum", "nesterov", "sgd", "rmsprop"),
 )
-"""Tried: what they make of shares is what they make of the whole."""
+"""Tested: they do the same with shards as with whole parameters."""
 
 
 def check_sharding(
@@ -27,7 +27,7 @@ def check_sharding(
 ) -> None:
     """
     Raises:
-        InputError: the model cannot be shared out, or be trained so by the optimiser.
+        InputError: the model cannot be sharded, or the optimizer cannot train shards.
     """
     from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
@@ -35,7 +35,7 @@ def check_sharding(
     if not known or how.options.get("caution"):
         name = f"a cautious {how.name}" if known else how.name
         raise InputError(
-            f"optimizer.name: {name} is not known to work with FSDP, where it sees shares of "
+            f"optimizer.name: {name} is not known to work with FSDP, where it sees shards of "
             f"the weights; these do: {', '.join(OPTIMIZERS)}"
         )
     try:
@@ -68,7 +68,7 @@ def check_sharding(
 def _units(
     model: nn.Module, wraps: Callable[[nn.Module], bool] | None
 ) -> dict[nn.Parameter, set[nn.Module]]:
-    """What is gathered together with each parameter, once for each place where it is used."""
+    """Return the units in which each parameter is used."""
     found: dict[nn.Parameter, set[nn.Module]] = {}
 
     def walk(module: nn.Module, unit: nn.Module) -> None:

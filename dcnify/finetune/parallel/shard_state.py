@@ -1,4 +1,4 @@
-"""What one process has of a model and of an optimiser's state that are sharded."""
+"""The shards that one process has of a model and of an optimizer's state."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.distributed.tensor import DTensor
 
 @torch.no_grad()
 def local_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model, as far as this process has it, on the CPU."""
+    """Return this process's part of a model's state, on the CPU."""
     return {name: _local(value).cpu() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()
 def load_local_state(model: nn.Module, saved: dict[str, Tensor]) -> None:
-    """Inverse of `local_state`, in place."""
+    """Restore what `local_state` returned, in place."""
     for name, value in model.state_dict().items():
         _local(value).copy_(saved[name])
 
@@ -29,7 +29,7 @@ def _local(value: Tensor) -> Tensor:
 
 
 def packed_state(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's state with shards marked as such."""
+    """Return an optimizer's state with its shards as plain tensors, marked."""
 
     def packed(value: Any) -> Any:
         return {"shard": value.to_local()} if isinstance(value, DTensor) else value
@@ -38,7 +38,7 @@ def packed_state(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def unpacked_state(state: dict[str, Any], optimizer: Any) -> dict[str, Any]:
-    """Inverse of `packed_state`; a shard is of the shape that its parameter's is."""
+    """Restore what `packed_state` returned; each shard has the layout of its parameter's."""
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
 
     def unpacked(parameter: DTensor, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A stage's model in shares: FSDP, as accelerate sets it up, and what has to be told of it."""
+"""FSDP: the parameters of a stage's model sharded over the processes, as accelerate does it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from dcnify.errors import InputError
+from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.shard_checks import check_sharding
 from dcnify.finetune.parallel.shard_state import (
     load_local_state,
@@ -24,63 +25,63 @@ from dcnify.finetune.parallel.shard_state import (
     packed_state,
     unpacked_state,
 )
-from dcnify.finetune.parallel.sharing import Whole
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:
     from dcnify.finetune.training.objective import Objective
 
 
-class Sharded(Whole):
-    """Each process has its share of every parameter, of its gradient, average and optimiser state.
+class Sharded(Replicated):
+    """Each process has a shard of every parameter, its gradient, average and optimizer state.
 
-    The run's own model stays as it is, on the CPU: a copy of it is shared out, and what that has
-    become is brought back at the end of the stage.
+    The run's model stays whole on the CPU: a copy is sharded, and its weights are copied back at
+    the end of the stage.
     """
 
     def check(self, model: nn.Module) -> None:
         check_sharding(model, self.stage.optimizer, self.accelerator.state.fsdp_plugin)
 
-    def take(self, model: nn.Module) -> nn.Module:
-        own = copy.deepcopy(model)  # which comes to its device part by part, as it is shared out
-        for parameter in own.parameters():  # in channels_last it could not be cut
+    def place(self, model: nn.Module) -> nn.Module:
+        own = copy.deepcopy(model)  # moved to the device part by part, as it is sharded
+        for parameter in own.parameters():  # channels_last cannot be sharded
             parameter.data = parameter.data.contiguous()
         return own
 
-    def average(self, model: nn.Module) -> ModelEmaV3 | None:
+    def create_ema(self, model: nn.Module) -> ModelEmaV3 | None:
         decay = self.stage.ema
         return ModelEmaV3(model, decay, use_warmup=True, foreach=False) if decay else None
 
     def prepare(
-        self, objective: Objective, optimizer: Any, loader: Any, average: ModelEmaV3 | None
-    ) -> tuple[nn.Module, Any, Any]:
+        self, objective: Objective, optimizer: Any, loader: Any, ema: ModelEmaV3 | None
+    ) -> tuple[Any, Any, Any]:
         from accelerate.utils import fsdp2_prepare_model
 
         # Accelerate leaves mixed precision to FSDP, which we let gather float32.
-        objective.forward = self.accelerator.autocast()(objective.forward)
+        forward = self.accelerator.autocast()(objective.forward)
+        objective.forward = forward  # type: ignore[method-assign]  # as accelerate wraps it
         try:
             prepared = self.accelerator.prepare(objective, optimizer, loader)
-            if average is not None:
-                average.module = fsdp2_prepare_model(self.accelerator, average.module)
+            if ema is not None:
+                ema.module = fsdp2_prepare_model(self.accelerator, ema.module)
         except ValueError as error:
             raise InputError(f"stage {self.stage.name}: FSDP: {error}") from error
         self.objective, self.optimizer, _ = prepared
         for unit in objective.modules():
             if isinstance(unit, FSDPModule):
                 unit.register_forward_hook(_without_views, prepend=True)
-        self.averaged = average.module if average is not None else None
+        self.averaged = ema.module if ema is not None else None
         if self.stage.losses.layers or self.stage.losses.features:
             _keep_around_layers(objective)
         return prepared
 
     @contextmanager
-    def looking_at(self, model: nn.Module) -> Iterator[nn.Module]:
+    def evaluating(self, model: nn.Module) -> Iterator[nn.Module]:
         called = self.objective if model is self.objective.model else model
         try:
             yield called
         finally:
-            # What is outermost stays gathered after a forward pass. Those are other tensors than
-            # the ones that the optimiser and the average change.
+            # The outermost unit stays gathered after a forward pass, in other tensors than those
+            # that the optimizer and the average change.
             for one in called.modules():
                 if isinstance(one, FSDPModule):
                     one.reshard()
@@ -94,10 +95,10 @@ class Sharded(Whole):
         return found
 
     def save(self, folder: Path) -> None:
-        """Each process writes a file of its own.
+        """Write a file for each process.
 
-        Accelerate's way would have torch take a step to see what the optimiser keeps, which Adam
-        counts; and it waits for all processes in the middle of writing, for ever if one cannot.
+        Accelerate would have torch take a step to see the optimizer's state, which Adam counts; and
+        it waits for all processes in the middle of writing, for ever if one cannot.
         """
         state = {
             "model": local_state(self.objective.model),
@@ -116,9 +117,9 @@ class Sharded(Whole):
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         del self.objective, self.optimizer, self.averaged
-        gc.collect()  # shares refer to each other, and would stay through the next stage
+        gc.collect()  # shards refer to each other, and would stay through the next stage
 
     def _file(self, folder: Path) -> Path:
         return folder / f"shard_{self.accelerator.process_index}.pt"
@@ -131,13 +132,13 @@ class Sharded(Whole):
 
 
 def _keep_around_layers(objective: Objective) -> None:
-    """Have the weights of what swapped layers are part of at hand from start to end of a pass.
+    """Keep the units around swapped layers gathered from the start to the end of a pass.
 
-    By itself FSDP has them where that part of the model runs, and again where the gradient of its
-    output arrives. But layers are run by themselves for one loss, and for the other a gradient
-    begins at them, perhaps at no output at all.
+    FSDP gathers a unit when it runs, and again when the gradient of its output arrives. But the
+    loss on layers runs them by themselves, and the gradient of the loss on features begins at them,
+    perhaps at no unit's output at all.
     """
-    # In an order: processes gather one after the other, and together.
+    # In order: all processes must gather the same unit at the same time.
     found = dict.fromkeys(
         unit for path in objective.sites.values() for unit in _around(objective, path)
     )
@@ -153,18 +154,18 @@ def _keep_around_layers(objective: Objective) -> None:
 
 
 def _around(objective: Objective, path: str) -> Iterator[FSDPModule]:
-    """What has weights that are gathered together and a layer as a part, the whole aside."""
+    """Yield the units that a layer is part of, from the whole model inwards."""
     layer = objective.model.get_submodule(path)
     parts = path.split(".")
     for end in range(len(parts) + 1):
         module = objective.model.get_submodule(".".join(parts[:end]))
-        # Of layers that hand over the new one is a part, which is run.
+        # A layer that hands over contains the new layer, which is run.
         if isinstance(module, FSDPModule) and (module is not layer or isinstance(layer, Handover)):
             yield module
 
 
 def _without_views(module: nn.Module, args: Any, output: Any) -> Any:
-    """FSDP's hooks are on outputs, and are lost if a view is changed in place."""
+    """Copy views: FSDP hooks outputs, and a hook is lost if a view is changed in place."""
     if not torch.is_grad_enabled():
         return output
     return tree_map_only(Tensor, lambda one: one.clone() if one._is_view() else one, output)

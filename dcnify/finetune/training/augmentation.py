@@ -1,4 +1,4 @@
-"""timm's training transform, of which nothing may fail in the middle of an epoch."""
+"""timm's training transform, checked so that it cannot fail in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def check_policy(auto: str) -> None:
 
 
 def guard(transform: Any) -> None:
-    """Let an auto-augment policy, where a transform of timm has one, keep no bits of an image.
+    """Allow the auto-augment policy of a transform to posterize to 0 bits, a black image.
 
-    Policies ask for that at one end of their magnitudes, and mean a black image: Pillow made one
-    up to 12.3, and 13.0 refuses 0 bits.
+    Policies do so at one end of their magnitudes. Pillow up to 12.3 returned a black image, and
+    13.0 refuses 0 bits.
 
     Args:
-        transform: as `timm.data.create_transform` makes it; changed in place.
+        transform: from `timm.data.create_transform`; changed in place.
     """
     for op in _ops(transform):
         if op.aug_fn is posterize:
@@ -45,21 +45,21 @@ def guard(transform: Any) -> None:
 
 
 def keep_bits(image: Image.Image, bits_to_keep: int, **given: Any) -> Image.Image:
-    """timm's posterize: black where no bit is kept, of any mode."""
+    """Posterize as timm does, with a black image for 0 bits."""
     if bits_to_keep < 1:
         return Image.new(image.mode, image.size)
     return posterize(image, bits_to_keep, **given)
 
 
 def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
-    """Transform one small image, which tells what no image could be transformed with.
+    """Transform one small image, to find settings that fail for every image.
 
     Args:
-        transform: of a PIL image; the random numbers it draws are put back.
+        transform: of a PIL image; the random state is restored afterwards.
         channels: of the images: grey ones for 1, else RGB.
 
     Raises:
-        InputError: it fails.
+        InputError: the transform fails.
     """
     image = Image.new("L" if channels == 1 else "RGB", (8, 8))
     try:
@@ -70,7 +70,7 @@ def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
 
 
 def _ops(transform: Any) -> Iterator[AugmentOp]:
-    """Those of RandAugment and AugMix (``ops``) and of AutoAugment (``policy``)."""
+    """Yield the operations of RandAugment and AugMix (``ops``) or AutoAugment (``policy``)."""
     for step in getattr(transform, "transforms", ()):
         yield from getattr(step, "ops", ())
         for together in getattr(step, "policy", ()):

@@ -1,4 +1,4 @@
-"""How often a model is right, over all processes."""
+"""The accuracy of a model, over all processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from dcnify.surgery.fidelity.measure import comparable
+from dcnify.graph.calls import output_tensor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def accuracy(
     model: nn.Module, loader: DataLoader, accelerator: Accelerator, *, channels_last: bool = False
 ) -> float:
-    """Share of the validation images whose highest logit is their label's.
+    """Return the share of validation images whose highest logit is their label's.
 
     Args:
-        model: not wrapped; its mode is kept.
+        model: not wrapped; its training mode is restored.
         loader: prepared by ``accelerator``.
-        channels_last: give it images in that memory format.
+        accelerator: of the stage.
+        channels_last: give the model images in that memory format.
     """
     training = model.training
     model.eval()
@@ -33,7 +34,7 @@ def accuracy(
             if channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             with accelerator.autocast():
-                best = comparable(model(images)).argmax(1)
+                best = output_tensor(model(images)).argmax(1)
             hits = accelerator.gather_for_metrics(best == labels)
             right += int(hits.sum())
             seen += len(hits)

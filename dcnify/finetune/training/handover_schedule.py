@@ -1,4 +1,4 @@
-"""The share of old layers that hand over, along a stage."""
+"""The blend of old and new layers over the steps of a stage."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from dcnify.recipe.finetune.section import HandOver
 
 
-class Blend:
-    """Sets the blend of a model's layers that hand over, and of its averaged copy.
+class HandoverSchedule:
+    """Lowers the blend of the layers that hand over, in a model and its averaged copy.
 
     Args:
-        model: its blend is where it was, and stays there without ``how``.
-        how: along which schedule it comes down to 0 in this stage.
+        model: begins with the blend that it has, and keeps it without ``how``.
+        how: the schedule along which the blend falls to 0 in this stage.
     """
 
     def __init__(self, model: nn.Module, how: HandOver | None) -> None:
         self._model, self._how = model, how
         layers = handovers(model)
-        self.value = max((one.blend.item() for one in layers.values()), default=None)
+        self.blend = max((one.blend.item() for one in layers.values()), default=None)
 
     @property
     def over(self) -> bool:
-        """Whether no old layer has a share any more."""
-        return not self.value
+        """Whether only the new layers run."""
+        return not self.blend
 
-    def at(self, step: int, steps: int, averaged: nn.Module | None) -> None:
-        """Set it for the update after ``step`` of ``steps``; at least one step is past 1."""
-        if self.value is None or self._how is None:
+    def set(self, step: int, steps: int, averaged: nn.Module | None) -> None:
+        """Set the blend for the update that follows ``step`` of ``steps`` updates."""
+        if self.blend is None or self._how is None:
             return
         until = max(1, round(self._how.until * steps))
         done = min(1.0, (step + 1) / until)
-        self.value = cosine_blend(step + 1, until) if self._how.schedule == "cosine" else 1 - done
+        self.blend = cosine_blend(step + 1, until) if self._how.schedule == "cosine" else 1 - done
         for model in (self._model, averaged):
             if model is not None:
-                set_blend(model, self.value)
+                set_blend(model, self.blend)

@@ -1,4 +1,4 @@
-"""Loaders of a stage: timm's transforms, mixing and loader over a labelled dataset."""
+"""The data of a stage: timm's loaders, transforms and mixing over a labelled dataset."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 def training_loader(
     dataset: Dataset[Any], stage: Stage, data: dict[str, Any], workers: int
 ) -> DataLoader:
-    """Batches of one pass over all processes, in random order; the last, smaller one is dropped.
+    """Load the images in random order, a batch for each pass; a last, smaller batch is dropped.
 
     Args:
-        data: what `timm.data.resolve_model_data_config` says of the model.
+        dataset: with a ``transform`` to be set.
+        stage: says how images are augmented.
+        data: the model's input, as `timm.data.resolve_model_data_config` describes it.
+        workers: processes that read images.
 
     Raises:
-        InputError: the dataset has fewer images than a batch, or they cannot be changed as the
-            stage says.
+        InputError: the dataset has fewer images than a batch, or they cannot be augmented so.
     """
     augment: Augment = stage.augment
     check_batch(dataset, stage)
@@ -51,8 +53,9 @@ def training_loader(
         auto_augment=augment.auto,
         **_shared(data, workers),
     )
-    guard(dataset.transform)
-    try_out(dataset.transform, data["input_size"][0])
+    transform = loader.dataset.transform  # type: ignore[attr-defined]  # set by create_loader
+    guard(transform)
+    try_out(transform, data["input_size"][0])
     return loader
 
 
@@ -72,7 +75,7 @@ def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
 def validation_loader(
     dataset: Dataset[Any], batch_size: int, data: dict[str, Any], workers: int
 ) -> DataLoader:
-    """All images in order, cropped as the model's own evaluation does."""
+    """Load all images in order, cropped as in the model's own evaluation."""
     return _created(
         dataset,
         input_size=data["input_size"],
@@ -85,7 +88,7 @@ def validation_loader(
 
 
 def mixing(augment: Augment, classes: int) -> Mixup | None:
-    """timm's mixup and cutmix, which give soft labels; None where neither is wanted."""
+    """Return timm's mixup and CutMix, which make soft labels; None if the stage has neither."""
     if not augment.mixup and not augment.cutmix:
         return None
     return Mixup(
@@ -98,7 +101,7 @@ def mixing(augment: Augment, classes: int) -> Mixup | None:
 
 
 def label_loss(augment: Augment) -> nn.Module:
-    """Cross-entropy, for the kind of labels that ``augment`` makes."""
+    """Return cross-entropy for the kind of labels that ``augment`` makes."""
     if augment.mixup or augment.cutmix:
         return SoftTargetCrossEntropy()
     if augment.smoothing:
@@ -107,10 +110,10 @@ def label_loss(augment: Augment) -> nn.Module:
 
 
 def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
-    """Updates of the stage, and of one epoch.
+    """Return the number of updates in the stage and in one epoch.
 
     Raises:
-        InputError: epochs of a stream that does not say how long it is.
+        InputError: the stage has epochs, and the dataset is a stream of unknown length.
     """
     try:
         epoch = max(1, len(loader) // stage.accumulate)
@@ -121,7 +124,7 @@ def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
                 "say steps instead of epochs"
             ) from None
         return stage.steps, stage.steps
-    return stage.steps or max(1, round(stage.epochs * epoch)), epoch
+    return stage.steps or max(1, round((stage.epochs or 0) * epoch)), epoch
 
 
 def _created(dataset: Dataset[Any], **how: Any) -> DataLoader:
@@ -132,7 +135,7 @@ def _created(dataset: Dataset[Any], **how: Any) -> DataLoader:
 
 
 def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
-    """Signals to the whole group are for the process that trains, which still needs its workers."""
+    """Keep workers from signals to the process group: the training still needs them."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     usual(worker)
@@ -150,7 +153,7 @@ def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
 
 
 def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Of a model that says nothing of its input timm takes three, also where it is grey."""
+    """Average over channels: timm has three by default, even for a grey model."""
     if len(values) == channels:
         return tuple(values)
     return (sum(values) / len(values),) * channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.graph.calls import Call, remembered
+from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.inherit.distance import are_logits, surprise, wide
 from dcnify.nn import Handover
-from dcnify.surgery.fidelity.measure import comparable, first_tensor
 
 if TYPE_CHECKING:
     from dcnify.recipe.finetune.section import Losses
@@ -54,8 +53,8 @@ class Objective(nn.Module):
         self.losses, self.of_labels, self.sites = losses, of_labels, dict(sites)
         self._over_processes = over_processes
         self._original = (original,)  # in a tuple: not one of our modules
-        self._mine: dict[str, Call] = {}
-        self._theirs: dict[str, Call] = {}
+        self._mine: dict[str, RecordedCall] = {}
+        self._theirs: dict[str, RecordedCall] = {}
         self._watching = False
         self._hooks: list[Any] = []
         if original is not None and (losses.features or losses.layers):
@@ -73,9 +72,9 @@ class Objective(nn.Module):
         with self._watched():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
-                    wanted = comparable(original(images))
+                    wanted = output_tensor(original(images))
             needs_output = losses.labels or losses.logits or losses.features
-            output = comparable(self.model(images)) if needs_output else None
+            output = output_tensor(self.model(images)) if needs_output else None
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -127,11 +126,12 @@ class Objective(nn.Module):
         for there, call in self._theirs.items():
             layer = self.model.get_submodule(self.sites[there])
             layer = layer.new if isinstance(layer, Handover) else layer
-            given = first_tensor(layer(*call.args, **call.kwargs))
-            errors.append(_apart(given, call.output, sizes[there]))
+            errors.append(_apart(call.on(layer), call.output, sizes[there]))
         return _mean(errors)
 
-    def _watch(self, model: nn.Module, paths: Sequence[str], calls: dict[str, Call]) -> None:
+    def _watch(
+        self, model: nn.Module, paths: Iterable[str], calls: dict[str, RecordedCall]
+    ) -> None:
         for path in paths:
             try:
                 layer = model.get_submodule(path)
@@ -140,7 +140,7 @@ class Objective(nn.Module):
                     f"the original has no layer {path}: give the model that was converted"
                 ) from None
             # Not when activations are recomputed in the backward pass.
-            self._hooks.append(remembered(layer, path, calls, lambda: self._watching))
+            self._hooks.append(record_calls(layer, path, calls, lambda: self._watching))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The optimiser of a stage: timm's, with a multiplier for what predicts offsets."""
+"""The optimizer and schedule of a stage: timm's, with a factor for layers that predict offsets."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from dcnify.recipe.finetune.section import Optimizer, Schedule
 
 _POWER = 0.9
-"""Of a polynomial: that of DeepLab (arXiv 1606.00915). timm's own falls in the last steps alone."""
+"""Power of the polynomial schedule, as in DeepLab (arXiv 1606.00915); timm's falls late."""
 
 
 def learning_rate(optimizer: Optimizer, batch_size: int) -> float:
-    """The rate at ``batch_size``, by the recipe's scaling rule."""
+    """Return the learning rate at ``batch_size``, by the recipe's scaling rule."""
     ratio = batch_size / optimizer.lr_base
     factor = {"none": 1.0, "sqrt": math.sqrt(ratio), "linear": ratio}[optimizer.lr_scaling]
     return optimizer.lr * factor
 
 
 def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> torch.optim.Optimizer:
-    """timm's optimiser by name, over the parameters that require gradients.
+    """Create timm's optimizer of that name, over the parameters that require gradients.
 
-    Vectors and what the model's ``no_weight_decay`` names do not decay. Each group has an
-    ``lr_scale``, which timm's schedulers honour: of the layer decay, times ``offset_lr``.
+    Vectors, and the parameters that the model's ``no_weight_decay`` names, do not decay. Each group
+    has an ``lr_scale`` for timm's schedulers: layer decay times ``offset_lr``.
 
     Raises:
-        InputError: timm knows no such optimiser, or it does not take these options.
+        InputError: timm has no such optimizer, or it does not take these options.
     """
     knows = get_optimizer_info(chosen.name)
     for option, taken in (("betas", knows.has_betas), ("eps", knows.has_eps)):
@@ -60,7 +60,7 @@ def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> to
         raise InputError(f"optimizer {chosen.name}: {error}") from error
 
 
-def _groups(model: nn.Module, chosen: Optimizer) -> Iterator[dict[str, Any]]:
+def _groups(model: Any, chosen: Optimizer) -> Iterator[dict[str, Any]]:
     skip = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     if chosen.layer_decay is None:
         groups = param_groups_weight_decay(model, chosen.weight_decay, no_weight_decay_list=skip)
@@ -81,9 +81,9 @@ def _groups(model: nn.Module, chosen: Optimizer) -> Iterator[dict[str, Any]]:
 def create_schedule(
     optimizer: torch.optim.Optimizer, chosen: Schedule, rate: float, steps: int
 ) -> Scheduler:
-    """timm's schedule by name, over ``steps`` updates.
+    """Create timm's schedule of that name, over ``steps`` updates.
 
-    It has no state: the rates follow from the number of updates alone.
+    It has no state: the rates follow from the number of updates.
     """
     name = "step" if chosen.name == "none" else chosen.name
     never = steps + 1
@@ -105,5 +105,5 @@ def create_schedule(
 
 
 def rates_of(groups: Sequence[Mapping[str, Any]]) -> float:
-    """The largest rate of the groups: that of what is scaled by nothing."""
+    """Return the largest learning rate of the groups, which is the one without a factor."""
     return max((float(group["lr"]) for group in groups), default=0.0)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn import DCNv4, Handover
 from dcnify.recipe.selection.patterns import covers
+from dcnify.words import did_you_mean
 
 ALL, SWAPPED, NORMS, HEAD = "all", "@swapped", "@norms", "@head"
 
 
 def trained_by(model: nn.Module, patterns: Sequence[str], swapped: Sequence[str]) -> list[str]:
-    """Names of the parameters that the patterns cover, in the model's order.
+    """Return the names of the parameters that the patterns cover, in the model's order.
 
-    Old layers that are still handing over stay frozen, whatever a pattern says.
+    Old layers that are still handing over stay frozen, whatever a pattern covers.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         patterns: ``all``, ``@swapped``, ``@norms``, ``@head``, globs or ``re:`` on module or
             parameter paths.
         swapped: paths of the swapped layers.
@@ -62,7 +62,7 @@ def _of_pattern(
 
 
 def _fading(model: nn.Module) -> set[int]:
-    """Ids of parameters that are only of old layers which are handing over."""
+    """Return the ids of the parameters that only old layers have, which hand over."""
     ids = set()
     for layer in model.modules():
         if isinstance(layer, Handover):
@@ -72,18 +72,32 @@ def _fading(model: nn.Module) -> set[int]:
 
 
 def heads_of(model: nn.Module) -> tuple[str, ...]:
-    """Paths of the classifier, as timm names it; empty where the model does not say."""
+    """Return the paths of the classifier, as timm names it; none if the model names none."""
     config = getattr(model, "pretrained_cfg", None) or {}
     named = config.get("classifier")
     paths = (named,) if isinstance(named, str) else tuple(named or ())
-    if not paths and callable(getattr(model, "get_classifier", None)):
-        head = model.get_classifier()
+    get = getattr(model, "get_classifier", None)
+    if not paths and callable(get):
+        head = get()
         paths = tuple(path for path, module in model.named_modules() if module is head)
     return tuple(path for path in paths if path)
 
 
+def require_only(model: nn.Module, names: Sequence[str]) -> None:
+    """Have the named parameters require gradients, and no others."""
+    wanted = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
+
+
+def frozen_norms(model: nn.Module) -> list[nn.Module]:
+    """Return the batch norms without trained parameters, whose statistics stay fixed."""
+    norms = [one for one in model.modules() if hasattr(one, "running_mean")]
+    return [one for one in norms if not any(p.requires_grad for p in one.parameters())]
+
+
 def offset_parameters(model: nn.Module) -> set[str]:
-    """Names of what predicts the offsets and weights of DCNv4 layers."""
+    """Return the names of the parameters that predict the offsets and weights of DCNv4 layers."""
     parts = ("offset_mask.", "offset_mask_dw.")
     layers = [path for path, one in model.named_modules() if isinstance(one, DCNv4)]
     starts = tuple(f"{path}.{part}" if path else part for path in layers for part in parts)
@@ -102,5 +116,4 @@ def _nearest(pattern: str, names: Sequence[str]) -> str:
         why = known.get(pattern)
         return f": {why}" if why else ""
     modules = dict.fromkeys(path for name in names for path in _paths(name))
-    near = get_close_matches(pattern, modules, n=1, cutoff=0.4)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(pattern, modules, cutoff=0.4)

@@ -14,7 +14,7 @@ from pathlib import Path
 from numba import njit
 from numba.core.caching import FunctionCache
 
-_COMPILED = ("numba_cache", "numba_vectors", "numba_points", "numba_forward", "numba_backward")
+_COMPILED = ("cache", "vectors", "points", "forward", "backward")
 _SOURCES = hashlib.sha256(
     b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in _COMPILED)
 ).hexdigest()

@@ -73,7 +73,7 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
         return "a transposed convolution"
     if len(kernel) != 4:
         return f"a {len(kernel) - 2}-D convolution"
-    if weight in capture.image_dependent:
+    if weight in capture.input_dependent:
         return "its weight is computed from the image"
     out = _shape(node)[1]
     if groups != channels or out != channels:

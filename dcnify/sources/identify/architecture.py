@@ -13,6 +13,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.models.checkpoints import configuration_of
+from dcnify.progress import Progress
 from dcnify.sources.compare import Reading, Shapes, readings, shapes_of
 from dcnify.sources.identify.architecture_args import POSITIONAL, Fit, fit
 from dcnify.sources.identify.candidates import rank_model_files
@@ -20,8 +21,6 @@ from dcnify.sources.identify.internimage_sizes import nearest_size, size_of
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.skeleton import Watch, on_meta
 from dcnify.sources.timm_models import create
-
-Progress = Callable[[int, int, str], None]
 
 # A model file whose source explains fewer of the identifiers than the best by this much is out.
 _CLOSE = 0.08
@@ -70,7 +69,7 @@ def identify(
         shapes: names and shapes of the file's tensors.
         args: `timm.create_model` arguments that are already known.
         what: the file, for messages.
-        on_progress: called with (done, total, name).
+        on_progress: called with each architecture that is tried.
 
     Raises:
         InputError: several architectures fit (they are listed), or none does (the nearest is).
@@ -161,7 +160,7 @@ class _Attempt:
         fits, left = [], []
         for done, name in enumerate(self.left):
             if on_progress:
-                on_progress(done, len(self.left), name)
+                on_progress(f"trying {name}", done, len(self.left))
             try:
                 found = search(self, name)
             except (_NotThis, InputError):

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.models import checkpoints
+from dcnify.progress import Progress
 from dcnify.sources.base import Base
 from dcnify.sources.compare import readings, shapes_of
 from dcnify.sources.contents import Contents
-from dcnify.sources.identify.architecture import Identified, Progress, alternatives, identify
+from dcnify.sources.identify.architecture import Identified, alternatives, identify
 from dcnify.sources.identify.architecture_args import POSITIONAL, Fit, fit
 from dcnify.sources.identify.features_only import whole_names
 from dcnify.sources.identify.paper_layout import renamed
@@ -53,7 +54,7 @@ def match(
         what: the file, for messages.
         arch: a timm name, or ``python:package.module:factory``, that the user gave.
         args: arguments that the user gave.
-        on_progress: called with (done, total, name) while architectures are compared.
+        on_progress: called while architectures are compared.
 
     Raises:
         InputError: no architecture fits, several do, or the one that was named does not.

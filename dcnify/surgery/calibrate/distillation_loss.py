@@ -8,10 +8,9 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from dcnify.graph.calls import Call, remembered
+from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.inherit.distance import are_logits, relative_error, surprise
 from dcnify.inherit.precision import wide
-from dcnify.surgery.fidelity.measure import comparable, first_tensor
 
 TEMPERATURE = 2.0
 _CLOSE, _HALVINGS = 1e-3, 5
@@ -61,7 +60,7 @@ class Lesson:
         """The output's part of the loss, on some images."""
         total = 0.0
         for batch in batches:
-            wanted, given = (comparable(model(batch)) for model in (self.original, self.model))
+            wanted, given = (output_tensor(model(batch)) for model in (self.original, self.model))
             total += float(self._apart(given.double(), wanted.double())) * len(batch)
         return total / max(1, sum(map(len, batches)))
 
@@ -101,20 +100,20 @@ class Lesson:
                 found.setdefault(path, []).append(self._alone(path, call))
         return {path: float(_mean(errors)) for path, errors in found.items()}
 
-    def _alone(self, path: str, call: Call) -> Tensor:
+    def _alone(self, path: str, call: RecordedCall) -> Tensor:
         """The error of the new layer at ``path``, given what the old one was given."""
         layer = self.model.get_submodule(path)
-        return relative_error(first_tensor(layer(*call.args, **call.kwargs)), call.output)
+        return relative_error(call.on(layer), call.output)
 
     def _run(
         self, model: nn.Module, images: Tensor, paths: Sequence[str] | None = None
-    ) -> tuple[Tensor, dict[str, Call]]:
-        calls: dict[str, Call] = {}
+    ) -> tuple[Tensor, dict[str, RecordedCall]]:
+        calls: dict[str, RecordedCall] = {}
         with ExitStack() as hooks:
             for path in self.swapped if paths is None else paths:
-                handle = remembered(model.get_submodule(path), path, calls)
+                handle = record_calls(model.get_submodule(path), path, calls)
                 hooks.callback(handle.remove)
-            output = comparable(model(images))
+            output = output_tensor(model(images))
         return wide(output), calls
 
 

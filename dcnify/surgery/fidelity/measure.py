@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from dcnify.errors import DcnifyError
+from dcnify.graph.calls import first_tensor, output_tensor
 from dcnify.progress import Progress
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
-
-"""Called with what is going on, steps done, steps in all."""
 
 
 @dataclass
@@ -176,41 +174,7 @@ def _run(
 ) -> list[torch.Tensor]:
     outputs = []
     for index, batch in enumerate(batches):
-        outputs.append(comparable(model(batch)))
+        outputs.append(output_tensor(model(batch)))
         if progress is not None:
             progress(f"running the {what} model", index + 1, len(batches))
     return outputs
-
-
-def comparable(output: Any) -> torch.Tensor:
-    """What to compare of a model's output: its logits, or all that it returns side by side.
-
-    Logits are (B, classes); feature maps and the like become (B, 1, numbers).
-    """
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(getattr(output, "get", None), Callable):
-        logits = output.get("logits")
-        if isinstance(logits, torch.Tensor):
-            return logits
-    tensors = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
-    tensors = [one for one in tensors if one.is_floating_point() and one.dim() > 1]
-    if not tensors:
-        raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
-    if len(tensors) == 1:
-        return tensors[0]
-    if any(len(one) != len(tensors[0]) for one in tensors):
-        return tensors[0]
-    return torch.cat([one.flatten(1) for one in tensors], 1)[:, None]
-
-
-def first_tensor(output: Any) -> torch.Tensor:
-    """The tensor of an output: itself, or the first of a tuple, list or mapping."""
-    while not isinstance(output, torch.Tensor):
-        if hasattr(output, "values"):
-            output = next(iter(output.values()))
-        elif isinstance(output, tuple | list) and output:
-            output = output[0]
-        else:
-            raise DcnifyError(f"cannot compare outputs of type {type(output).__name__}")
-    return output

@@ -1,4 +1,4 @@
-"""Who has which part of a stage's model: every process all of it, or each its share (FSDP)."""
+"""Where the parameters of a stage's model are: whole in every process, or sharded (FSDP)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from dcnify.finetune.training.objective import Objective
     from dcnify.recipe.finetune.section import Stage
 
 
-class Whole:
+class Replicated:
     """Every process has the whole model: one process, or several with DDP."""
 
     def __init__(self, accelerator: Accelerator, stage: Stage) -> None:
@@ -27,59 +26,59 @@ class Whole:
     def check(self, model: nn.Module) -> None:
         """
         Raises:
-            InputError: the stage or the model cannot be trained in this way.
+            InputError: the model or the optimizer cannot be trained in this way.
         """
 
-    def take(self, model: nn.Module) -> nn.Module:
-        """The model that the stage trains, out of the run's."""
+    def place(self, model: nn.Module) -> nn.Module:
+        """Return the model that the stage trains, on its device; ``model`` is the run's."""
         model.to(self.accelerator.device)
         if self.stage.channels_last:
             model.to(memory_format=torch.channels_last)
         return model
 
-    def average(self, model: nn.Module) -> ModelEmaV3 | None:
-        """Of the weights, where the stage has one."""
+    def create_ema(self, model: nn.Module) -> ModelEmaV3 | None:
+        """Return a moving average of the weights, if the stage has one."""
         return ModelEmaV3(model, self.stage.ema, use_warmup=True) if self.stage.ema else None
 
     def prepare(
-        self, objective: Objective, optimizer: Any, loader: Any, average: ModelEmaV3 | None
-    ) -> tuple[nn.Module, Any, Any]:
-        """As accelerate does it, with the average kept in checkpoints."""
+        self, objective: Any, optimizer: Any, loader: Any, ema: ModelEmaV3 | None
+    ) -> tuple[Any, Any, Any]:
+        """Return what ``Accelerator.prepare`` does; checkpoints include ``ema``."""
         prepared = self.accelerator.prepare(objective, optimizer, loader)
-        if average is not None:
-            self.accelerator.register_for_checkpointing(average)
+        if ema is not None:
+            self.accelerator.register_for_checkpointing(ema)
         return prepared
 
     @contextmanager
-    def looking_at(self, model: nn.Module) -> Iterator[nn.Module]:
-        """What to call with images for ``model``'s answers."""
+    def evaluating(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Yield what to call for ``model``'s output."""
         yield model
 
     def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
-        """The state of a model; every process calls it.
+        """Return the whole state of a model; every process calls it.
 
         Args:
             model: the stage's, or its average.
-            here: whether this process wants it, else it gets nothing.
+            here: whether this process needs it, else it gets an empty state.
         """
         return model.state_dict() if here else {}
 
     def save(self, folder: Path) -> None:
-        """Write what `load` needs; every process calls it."""
+        """Write the files that `load` reads; every process calls it."""
         self.accelerator.save_state(str(folder))
 
     def load(self, folder: Path) -> None:
-        """Inverse of `save`."""
+        """Restore what `save` wrote."""
         self.accelerator.load_state(str(folder))
 
-    def let_go(self) -> None:
-        """Of what the stage had, when it is over and nothing else has it."""
+    def release(self) -> None:
+        """Free the stage's tensors, once nothing else refers to them."""
 
 
-def sharing(accelerator: Accelerator, stage: Stage) -> Whole:
-    """As the launcher wants it."""
+def create_placement(accelerator: Accelerator, stage: Stage) -> Replicated:
+    """Return the placement that the launcher asks for."""
     if getattr(accelerator, "is_fsdp2", False):
         from dcnify.finetune.parallel.sharded import Sharded
 
         return Sharded(accelerator, stage)
-    return Whole(accelerator, stage)
+    return Replicated(accelerator, stage)

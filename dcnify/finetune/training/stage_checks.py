@@ -1,4 +1,4 @@
-"""What can be known of every stage before the first one takes hours."""
+"""Refuse a stage that cannot run before the first one takes hours."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator
-from dcnify.finetune.parallel.sharing import sharing
+from dcnify.finetune.parallel.placement import create_placement
 from dcnify.finetune.training.loaders import steps_of, training_loader
 from dcnify.finetune.training.optimizer import create_optimizer
-from dcnify.finetune.training.selection import trained_by
+from dcnify.finetune.training.selection import require_only, trained_by
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
@@ -28,25 +28,29 @@ def check_stages(
     *,
     cpu: bool,
 ) -> None:
-    """Set up of each stage what costs nothing, and throw it away.
+    """Set up the cheap parts of each stage, and discard them.
 
     Args:
         plan: the stages.
-        model: what is trained.
+        model: the model to train.
         swapped: paths of its swapped layers.
         data: the images.
-        config: what timm says of the model's input.
+        config: timm's data config of the model.
         cpu: train on the CPU, even where there is a GPU.
 
     Raises:
-        InputError: a stage cannot run; names it.
+        InputError: a stage cannot run; the message names it.
     """
+    required = [(one, one.requires_grad) for one in model.parameters()]
     for stage in plan.stages:
         try:
             _check(stage, model, swapped, data, config, cpu)
         except InputError as error:
             named = str(error).startswith(f"stage {stage.name}: ")
             raise InputError(str(error) if named else f"stage {stage.name}: {error}") from error
+        finally:
+            for parameter, before in required:
+                parameter.requires_grad_(before)
 
 
 def _check(
@@ -59,22 +63,14 @@ def _check(
 ) -> None:
     accelerator = create_accelerator(stage, 0, cpu=cpu)
     check_divides(stage, accelerator.num_processes)
+    name = type(model).__name__
     if stage.losses.labels and not getattr(model, "num_classes", None):
         raise InputError("losses.labels: the model has no classifier; give labels a weight of 0")
     if stage.checkpointing and not hasattr(model, "set_grad_checkpointing"):
-        name = type(model).__name__
         raise InputError(f"checkpointing: {name} has no set_grad_checkpointing: set it to false")
     if stage.optimizer.layer_decay is not None and not hasattr(model, "group_matcher"):
-        name = type(model).__name__
         raise InputError(f"optimizer.layer_decay: {name} has no group_matcher: set it to null")
-    sharing(accelerator, stage).check(model)
+    create_placement(accelerator, stage).check(model)
     steps_of(stage, training_loader(data.train, stage, config, 0))
-    names = set(trained_by(model, stage.train, swapped))
-    learned = [(one, one.requires_grad) for one in model.parameters()]
-    try:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in names)
-        create_optimizer(model, stage.optimizer, stage.batch_size)
-    finally:
-        for parameter, before in learned:
-            parameter.requires_grad_(before)
+    require_only(model, trained_by(model, stage.train, swapped))
+    create_optimizer(model, stage.optimizer, stage.batch_size)

@@ -1,0 +1,68 @@
+"""The stages that a fine-tuning goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from dcnify.artifact import Artifact
+from dcnify.errors import InputError
+from dcnify.recipe import Recipe, load_finetune
+from dcnify.recipe.finetune.section import Finetune, HandOver
+from dcnify.surgery.handover import handovers
+
+_USUAL = "align,recover"
+
+
+def stages_of(
+    record: Artifact,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Finetune:
+    """Load the stages: of ``recipe``, else of the artifact's recipe, else the usual ones.
+
+    Args:
+        record: of the artifact.
+        recipe: as `dcnify.recipe.load_finetune` takes it.
+        overrides: ``"finetune.stages.recover.steps=500"``.
+        say: called with a remark if the stages are the usual ones.
+
+    Raises:
+        InputError: the recipe or an override is wrong.
+    """
+    for one in overrides:
+        if one.startswith("swaps"):
+            raise InputError(f"--set {one}: the layers are swapped already; set finetune.stages...")
+    if recipe is not None:
+        return load_finetune(recipe, overrides)
+    origin = f"{record.path}/recipe.yaml"
+    if Recipe.from_yaml(record.recipe, origin).finetune is None:
+        say(f"the artifact's recipe has no fine-tuning: its stages are {_USUAL}")
+        return load_finetune(_USUAL, overrides)
+    changed = Recipe.from_yaml(record.recipe, origin, overrides).finetune
+    if changed is None:
+        raise InputError("--set finetune=null leaves no stage to train")
+    return changed
+
+
+def with_handover(plan: Finetune, model: nn.Module, say: Callable[[str], None]) -> Finetune:
+    """Return the plan, with a handover in its last stage if layers hand over and no stage has one.
+
+    Raises:
+        InputError: a stage has a handover, and no layer hands over.
+    """
+    layers = handovers(model)
+    asked = [stage.name for stage in plan.stages if stage.handover is not None]
+    if asked and not layers:
+        raise InputError(
+            f"stage {asked[0]}: handover: no layer of the artifact hands over; convert with "
+            "'handover: true' on a swap"
+        )
+    if not layers or asked:
+        return plan
+    *before, last = plan.stages
+    say(f"{len(layers)} layers hand over, in stage {last.name} (its handover: is not set)")
+    handing = last.model_copy(update={"handover": HandOver()})
+    return plan.model_copy(update={"stages": (*before, handing)})

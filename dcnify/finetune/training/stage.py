@@ -1,0 +1,125 @@
+"""A stage of a fine-tuning, set up: its model, optimizer, schedule and data."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dcnify.finetune.parallel.accelerator import create_accelerator
+from dcnify.finetune.parallel.placement import create_placement
+from dcnify.finetune.run import TrainingRun
+from dcnify.finetune.training.evaluation import accuracy
+from dcnify.finetune.training.handover_schedule import HandoverSchedule
+from dcnify.finetune.training.loaders import (
+    label_loss,
+    mixing,
+    steps_of,
+    training_loader,
+    validation_loader,
+)
+from dcnify.finetune.training.objective import Objective
+from dcnify.finetune.training.optimizer import create_optimizer, create_schedule, learning_rate
+from dcnify.finetune.training.seeds import seed_of
+from dcnify.finetune.training.selection import frozen_norms, require_only, trained_by
+from dcnify.surgery.handover import handovers
+
+
+class StageTrainer:
+    """What the updates of one stage need.
+
+    Args:
+        run: what all stages share.
+        index: of the stage, from 0.
+        checkpoint: a checkpoint of the same stage to continue from.
+    """
+
+    def __init__(self, run: TrainingRun, index: int, checkpoint: Path | None) -> None:
+        self.run, self.index = run, index
+        stage = self.stage = run.plan.stages[index]
+        accelerator = create_accelerator(
+            stage, seed_of(run.options.seed, index), cpu=run.options.cpu
+        )
+        self.accelerator, self.main = accelerator, accelerator.is_main_process
+        self.placement = create_placement(accelerator, stage)
+        model: Any = self.placement.place(run.model)
+        self.model = model
+        if stage.checkpointing:
+            model.set_grad_checkpointing(True)
+        require_only(model, trained_by(model, stage.train, run.swapped))
+        self.frozen_norms = frozen_norms(model)
+        self.handover = HandoverSchedule(model, stage.handover)
+        self.ema = self.placement.create_ema(model)
+        self.objective = Objective(
+            model,
+            run.original_for(stage, accelerator.device),
+            {path: path for path in run.swapped},
+            stage.losses,
+            label_loss(stage.augment),
+            partial(accelerator.reduce, reduction="mean"),
+        )
+        # Each process sets the blends itself; those that another sends would have to be read.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+            self.objective, [f"model.{path}.blend" for path in handovers(model)]
+        )
+        if stage.compile:
+            model.compile()
+        rate = learning_rate(stage.optimizer, stage.batch_size)
+        optimizer = create_optimizer(model, stage.optimizer, stage.batch_size)
+        workers = run.options.workers or 0
+        loader = training_loader(run.data.train, stage, run.config, workers)
+        self.steps, self.epoch = steps_of(stage, loader)
+        self.called, self.optimizer, self.loader = self.placement.prepare(
+            self.objective, optimizer, loader, self.ema
+        )
+        self.schedule = create_schedule(self.optimizer, stage.schedule, rate, self.steps)
+        self.mix = mixing(stage.augment, run.data.classes)
+        self.validation = None
+        if run.data.validation is not None:
+            processes = accelerator.num_processes
+            batch = max(1, stage.batch_size // stage.accumulate)
+            batch = -(-batch // processes) * processes
+            self.validation = accelerator.prepare(
+                validation_loader(run.data.validation, batch, run.config, workers)
+            )
+        if checkpoint is not None:
+            self.placement.load(checkpoint)
+
+    @property
+    def result(self) -> nn.Module:
+        """The model that the stage makes: the averaged one, if there is one."""
+        return self.ema.module if self.ema is not None else self.model
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, but for norms that are frozen."""
+        self.model.train()
+        for norm in self.frozen_norms:
+            norm.eval()
+
+    def accuracy(self, model: nn.Module) -> float | None:
+        """Return a model's accuracy on the validation images; None if there are none."""
+        if self.validation is None:
+            return None
+        with self.placement.evaluating(model) as called:
+            return accuracy(
+                called,
+                self.validation,
+                self.accelerator,
+                channels_last=self.stage.channels_last,
+            )
+
+    def finish(self) -> None:
+        """Leave the stage's result in the run's model, without hooks and wrappers."""
+        self.objective.release()
+        model: Any = self.run.model
+        if self.result is not model:
+            model.load_state_dict(self.placement.weights(self.result))
+        if getattr(model, "_compiled_call_impl", None) is not None:
+            model._compiled_call_impl = None
+        if self.stage.checkpointing:
+            model.set_grad_checkpointing(False)
+        self.run.finish_handover(self.stage)
+        self.accelerator.free_memory()

@@ -1,0 +1,174 @@
+"""Example: what one call of a model is given, and which tensor of it is the image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from dcnify.errors import InputError
+
+_MOST_CHANNELS = 4
+"""Channels of an image, or of the latent image of a diffusion model."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """The arguments of one call of a model.
+
+    Args:
+        args: positional arguments.
+        kwargs: keyword arguments.
+        image: which argument is the image (B, C, H, W): its index in ``args`` or its keyword.
+            By default the only tensor; of several the only one with four axes, or the only one
+            of those with at most four channels.
+        batch_axis: axis along which the other tensors hold the batch. The image's is axis 0.
+
+    Raises:
+        InputError: no argument is the image, or several may be.
+    """
+
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    image: int | str = dataclasses.field(default=None)  # type: ignore[assignment]  # inferred
+    batch_axis: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "args", tuple(self.args))
+        object.__setattr__(self, "kwargs", dict(self.kwargs))
+        named = self._named()
+        if self.image is None:
+            object.__setattr__(self, "image", _inferred(named))
+        elif not isinstance(named.get(self.image), Tensor):
+            raise InputError(
+                f"example: image={self.image!r} does not name a tensor; "
+                f"the arguments are {self.describe()}"
+            )
+
+    @classmethod
+    def of(cls, given: Any) -> Example:
+        """An example from a tensor, a tuple of arguments, a dict of keywords, or an `Example`.
+
+        Raises:
+            InputError: it is something else, or which tensor is the image cannot be told.
+        """
+        if isinstance(given, Example):
+            return given
+        if isinstance(given, Tensor):
+            return cls((given,))
+        if isinstance(given, tuple | list):
+            return cls(tuple(given))
+        if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+            return cls(kwargs=given)
+        raise InputError(
+            f"the example is of type {type(given).__name__}; expected a tensor (B, C, H, W), a "
+            "tuple of arguments, a dict of keyword arguments, or a dcnify.Example"
+        )
+
+    @property
+    def images(self) -> Tensor:
+        """The image argument, (B, C, H, W)."""
+        return self._named()[self.image]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The image's shape."""
+        return tuple(self.images.shape)
+
+    @property
+    def image_leaf(self) -> int:
+        """Position of the image among the flattened arguments, as `torch.export` counts them."""
+        leaves = tree_leaves((self.args, self.kwargs))
+        return next(i for i, leaf in enumerate(leaves) if leaf is self.images)
+
+    @property
+    def has_other_inputs(self) -> bool:
+        """Whether the call has any argument beside the image."""
+        return len(self._named()) > 1
+
+    def with_image(self, images: Tensor) -> Example:
+        """The same call for other images.
+
+        Every other tensor that has this example's batch size along ``batch_axis`` is repeated, or
+        cut, to the size of the new batch.
+        """
+        before, now, axis = len(self.images), len(images), self.batch_axis
+
+        def fitted(tensor: Tensor) -> Tensor:
+            if before == now or tensor.dim() <= axis or tensor.shape[axis] != before:
+                return tensor
+            rows = torch.arange(now, device=tensor.device) % before
+            return tensor.index_select(axis, rows)
+
+        def others(key: int | str, value: Any) -> Any:
+            return images if key == self.image else tree_map_only(Tensor, fitted, value)
+
+        return self._with([others(*item) for item in self._named().items()])
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Example:
+        """The same call on ``device``, with floating-point tensors in ``dtype``."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+        return self._with(tree_map_only(Tensor, moved, list(self._named().values())))
+
+    def call(self, model: nn.Module) -> Any:
+        """Call ``model`` with these arguments."""
+        return model(*self.args, **self.kwargs)
+
+    def shapes(self) -> dict[str, Any]:
+        """JSON-ready: by argument its shape, or a plain value itself, or the name of its type."""
+        return {str(key): _plain(value) for key, value in self._named().items()}
+
+    def describe(self) -> str:
+        """The arguments in words: ``1x3x32x32, timestep=1``; an image alone as ``1x3x32x32``."""
+        parts = []
+        for key, value in self.shapes().items():
+            text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+            parts.append(text if key.isdigit() else f"{key}={text}")
+        return ", ".join(parts) or "none"
+
+    def _named(self) -> dict[int | str, Any]:
+        return {**dict(enumerate(self.args)), **self.kwargs}
+
+    def _with(self, values: list[Any]) -> Example:
+        count = len(self.args)
+        kwargs = dict(zip(self.kwargs, values[count:], strict=True))
+        return dataclasses.replace(self, args=tuple(values[:count]), kwargs=kwargs)
+
+
+def _inferred(named: Mapping[int | str, Any]) -> int | str:
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    floats = {key: value for key, value in tensors.items() if value.is_floating_point()}
+    images = {key: value for key, value in floats.items() if value.dim() == 4}
+    small = {key: value for key, value in images.items() if value.shape[1] <= _MOST_CHANNELS}
+    for candidates in (tensors, floats, images, small):
+        if len(candidates) == 1:
+            return next(iter(candidates))
+    if not images:
+        found = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in tensors.items())
+        raise InputError(
+            f"example: no argument is an image (B, C, H, W) among the tensors {found}; "
+            "name it: dcnify.Example(args, kwargs, image=...)"
+            if found
+            else "example: there is no tensor among the arguments"
+        )
+    found = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in (small or images).items())
+    raise InputError(
+        f"example: several arguments may be the image ({found}); "
+        f"name it: dcnify.Example(args, kwargs, image={next(iter(small or images))!r})"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return list(value.shape)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return type(value).__name__
