@@ -15,7 +15,7 @@ import torch
 from dcnify.kernels.backward import dcnv4_backward
 from dcnify.kernels.backward_value import dcnv4_backward_value
 from dcnify.kernels.forward import dcnv4_forward
-from dcnify.kernels.plan import Geometry, Launch, Problem, plan_backward, plan_forward
+from dcnify.kernels.plan import Geometry, KernelCall, Launch, plan_backward, plan_forward
 from dcnify.kernels.tools import tune
 from torch import Tensor
 from torch.library import wrap_triton
@@ -41,14 +41,14 @@ def forward(
     output = value.new_empty((batch, out_h, out_w, value.shape[3]))
     if output.numel() == 0:
         return output
-    problem = _call(value, points, groups, (value,), (value, output))
-    launch = _plan(plan_forward, value)(problem, geometry)
+    call = _call(value, points, groups, (value,), (value, output))
+    launch = _plan(plan_forward, value)(call, geometry)
     offset, weight = points[0], points[-1]
     tensors = value, output, offset, weight
-    sizes = *problem.size, *problem.out_size, groups, problem.rows, *_strides(points, geometry)
+    sizes = *call.size, *call.out_size, groups, call.rows, *_strides(points, geometry)
     if tune.ON and not _is_traced(value):
         launch = tune.tuned_forward(
-            problem,
+            call,
             geometry,
             *_measured(value, lambda one: _run(dcnv4_forward, one, *tensors, *sizes, scale)),
         )
@@ -78,18 +78,19 @@ def backward(
     points = [_by_query(tensor) for tensor in points]
     sums = value.new_zeros(value.shape, dtype=torch.float32) if want_value else None
     if grad_output.numel() == 0:
-        return sums.to(value.dtype) if sums is not None else None
-    problem = _call(value, points, groups, (value, grad_output), (value, grad_output))
-    plan = _plan(plan_backward, value)(problem, geometry, scale, want_value)
+        return None if sums is None else sums.to(value.dtype)
+    call = _call(value, points, groups, (value, grad_output), (value, grad_output))
+    plan = _plan(plan_backward, value)(call, geometry, scale, want_value)
     offset, weight = points[0], points[-1]
     # A compiler takes each tensor that is written for one of its own: the second is a stand-in.
     to_offset, to_weight = grads[0], grads[1] if len(grads) > 1 else weight
-    sizes = (*problem.size, *problem.out_size, groups)
+    to_value = value if sums is None else sums  # not written to without `want_value`
+    sizes = (*call.size, *call.out_size, groups)
     strides = _strides(points, geometry)
 
     def run_points(launch: Launch, to_value: Tensor) -> None:
         tensors = value, grad_output, offset, weight, to_value, to_offset, to_weight
-        numbers = *sizes, problem.rows, *strides, *_strides(grads, geometry), scale
+        numbers = *sizes, call.rows, *strides, *_strides(grads, geometry), scale
         _run(dcnv4_backward, launch, *tensors, *numbers)
 
     def run_value(launch: Launch, to_value: Tensor) -> None:
@@ -100,11 +101,11 @@ def backward(
         aside = value if sums is None else torch.empty_like(sums)
         gpu, first = _measured(value, lambda one: run_points(one, aside))
         _, second = _measured(value, lambda one: run_value(one, aside))
-        plan = tune.tuned_backward(problem, geometry, scale, want_value, gpu, first, second)
-    run_points(plan.points, sums if plan.scatter and sums is not None else value)
-    if plan.value is not None and sums is not None:
-        run_value(plan.value, sums)
-    return sums.to(value.dtype) if sums is not None else None
+        plan = tune.tuned_backward(call, geometry, scale, want_value, gpu, first, second)
+    run_points(plan.points, to_value if plan.scatter else value)
+    if plan.value is not None:
+        run_value(plan.value, to_value)
+    return None if sums is None else sums.to(value.dtype)
 
 
 def _run(kernel: Any, launch: Launch, first: Tensor, *arguments: Any) -> None:
@@ -140,11 +141,11 @@ def _call(
     groups: int,
     in_words: Sequence[Tensor],
     large: Sequence[Tensor],
-) -> Problem:
+) -> KernelCall:
     batch, height, width, channels = value.shape
     _, out_h, out_w, _ = points[0].shape
     most = max(max(t.numel() for t in large), max(batch * t.stride(0) for t in points))
-    return Problem(
+    return KernelCall(
         batch,
         (height, width),
         (out_h, out_w),

@@ -53,7 +53,7 @@ class Geometry(NamedTuple):
         return {name.upper(): value for name, value in self._asdict().items()}
 
 
-class Problem(NamedTuple):
+class KernelCall(NamedTuple):
     """The shapes and dtype of one call. Pairs are (height, width)."""
 
     batch: int
@@ -95,15 +95,15 @@ class BackwardPlan(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def plan_forward(problem: Problem, geometry: Geometry, block: Block | None = None) -> Launch:
+def plan_forward(call: KernelCall, geometry: Geometry, block: Block | None = None) -> Launch:
     """The launch of `dcnify.kernels.forward.dcnv4_forward`, with ``block`` where one is given."""
-    block = block or forward_block(problem.group_channels, ITEMSIZE[problem.dtype], problem.target)
-    return _by_rows(problem, geometry, block, {}, paired=problem.paired)
+    block = block or forward_block(call.group_channels, ITEMSIZE[call.dtype], call.target)
+    return _by_rows(call, geometry, block, {}, paired=call.paired)
 
 
 @lru_cache(maxsize=4096)
 def plan_backward(
-    problem: Problem,
+    call: KernelCall,
     geometry: Geometry,
     scale: float,
     want_value: bool = True,
@@ -116,48 +116,46 @@ def plan_backward(
     """
     extent = geometry.extent(scale)
     stride = geometry.stride_h, geometry.stride_w
-    size = ITEMSIZE[problem.dtype]
-    usual = window_for(
-        problem.group_channels, geometry.points, extent, stride, size, problem.target
-    )
+    size = ITEMSIZE[call.dtype]
+    usual = window_for(call.group_channels, geometry.points, extent, stride, size, call.target)
     window = usual and (window or usual)
     scatter = want_value and window is None
     pick = scatter_block if scatter else points_block
-    block = block or pick(problem.group_channels, size, problem.target)
+    block = block or pick(call.group_channels, size, call.target)
     extra = {"SCATTER": scatter}
-    points = _by_rows(problem, geometry, block, extra, paired=problem.paired and not scatter)
+    points = _by_rows(call, geometry, block, extra, paired=call.paired and not scatter)
     if not want_value or window is None:
         return BackwardPlan(points, None, scatter)
-    out_h, out_w = problem.out_size
+    out_h, out_w = call.out_size
     tiles = -(-out_h // window.tile_h) * -(-out_w // window.tile_w)
     constants = geometry.constants() | {
-        "PACKED": problem.packed,
-        "D": problem.group_channels,
+        "PACKED": call.packed,
+        "D": call.group_channels,
         "BLOCK_D": window.block_d,
         "BLOCK_K": window.block_k,
         "TILE_H": window.tile_h,
         "TILE_W": window.tile_w,
         "WINDOW_H": window.window,
         "WINDOW_W": window.window,
-        "PRECISION": _precision(problem),
-        "WIDE": problem.wide,
+        "PRECISION": _precision(call),
+        "WIDE": call.wide,
     }
-    value = Launch(problem.batch * tiles * problem.groups, constants, window.warps)
+    value = Launch(call.batch * tiles * call.groups, constants, window.warps)
     return BackwardPlan(points, value, scatter)
 
 
 def _by_rows(
-    problem: Problem, geometry: Geometry, block: Block, extra: dict[str, Any], paired: bool
+    call: KernelCall, geometry: Geometry, block: Block, extra: dict[str, Any], paired: bool
 ) -> Launch:
-    size = ITEMSIZE[problem.dtype]
-    width = problem.group_channels
-    tile = tile_for(block.rows, problem.groups, width, size, *problem.out_size)
+    size = ITEMSIZE[call.dtype]
+    width = call.group_channels
+    tile = tile_for(block.rows, call.groups, width, size, *call.out_size)
     even = block.block_d % 2 == 0 and width % block.block_d == 0
     constants = (
         geometry.constants()
         | extra
         | {
-            "PACKED": problem.packed,
+            "PACKED": call.packed,
             "D": width,
             "BLOCK_D": block.block_d,
             "PAIRED": paired and even and size == 2,
@@ -165,23 +163,22 @@ def _by_rows(
             "TILE_H": tile.height,
             "TILE_W": tile.width,
             "TILE_G": tile.groups,
-            "WIDE": problem.wide,
+            "WIDE": call.wide,
         }
     )
-    return Launch(_programs(problem, block.rows, tile), constants, block.warps)
+    return Launch(_programs(call, block.rows, tile), constants, block.warps)
 
 
-def _programs(problem: Problem, rows: int, tile: Tile) -> int:
+def _programs(call: KernelCall, rows: int, tile: Tile) -> int:
     if tile.height == 0:
-        return -(-problem.rows // rows)
-    out_h, out_w = problem.out_size
+        return -(-call.rows // rows)
+    out_h, out_w = call.out_size
     tiles = -(-out_h // tile.height) * -(-out_w // tile.width)
-    return problem.batch * tiles * (problem.groups // tile.groups)
+    return call.batch * tiles * (call.groups // tile.groups)
 
 
-def _precision(problem: Problem) -> str:
+def _precision(call: KernelCall) -> str:
     """How the value's gradient multiplies: 16-bit numbers are exact in tf32, float32 is split."""
-    target = problem.target
-    if target.startswith("gfx") or target in ("sm_70", "sm_75"):  # they have no tf32
+    if call.target.startswith("gfx") or call.target in ("sm_70", "sm_75"):  # they have no tf32
         return "ieee"
-    return "tf32x3" if problem.dtype == "float32" else "tf32"
+    return "tf32x3" if call.dtype == "float32" else "tf32"

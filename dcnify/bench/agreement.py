@@ -1,4 +1,4 @@
-"""Check that a rival computes the same function before it is timed."""
+"""Whether a rival computes what we compute, before anyone is timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A benchmark case (shape, dtype, pass) and its input tensors."""
+"""One thing to measure: a shape, a dtype and a pass; and the tensors it runs on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dcnify.bench.shapes import Shape
 from dcnify.ops.sampling import Sampling
 
 _PADDED_TO = 8
-"""DCNv4's own module pads offset_mask to a multiple of this; all rivals get the same tensor."""
+"""DCNv4's own module pads offset_mask to a multiple of this; everyone is given the same tensor."""
 _MARGIN = 0.1
 _FARTHEST = 15.0
-"""Pixels up to which bfloat16 still resolves a tenth of a pixel."""
+"""Pixels up to which bfloat16 still tells a tenth of a pixel from none."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One interleaved run. The kernel is 3x3 with stride 1 and padding 1."""
+    """What one interleaved run measures. The kernel is 3x3 with stride 1 and padding 1."""
 
     shape: Shape
     batch: int
@@ -52,9 +52,9 @@ class Case:
 
     @property
     def floor_bytes(self) -> int:
-        """Bytes that any implementation moves: each input read and each output written once.
+        """What any implementation moves at least: each input read and each output written once.
 
-        In backward: output gradient, value and offset_mask in, their two gradients out.
+        Backward that is output gradient, value and offset_mask in, their two gradients out.
         """
         features, packed = self.shape.channels, self.offset_mask_channels
         per_query = 2 * features + packed
@@ -64,7 +64,7 @@ class Case:
         return queries * per_query * self.dtype.itemsize
 
     def random(self) -> torch.Generator:
-        """A generator seeded for this case."""
+        """A fresh source of this case's random numbers."""
         return torch.Generator(self.device).manual_seed(self.seed)
 
     def randn(self, *shape: int, random: torch.Generator | None = None) -> Tensor:

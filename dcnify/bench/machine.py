@@ -1,4 +1,4 @@
-"""Describe the hardware and versions that a measurement depends on."""
+"""What a measurement was made on: the hardware and the versions that decide it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcnify._version import __version__
 
 @dataclass(frozen=True)
 class Machine:
-    """Device, driver and versions; empty where there is none."""
+    """Device, driver and versions. What is not there is an empty text."""
 
     device: str
     device_name: str
@@ -62,7 +62,7 @@ def _cpu_name() -> str:
 
 
 def _driver() -> str:
-    """Version of the NVIDIA driver, which torch does not report."""
+    """The version of NVIDIA's driver, which torch does not tell."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

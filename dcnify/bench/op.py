@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -15,19 +15,19 @@ from dcnify.bench.machine import describe
 from dcnify.bench.result import COPY, CaseResult, Contender, Measurement, Report, Skipped
 from dcnify.bench.rivals import OURS, Rival, Unavailable
 from dcnify.bench.shapes import Shape
-from dcnify.bench.timing import Clock, Timing, Workload, clock_on, host_time, interleave, using
+from dcnify.bench.timing import Clock, Timed, Timing, clock_on, host_time, interleave, using
 from dcnify.errors import CheckError, InputError
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
 
 _COPY = Contender(COPY, "a copy that moves as many bytes as the operator has to")
 _HOST_SHAPE = Shape(7, 7, 1024, 32)
-"""So little work that the time is the host's: Python, checks and the launch."""
+"""So little work that what is left is the way through Python."""
 
 
 @dataclass(frozen=True)
 class OpBench:
-    """A validated request; `dcnify.bench.settle` makes one from command-line values."""
+    """What to measure; `dcnify.bench.settle` makes one from what a person wrote."""
 
     cases: tuple[Case, ...]
     rivals: tuple[Rival, ...]
@@ -95,7 +95,7 @@ def _measure(case: Case, rivals: tuple[Rival, ...], clock: Clock, bench: OpBench
             calls[rival.name] = call
         except CheckError:
             raise
-        except Exception as error:  # libraries refuse unsupported cases in many ways
+        except Exception as error:  # whatever a library says of a case it does not have
             skipped.append(Skipped(rival.name, _reason(error)))
     times = interleave(calls, clock, bench.seconds, bench.seed)
     same = {OURS.name, COPY} | {rival.name for rival in rivals if rival.same_function}
@@ -136,7 +136,7 @@ def _measurement(
     )
 
 
-def _about(case: Case) -> dict[str, Any]:
+def _about(case: Case) -> dict[str, object]:
     return {
         "shape": str(case.shape),
         "batch": case.batch,
@@ -146,7 +146,7 @@ def _about(case: Case) -> dict[str, Any]:
     }
 
 
-def _call(rival: Rival, inputs: Inputs) -> Workload:
+def _call(rival: Rival, inputs: Inputs) -> Timed:
     """The call that is timed: forward alone without a graph, or forward and its gradients."""
     prepared, case = rival.prepare(inputs), inputs.case
     leaves = tuple(leaf.detach().requires_grad_(case.backward) for leaf in prepared.leaves)
@@ -157,7 +157,7 @@ def _call(rival: Rival, inputs: Inputs) -> Workload:
     return lambda: torch.autograd.grad(forward(*leaves), leaves, grad)
 
 
-def _copy(case: Case) -> Workload:
+def _copy(case: Case) -> Timed:
     """Read and write together as many bytes as the operator has to move."""
     random = torch.empty(case.floor_bytes // 2, dtype=torch.uint8, device=case.device)
     source = random.random_(generator=case.random())

@@ -1,4 +1,4 @@
-"""Other implementations of DCNv4, timed where they are installed; never required."""
+"""Other implementations of DCNv4. Timed where a person has installed them, and never needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plot results: for each shape, each rival's time as a multiple of ours."""
+"""Results as a picture: for each shape, how many times longer each rival takes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BAR = 0.15
 
 
 def check_plot(path: Path) -> None:
-    """Refuse, before the long work, a plot that cannot be drawn.
+    """Say now, before the long work, that nothing can be drawn to ``path``.
 
     Raises:
-        InputError: the name does not end in a picture format, or matplotlib is not installed.
+        InputError: the name's ending is no format of a picture, or matplotlib is not installed.
     """
     if path.suffix not in _FORMATS:
         raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")

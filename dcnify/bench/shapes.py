@@ -1,4 +1,4 @@
-"""Shapes at which the operator is timed, and their notation."""
+"""The sizes an operator is timed at, and how a person writes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Shape:
 
     @property
     def high_resolution(self) -> bool:
-        """Larger than a classifier's feature maps; measured at batch 1 by default."""
+        """Larger than what a classifier sees; measured at batch 1 unless told."""
         return self.height * self.width > _LARGEST_CLASSIFICATION
 
 
@@ -44,14 +44,14 @@ PAPER = (
     Shape(200, 320, 128, 4),
     Shape(100, 160, 256, 8),
 )
-"""Shapes from DCNv4 (arXiv 2401.06197): four stages, a ViT's and two of a detector."""
+"""Those DCNv4 (arXiv 2401.06197) is timed at: four stages, a ViT's, and two of a detector."""
 
 
 def parse_shapes(texts: Sequence[str]) -> tuple[Shape, ...]:
-    """Parse shapes, in the order given and once each; ``all`` is `PAPER`.
+    """Shapes from what a person wrote, in that order and once each; ``all`` is `PAPER`.
 
     Raises:
-        InputError: the text is not a shape, or its groups do not divide its channels.
+        InputError: what is written is no shape, or its groups do not divide its channels.
     """
     shapes: list[Shape] = []
     for text in texts:

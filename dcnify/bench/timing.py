@@ -1,10 +1,10 @@
-"""Time several workloads in one interleaved run, so that noise disturbs all of them alike.
+"""Time several calls in one interleaved run, so that whatever disturbs one disturbs all alike.
 
 `triton.testing.do_bench` and `torch.utils.benchmark` time one call to the end and then the next;
-on a shared machine the noise of a minute then decides who wins. Here every round runs every
-workload once, in a new order. A single measurement follows do_bench: warm up first, empty the cache
-before each call, record CUDA events around it. In addition, the GPU is kept busy until the host has
-enqueued the whole call, so that a call of many small kernels is not charged for Python.
+on a shared machine the noise of a minute then decides who wins. Here every round runs every call
+once, in a new order. What one measurement is follows do_bench: warm up first, empty the cache
+before each call, CUDA events around it. Besides, the GPU is kept busy until the host is through
+with the call, so that a call of many small kernels is not charged for Python.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-import numpy as np
 import torch
 
-Workload = Callable[[], object]
-"""What is timed: called without arguments, its result dropped."""
+Timed = Callable[[], object]
 
 _FEWEST_ROUNDS = 5
 _WARM_UP_SECONDS = 0.05
@@ -46,7 +44,7 @@ class Timing:
 
 @contextmanager
 def using(device: torch.device, threads: int | None = None) -> Iterator[None]:
-    """Set the current device and the number of CPU threads while something is timed."""
+    """The current device, and how many threads the CPU has, while something is timed."""
     before = torch.get_num_threads()
     on_device = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
@@ -60,12 +58,12 @@ def using(device: torch.device, threads: int | None = None) -> Iterator[None]:
 class Clock(Protocol):
     """Measures calls on one kind of device."""
 
-    def warm_up(self, call: Workload) -> float:
-        """Run a workload until its time is steady; return the seconds of the last run."""
+    def warm_up(self, call: Timed) -> float:
+        """Run a call until it is in its stride; gives the seconds its last run took."""
         ...
 
-    def round(self, calls: Sequence[Workload]) -> list[float]:
-        """Run each workload once, in this order, each on an empty cache; return microseconds."""
+    def round(self, calls: Sequence[Timed]) -> list[float]:
+        """Run each call once, in this order, each on an empty cache; gives microseconds."""
         ...
 
 
@@ -75,7 +73,7 @@ def clock_on(device: torch.device) -> Clock:
 
 
 def interleave(
-    calls: Mapping[str, Workload], clock: Clock, seconds: float, seed: int = 0
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, Timing]:
     """Time calls round by round, each round in another order.
 
@@ -90,7 +88,7 @@ def interleave(
 
 
 def rounds_of(
-    calls: Mapping[str, Workload], clock: Clock, seconds: float, seed: int = 0
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, list[float]]:
     """As `interleave`: the time of each call in microseconds, round by round."""
     shuffle = random.Random(seed).shuffle
@@ -112,8 +110,8 @@ def rounds_of(
     return times
 
 
-def host_time(call: Workload, device: torch.device) -> Timing:
-    """Time a call on the host alone, without waiting for the CUDA device."""
+def host_time(call: Timed, device: torch.device) -> Timing:
+    """How long a call keeps the host on a CUDA device, without waiting for the device."""
     times = []
     for _ in range(_HOST_CALLS):
         torch.cuda.synchronize(device)
@@ -130,7 +128,7 @@ class CpuClock:
     def __init__(self) -> None:
         self.other = torch.ones(_cpu_cache_bytes() * 2 // 4)
 
-    def warm_up(self, call: Workload) -> float:
+    def warm_up(self, call: Timed) -> float:
         until = time.perf_counter() + _WARM_UP_SECONDS
         call()
         while True:
@@ -140,7 +138,7 @@ class CpuClock:
             if end > until:
                 return end - start
 
-    def round(self, calls: Sequence[Workload]) -> list[float]:
+    def round(self, calls: Sequence[Timed]) -> list[float]:
         times = []
         for call in calls:
             self.other.sum()
@@ -163,11 +161,11 @@ class CudaClock:
         l2 = torch.cuda.get_device_properties(device).L2_cache_size
         self.other = torch.ones(max(4 * l2, 256 * _MIB) // 4, device=device)
         self.sum = torch.zeros((), device=device)
-        self.holds: dict[Workload, int] = {}
+        self.holds: dict[Timed, int] = {}
         self._evict()
         self.evict_us = median(self._device_us(self._evict) for _ in range(5))
 
-    def warm_up(self, call: Workload) -> float:
+    def warm_up(self, call: Timed) -> float:
         until = time.perf_counter() + _WARM_UP_SECONDS
         call()
         host: list[float] = []
@@ -184,7 +182,7 @@ class CudaClock:
         self.holds[call] = max(1, math.ceil(hold / self.evict_us))
         return end - start
 
-    def round(self, calls: Sequence[Workload]) -> list[float]:
+    def round(self, calls: Sequence[Timed]) -> list[float]:
         events = []
         for call in calls:
             for _ in range(self.holds.get(call, 1)):
@@ -200,7 +198,7 @@ class CudaClock:
     def _evict(self) -> None:
         torch.sum(self.other, dim=0, out=self.sum)
 
-    def _device_us(self, call: Workload) -> float:
+    def _device_us(self, call: Timed) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
@@ -210,18 +208,19 @@ class CudaClock:
 
 
 def timing_of(microseconds: Sequence[float]) -> Timing:
-    """The 20th, 50th and 80th percentile of the times."""
+    """The percentiles of what was measured."""
     return Timing(*percentiles(microseconds), rounds=len(microseconds))
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The 20th, 50th and 80th percentile, linearly interpolated."""
-    p20, p50, p80 = np.percentile(values, (20, 50, 80)).tolist()
+    """The 20th, the 50th and the 80th, interpolated."""
+    quantiles = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    p20, p50, p80 = torch.tensor(values, dtype=torch.float64).quantile(quantiles).tolist()
     return p20, p50, p80
 
 
 def _cpu_cache_bytes() -> int:
-    """Size of the last-level cache where Linux reports it, bounded: emptying it takes time."""
+    """Of the last level, where Linux tells; bounded, for emptying it takes time as well."""
     try:
         known = int(_LAST_LEVEL.read_text("ascii").strip().removesuffix("K")) * 1024
     except (OSError, ValueError):

@@ -113,7 +113,7 @@ class InternImage(nn.Module):
         last = channels * 2 ** (len(depths) - 1)
         self.clip_head = clip_head
         if clip_head:
-            self.dcnv3_head_x4: nn.Module = upsampled(last)
+            self.dcnv3_head_x4 = upsampled(last)
             self.dcnv3_head_x3 = nn.Conv2d(last // 2, POOLED_CHANNELS, 1)
             self.clip_projector = AttentionPool(POOLED_CHANNELS, CLIP_HEADS, CLIP_CHANNELS)
             self.fc_norm = layer_norm(CLIP_CHANNELS)

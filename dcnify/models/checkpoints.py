@@ -29,9 +29,7 @@ class Configuration:
     """Those of ``args`` that no shape tells, with the values that published models have."""
 
 
-def checkpoint_filter_fn(
-    state_dict: Mapping[str, Any], model: nn.Module | None = None
-) -> dict[str, Any]:
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module | None) -> dict[str, Any]:
     """The weights of a file by our names.
 
     Takes ``{"model": ...}`` and its like apart, leaves out what is not of the backbone (detection,
@@ -40,7 +38,7 @@ def checkpoint_filter_fn(
     del model
     for holder in _HOLDERS:
         if isinstance(state_dict.get(holder), Mapping):
-            return checkpoint_filter_fn(state_dict[holder])
+            return checkpoint_filter_fn(state_dict[holder], None)
     stem = next((name for name in state_dict if name.endswith(_STEM)), _STEM)
     prefix = stem.removesuffix(_STEM)
     return {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import blended, convolved_at_centers
+from dcnify.nn.centers import blended, queries_at_centers
 from dcnify.ops import dcnv3
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
@@ -39,18 +37,18 @@ class DCNv3(nn.Module):
     def __init__(
         self,
         channels: int,
-        kernel_size: int | Sequence[int] = 3,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 1,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 4,
         offset_scale: float = 1.0,
-        dw_kernel_size: int | Sequence[int] | None = None,
+        dw_kernel_size: int | tuple[int, int] | None = None,
         center_feature_scale: bool = False,
         remove_center: bool = False,
     ) -> None:
         super().__init__()
-        sampling = Sampling(
+        sampling = Sampling.of(
             kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, True
         )
         sampling.check_channels(channels)
@@ -80,9 +78,9 @@ class DCNv3(nn.Module):
 
     def reset_parameters(self) -> None:
         """The original's start: no offsets, equal weights, Xavier projections, gates half open."""
-        for module in self.dw_conv.modules():
-            if isinstance(module, nn.Conv2d | nn.LayerNorm):
-                module.reset_parameters()
+        for layer in self.dw_conv.modules():
+            if isinstance(layer, nn.Conv2d | nn.LayerNorm):
+                layer.reset_parameters()
         for linear in (self.offset, self.mask):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -112,7 +110,7 @@ class DCNv3(nn.Module):
             )
         self.sampling.check_size(x.shape[1], x.shape[2])
         value = self.input_proj(x)
-        queries = centred_queries(self.dw_conv, x, self.sampling)
+        queries = queries_at_centers(self.dw_conv, x, self.sampling)
         y = dcnv3(value, self.offset(queries), self.mask(queries), **self.sampling.geometry)
         if self.center_feature_scale:
             gate = (self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)
@@ -130,16 +128,3 @@ class DCNv3(nn.Module):
         flags["remove_center"] = how.remove_center
         parts += [f"{flag}=True" for flag, given in flags.items() if given]
         return ", ".join(parts)
-
-
-def centred_queries(dw_conv: nn.Module, x: Tensor, sampling: Sampling) -> Tensor:
-    """(B, Ho, Wo, C) the depthwise branch of a `DCNv3` under the kernels' centres.
-
-    Args:
-        dw_conv: depthwise convolution, norm to (B, H, W, C), activation.
-        x: (B, H, W, C).
-        sampling: the layer's.
-    """
-    conv, norm, activation = dw_conv.children()
-    assert isinstance(conv, nn.Conv2d)
-    return activation(norm(convolved_at_centers(x, conv, sampling)))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import blended
-from dcnify.nn.dcnv3 import DCNv3, centred_queries
+from dcnify.nn.centers import blended, queries_at_centers
+from dcnify.nn.dcnv3 import DCNv3
 from dcnify.ops import dcnv3, dcnv4
 from dcnify.ops.sampling import Sampling
 
@@ -48,10 +48,10 @@ class Dcnv3Parts:
         return self.output_proj(y)
 
 
-def queries_of(dw_conv: nn.Module, x: Tensor, sampling: Sampling, centred: bool) -> Tensor:
+def queries_of(dw_conv: Any, x: Tensor, sampling: Sampling, centred: bool) -> Tensor:
     """The depthwise branch of a DCNv3 layer on ``x`` (B, H, W, C): (B, Ho, Wo, C)."""
     if centred:
-        return centred_queries(dw_conv, x, sampling)
+        return queries_at_centers(dw_conv, x, sampling)
     y = dw_conv(x.permute(0, 3, 1, 2))
     return y if y.shape[1:3] == x.shape[1:3] else y.permute(0, 2, 3, 1)
 
@@ -74,10 +74,10 @@ def parts_of(module: nn.Module) -> Dcnv3Parts:
         raise InputError(
             f"a {type(module).__name__} is no DCNv3 layer: it lacks {_lacking(module)}"
         )
-    # Checked above by name and kind, which no static type says.
+    own = isinstance(module, DCNv3)
     layer: Any = module
     gate = None
-    if getattr(layer, "center_feature_scale", False):
+    if getattr(module, "center_feature_scale", False):
         gate = (layer.center_feature_scale_proj_weight, layer.center_feature_scale_proj_bias)
     return Dcnv3Parts(
         input_proj=layer.input_proj,
@@ -86,8 +86,8 @@ def parts_of(module: nn.Module) -> Dcnv3Parts:
         mask=layer.mask,
         dw_conv=layer.dw_conv,
         gate=gate,
-        sampling=module.sampling if isinstance(module, DCNv3) else _sampling(layer),
-        centred=isinstance(module, DCNv3),
+        sampling=layer.sampling if own else _sampling(layer),
+        centred=own,
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -47,13 +45,13 @@ class DCNv4(nn.Module):
     def __init__(
         self,
         channels: int,
-        kernel_size: int | Sequence[int] = 3,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 1,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 4,
         offset_scale: float = 1.0,
-        dw_kernel_size: int | Sequence[int] | None = None,
+        dw_kernel_size: int | tuple[int, int] | None = None,
         center_feature_scale: bool = False,
         remove_center: bool = False,
         output_bias: bool = True,
@@ -61,7 +59,7 @@ class DCNv4(nn.Module):
         softmax: bool = False,
     ) -> None:
         super().__init__()
-        sampling = Sampling(
+        sampling = Sampling.of(
             kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
         )
         sampling.check_channels(channels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,25 +30,23 @@ def dcnv4(
     its softmax unless asked). A point a whole pixel or more outside the image, or at no number,
     adds nothing and has no gradient. Sums run in float32, or float64 when an input is.
     """
-    how = Sampling(
+    how = Sampling.of(
         kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
     )
     out_h, out_w = how.check(value, offset_mask)
     batch, height, width, channels = value.shape
-    dtype, device = compute_dtype(value, offset_mask), value.device
+    to: dict[str, Any] = {"dtype": compute_dtype(value, offset_mask), "device": value.device}
     k, s = how.num_points, how.offset_scale
 
-    per_group = offset_mask[..., : 3 * groups * k].to(dtype).unflatten(-1, (groups, 3 * k))
+    per_group = offset_mask[..., : 3 * groups * k].to(**to).unflatten(-1, (groups, 3 * k))
     offset, weight = per_group[..., : 2 * k].unflatten(-1, (k, 2)), per_group[..., 2 * k :]
     if softmax:
         weight = weight.softmax(-1)
 
-    i, j = torch.tensor(how.points, dtype=dtype, device=device).unbind(-1)
+    i, j = torch.tensor(how.points, **to).unbind(-1)
     (half_h, half_w), (dil_h, dil_w) = how.half, how.dilation
-    columns = torch.arange(out_w, dtype=dtype, device=device).view(-1, 1, 1)
-    rows = torch.arange(out_h, dtype=dtype, device=device).view(-1, 1, 1, 1)
-    column = how.first_center[1] + columns * how.stride[1]
-    row = how.first_center[0] + rows * how.stride[0]
+    column = how.first_center[1] + torch.arange(out_w, **to).view(-1, 1, 1) * how.stride[1]
+    row = how.first_center[0] + torch.arange(out_h, **to).view(-1, 1, 1, 1) * how.stride[0]
     x = column - half_w * s + (i * dil_w + offset[..., 0]) * s  # (B, Ho, Wo, G, K)
     y = row - half_h * s + (j * dil_h + offset[..., 1]) * s
     inside = (x > -1) & (x < width) & (y > -1) & (y < height)
@@ -54,10 +54,10 @@ def dcnv4(
     x0, y0 = x.floor(), y.floor()
     lx, ly = x - x0, y - y0
 
-    pixels = value.to(dtype).reshape(batch, height, width, groups, channels // groups)
-    b = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1)
-    g = torch.arange(groups, device=device).view(-1, 1)
-    out = torch.zeros(batch, out_h, out_w, groups, channels // groups, dtype=dtype, device=device)
+    pixels = value.to(**to).reshape(batch, height, width, groups, channels // groups)
+    b = torch.arange(batch, device=value.device).view(-1, 1, 1, 1, 1)
+    g = torch.arange(groups, device=value.device).view(-1, 1)
+    out = torch.zeros(batch, out_h, out_w, groups, channels // groups, **to)
     for row, share_y in ((y0, 1 - ly), (y0 + 1, ly)):
         for column, share_x in ((x0, 1 - lx), (x0 + 1, lx)):
             seen = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)

@@ -219,7 +219,7 @@ def _fold(batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor
     """Tensors with a vmapped dimension as tensors with a larger batch."""
     folded = []
     for tensor, dim in zip(given, in_dims, strict=True):
-        if dim is None:  # shared by the whole vmapped batch
+        if dim is None:
             batched = tensor.expand(batch_size, *tensor.shape)
         else:
             batched = tensor.movedim(dim, 0)

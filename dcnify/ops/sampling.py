@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
 import torch
 
@@ -22,7 +22,7 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
         InputError: anything else, naming the argument.
     """
     if is_whole(value):
-        return (int(value), int(value))
+        return (int(value), int(value))  # type: ignore[arg-type]  # is_whole takes NumPy's, too
     if isinstance(value, tuple | list) and len(value) == 2:
         height, width = value
         if is_whole(height) and is_whole(width):
@@ -30,7 +30,7 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     raise InputError(f"{name} is an int or an (h, w) pair of ints, not {value!r}")
 
 
-def is_whole(value: object) -> TypeGuard[int]:
+def is_whole(value: object) -> bool:
     """Whether ``value`` is an int, Python's or NumPy's; a bool is not."""
     return not isinstance(value, bool) and (isinstance(value, int) or _is_numpy_int(value))
 
@@ -57,20 +57,6 @@ class Sampling:
     remove_center: bool = False
     softmax: bool = False
 
-    if TYPE_CHECKING:  # an int stands for a pair of it until `__post_init__`
-
-        def __init__(
-            self,
-            kernel_size: int | Sequence[int] = 3,
-            stride: int | Sequence[int] = 1,
-            padding: int | Sequence[int] = 1,
-            dilation: int | Sequence[int] = 1,
-            groups: int = 4,
-            offset_scale: float = 1.0,
-            remove_center: bool = False,
-            softmax: bool = False,
-        ) -> None: ...
-
     def __post_init__(self) -> None:
         for name, least in (("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             given = pair(getattr(self, name), name)
@@ -92,6 +78,11 @@ class Sampling:
             raise InputError(
                 f"remove_center needs an odd kernel of more than one point, not {kh}x{kw}"
             )
+
+    @classmethod
+    def of(cls, *given: Any, **named: Any) -> Sampling:
+        """Make one from arguments as a caller writes them, where an int stands for a pair."""
+        return cls(*given, **named)
 
     @property
     def points(self) -> tuple[tuple[int, int], ...]:
@@ -115,8 +106,8 @@ class Sampling:
     @property
     def extent(self) -> tuple[int, int]:
         """Distance from the first to the last kernel cell, in pixels."""
-        (dil_h, dil_w), (kh, kw) = self.dilation, self.kernel_size
-        return dil_h * (kh - 1), dil_w * (kw - 1)
+        (kh, kw), (dh, dw) = self.kernel_size, self.dilation
+        return dh * (kh - 1), dw * (kw - 1)
 
     @property
     def half(self) -> tuple[int, int]:
@@ -143,10 +134,11 @@ class Sampling:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
-        (pad_h, pad_w), (extent_h, extent_w) = self.padding, self.extent
-        out_h = (height + 2 * pad_h - extent_h - 1) // self.stride[0] + 1
-        out_w = (width + 2 * pad_w - extent_w - 1) // self.stride[1] + 1
-        return out_h, out_w
+        (pad_h, pad_w), (ext_h, ext_w) = self.padding, self.extent
+        return (
+            (height + 2 * pad_h - ext_h - 1) // self.stride[0] + 1,
+            (width + 2 * pad_w - ext_w - 1) // self.stride[1] + 1,
+        )
 
     def check_channels(self, channels: int) -> None:
         """Raise `InputError` unless the groups divide ``channels``."""
@@ -198,15 +190,14 @@ class Sampling:
         """The same for one DCNv3 call."""
         _check_tensor("value", value, value)
         self.check_channels(value.shape[3])
-        for name, tensor, each in (("offset", offset, 2), ("mask", mask, 1)):
-            _check_tensor(name, tensor, value)
-            self._check_points(name, tensor, each)
-            out = self._check_queries(name, value, tensor)
-        return out
+        self._check_separate("offset", offset, value, "2·")
+        return self._check_separate("mask", mask, value, "")
 
-    def _check_points(self, name: str, tensor: torch.Tensor, each: int) -> None:
-        expected = each * self.groups * self.num_points
-        twice = "2·" * (each - 1)
+    def _check_separate(
+        self, name: str, tensor: torch.Tensor, value: torch.Tensor, twice: str
+    ) -> tuple[int, int]:
+        _check_tensor(name, tensor, value)
+        expected = (2 if twice else 1) * self.groups * self.num_points
         _require(
             tensor.shape[3] == expected,
             lambda: (
@@ -214,6 +205,7 @@ class Sampling:
                 f"{twice}{self.groups}·{self.num_points} = {expected}"
             ),
         )
+        return self._check_queries(name, value, tensor)
 
     def _check_queries(
         self, name: str, value: torch.Tensor, points: torch.Tensor

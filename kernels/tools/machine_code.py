@@ -200,8 +200,10 @@ def _cuobjdump(what: str, file: Path) -> str:
 
 
 def _from_amdgcn(text: str) -> tuple[int, int, list[Instruction]]:
-    registers = int(re.findall(r"\.vgpr_count:\s+(\d+)", text)[0])
-    scratch = int(re.findall(r"\.private_segment_fixed_size:\s+(\d+)", text)[0])
+    registers, scratch = (
+        int(re.findall(rf"\.{name}:\s+(\d+)", text)[0])
+        for name in ("vgpr_count", "private_segment_fixed_size")
+    )
     labels: dict[str, int] = {}
     lines: list[tuple[str, str]] = []
     for line in text.splitlines():

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 from dcnify.kernels.plan import Launch
 
-from dcnify.files import write_file
-
 COLUMNS = (
     "kind", "width", "dtype", "target", "triton", "source",
     "registers", "spilled", "shared", "instructions", "moves", "accesses",
@@ -47,8 +45,9 @@ def _statements(module: str) -> str:
     """The code of a kernel file, without comments, docstrings and line numbers."""
     tree = ast.parse((Path(__file__).parents[1] / f"{module}.py").read_text("utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
-            node.body = [one for one in node.body if not _is_docstring(one)]
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            body[:] = [one for one in body if not _is_docstring(one)]
     return ast.dump(tree)
 
 
@@ -80,7 +79,7 @@ def _entry(row: dict[str, str]) -> Entry:
     counts = (one.rsplit(" ", 1) for one in row["accesses"].split("; ") if one)
     registers, spilled, shared, instructions, moves = (int(row[name]) for name in COLUMNS[6:11])
     accesses = {name: int(count) for name, count in counts}
-    code = (registers, spilled, shared, instructions, moves, accesses)
+    code = registers, spilled, shared, instructions, moves, accesses
     case = (row["kind"], int(row["width"]), row["dtype"], row["target"])
     return Entry(case, row["triton"], row["source"], code)
 
@@ -91,9 +90,7 @@ def write_record(file: Path, entries: Iterable[Entry]) -> None:
     for one in entries:
         accesses = "; ".join(f"{name} {count}" for name, count in one.code[-1].items())
         lines.append((*one.case, one.triton, one.source, *one.code[:-1], accesses))
-
-    def write(path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(lines)
-
-    write_file(file, write, overwrite=True)
+    part = file.with_suffix(".part")
+    with part.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+    part.replace(file)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -29,15 +30,13 @@ from dcnify.kernels.plan import (
     ITEMSIZE,
     BackwardPlan,
     Geometry,
+    KernelCall,
     Launch,
-    Problem,
     plan_backward,
     plan_forward,
 )
 
 from dcnify._version import __version__
-from dcnify.errors import DcnifyError
-from dcnify.files import write_file
 
 T = TypeVar("T", bound=tuple)
 Run = Callable[[Launch], Any]
@@ -97,11 +96,16 @@ class Results:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with _Locked(self.file):
                 self.known = {**self._read(), **self.known}
-                text = json.dumps(self.known, indent=0, sort_keys=True)
-                write_file(self.file, lambda new: new.write_text(text), overwrite=True)
-        except (OSError, DcnifyError) as error:
-            reason = getattr(error, "strerror", None) or error
-            _warn_once(f"autotuning results are not kept: {self.file.parent}: {reason}")
+                handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=self.file.name)
+                try:
+                    with os.fdopen(handle, "w") as new:
+                        json.dump(self.known, new, indent=0, sort_keys=True)
+                    Path(name).replace(self.file)
+                except BaseException:
+                    Path(name).unlink(missing_ok=True)
+                    raise
+        except OSError as why:
+            _warn_once(f"autotuning results are not kept: {self.file.parent}: {why.strerror}")
 
     def _read(self) -> dict[str, list]:
         try:
@@ -153,26 +157,26 @@ def seconds(run: Callable[[], Any]) -> float:
     return do_bench(run, warmup=10, rep=50, return_mode="median") / 1000
 
 
-def tuned_forward(problem: Problem, geometry: Geometry, gpu: str, run: Run | None) -> Launch:
+def tuned_forward(call: KernelCall, geometry: Geometry, gpu: str, run: Run | None) -> Launch:
     """The launch that is fastest for calls like this.
 
     Args:
-        problem: the shapes.
+        call: the shapes.
         geometry: kernel size and the rest.
         gpu: the GPU's name.
         run: launches; None if this is no time to measure.
     """
-    block = forward_block(problem.group_channels, ITEMSIZE[problem.dtype], problem.target)
+    block = forward_block(call.group_channels, ITEMSIZE[call.dtype], call.target)
     block = results_of(gpu).best(
-        key_of("forward", problem, geometry),
-        blocks_around(block, problem.group_channels),
-        _timed(run, lambda one: plan_forward(problem, geometry, one)),
+        key_of("forward", call, geometry),
+        blocks_around(block, call.group_channels),
+        run and (lambda one: seconds(lambda: run(plan_forward(call, geometry, one)))),
     )
-    return plan_forward(problem, geometry, block)
+    return plan_forward(call, geometry, block)
 
 
 def tuned_backward(
-    problem: Problem,
+    call: KernelCall,
     geometry: Geometry,
     scale: float,
     want_value: bool,
@@ -181,45 +185,35 @@ def tuned_backward(
     run_value: Run | None,
 ) -> BackwardPlan:
     """As `tuned_forward`. What the runs add to is added to many times over."""
-    usual = plan_backward(problem, geometry, scale, want_value)
-    size, width = ITEMSIZE[problem.dtype], problem.group_channels
+    usual = plan_backward(call, geometry, scale, want_value)
+    size, width = ITEMSIZE[call.dtype], call.group_channels
 
     def plan(block: Any = None, window: Any = None) -> BackwardPlan:
-        return plan_backward(problem, geometry, scale, want_value, block, window)
+        return plan_backward(call, geometry, scale, want_value, block, window)
 
-    block = (scatter_block if usual.scatter else points_block)(width, size, problem.target)
+    block = (scatter_block if usual.scatter else points_block)(width, size, call.target)
     block = results_of(gpu).best(
-        key_of("scatter" if usual.scatter else "points", problem, geometry),
+        key_of("scatter" if usual.scatter else "points", call, geometry),
         blocks_around(block, width),
-        _timed(run_points, lambda one: plan(one).points),
+        run_points and (lambda one: seconds(lambda: run_points(plan(one).points))),
     )
     if usual.value is None:
         return plan(block)
     stride = geometry.stride_h, geometry.stride_w
-    window = window_for(
-        width, geometry.points, geometry.extent(scale), stride, size, problem.target
-    )
-    assert window is not None  # or the usual launch would scatter
+    window = window_for(width, geometry.points, geometry.extent(scale), stride, size, call.target)
     window = results_of(gpu).best(
-        key_of("value", problem, geometry),
+        key_of("value", call, geometry),
         windows_around(window),
-        _timed(run_value, lambda one: plan(None, one).value),
+        run_value and (lambda one: seconds(lambda: run_value(plan(None, one).value))),
     )
     return plan(block, window)
 
 
-def _timed(run: Run | None, launch_of: Callable[[Any], Any]) -> Callable[[Any], float] | None:
-    """Seconds that a candidate's launch takes; None if launches cannot be timed now."""
-    if run is None:
-        return None
-    return lambda one: seconds(lambda: run(launch_of(one)))
-
-
-def key_of(kernel: str, problem: Problem, geometry: Geometry) -> str:
+def key_of(kernel: str, call: KernelCall, geometry: Geometry) -> str:
     """What a result depends on. Numbers of rows, lines and columns count by powers of two."""
-    height, width = map(size_class, problem.out_size)
-    how = f"{problem.dtype} {'packed' if problem.packed else 'apart'}"
-    shape = f"{size_class(problem.rows)} rows of {problem.group_channels}, {problem.groups} groups"
+    height, width = map(size_class, call.out_size)
+    how = f"{call.dtype} {'packed' if call.packed else 'apart'}"
+    shape = f"{size_class(call.rows)} rows of {call.group_channels}, {call.groups} groups"
     return f"{kernel}: {how}, {shape}, {height}x{width}, {' '.join(map(str, map(int, geometry)))}"
 
 

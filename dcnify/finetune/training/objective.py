@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
-from dcnify.inherit.distance import are_logits, surprise, wide
+from dcnify.graph.example import Example, example_with
+from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Objective(nn.Module):
         over_processes: takes a tensor to its mean over all processes, each of which has its share
             of a batch. A relative error is a ratio, and the mean of ratios is not the ratio of
             means: so the sizes that errors are relative to are those of the whole batch.
+        example: how both models are called; by default with images alone.
 
     Shapes:
         images (B, C, H, W) and labels (B,), or (B, classes) where they are mixed, to the loss and,
@@ -47,8 +49,10 @@ class Objective(nn.Module):
         losses: Losses,
         of_labels: Callable[[Tensor, Tensor], Tensor],
         over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
+        example: Example | None = None,
     ) -> None:
         super().__init__()
+        self._example = example
         self.model = model
         self.losses, self.of_labels, self.sites = losses, of_labels, dict(sites)
         self._over_processes = over_processes
@@ -62,19 +66,19 @@ class Objective(nn.Module):
             if losses.features:
                 self._watch(model, self.sites.values(), self._mine)
 
-    def forward(
-        self, images: Tensor, labels: Tensor | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
+        call = example_with(images, self._example)
         if labels is None:
-            return self.model(images)
+            return call.call(self.model)
         losses, original = self.losses, self._original[0]
-        wanted = None
+        wanted: Any = None
+        output: Any = None
         with self._watched():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
-                    wanted = output_tensor(original(images))
-            needs_output = losses.labels or losses.logits or losses.features
-            output = output_tensor(self.model(images)) if needs_output else None
+                    wanted = output_tensor(call.call(original))
+            if losses.labels or losses.logits or losses.features:
+                output = output_tensor(call.call(self.model))
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -100,7 +104,8 @@ class Objective(nn.Module):
     def _sizes(self, wanted: Tensor | None) -> dict[str, Tensor]:
         """Mean squares of what the original makes, by site, and of its output under ``""``."""
         made = {there: call.output for there, call in self._theirs.items()}
-        if wanted is not None and not are_logits(wanted, self._original[0]):
+        original = self._original[0]
+        if wanted is not None and original is not None and not are_logits(wanted, original):
             made[""] = wanted
         if not made:
             return {}
@@ -109,7 +114,7 @@ class Objective(nn.Module):
 
     def _logits(self, output: Tensor, wanted: Tensor, sizes: dict[str, Tensor]) -> Tensor:
         if "" not in sizes:
-            return surprise(output.float(), wanted.float(), self.losses.temperature)
+            return kl_divergence(output.float(), wanted.float(), self.losses.temperature)
         return _apart(output, wanted, sizes[""])
 
     def _features(self, sizes: dict[str, Tensor]) -> Tensor:

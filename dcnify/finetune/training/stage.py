@@ -60,6 +60,7 @@ class StageTrainer:
             stage.losses,
             label_loss(stage.augment),
             partial(accelerator.reduce, reduction="mean"),
+            run.example,
         )
         # Each process sets the blends itself; those that another sends would have to be read.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
@@ -109,6 +110,7 @@ class StageTrainer:
                 self.validation,
                 self.accelerator,
                 channels_last=self.stage.channels_last,
+                example=self.run.example,
             )
 
     def finish(self) -> None:
