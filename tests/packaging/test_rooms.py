@@ -60,7 +60,6 @@ CIRCLES = {
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
 LONG = {
-    "dcnify/graph/axis_rules.py",
     "dcnify/models/architecture.py",
     "dcnify/pipeline/run.py",
     "dcnify/recipe/model.py",
