@@ -60,11 +60,8 @@ CIRCLES = {
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
 LONG = {
-    "dcnify/models/architecture.py",
     "dcnify/pipeline/run.py",
     "dcnify/recipe/model.py",
-    "kernels/backward.py",
-    "kernels/tools/inspect.py",
     "studies/internimage_numbers.py",
 }
 CROWDED = {"dcnify/cli", "dcnify/data"}
