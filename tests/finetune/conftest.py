@@ -20,6 +20,7 @@ def one_thread():
     torch.set_num_threads(1)
     gc.freeze()
     yield
+    gc.unfreeze()
     torch.set_num_threads(before)
 
 

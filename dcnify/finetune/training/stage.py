@@ -58,7 +58,7 @@ class StageTrainer:
         self.objective = Objective(
             model,
             run.original_for(stage, accelerator.device),
-            {path: path for path in run.swapped},
+            run.swapped,
             stage.losses,
             label_loss(stage.augment),
             partial(accelerator.reduce, reduction="mean"),
