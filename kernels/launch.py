@@ -15,7 +15,7 @@ import torch
 from dcnify.kernels.backward import dcnv4_backward
 from dcnify.kernels.backward_value import dcnv4_backward_value
 from dcnify.kernels.forward import dcnv4_forward
-from dcnify.kernels.plan import Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.plan import Geometry, KernelCall, Launch, plan_backward, plan_forward
 from dcnify.kernels.tools import tune
 from torch import Tensor
 from torch.library import wrap_triton
@@ -140,11 +140,11 @@ def _call(
     groups: int,
     in_words: Sequence[Tensor],
     large: Sequence[Tensor],
-) -> Call:
+) -> KernelCall:
     batch, height, width, channels = value.shape
     _, out_h, out_w, _ = points[0].shape
     most = max(max(t.numel() for t in large), max(batch * t.stride(0) for t in points))
-    return Call(
+    return KernelCall(
         batch,
         (height, width),
         (out_h, out_w),

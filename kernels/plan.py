@@ -53,7 +53,7 @@ class Geometry(NamedTuple):
         return {name.upper(): value for name, value in self._asdict().items()}
 
 
-class Call(NamedTuple):
+class KernelCall(NamedTuple):
     """The shapes and dtype of one call. Pairs are (height, width)."""
 
     batch: int
@@ -95,7 +95,7 @@ class BackwardPlan(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def plan_forward(call: Call, geometry: Geometry, block: Block | None = None) -> Launch:
+def plan_forward(call: KernelCall, geometry: Geometry, block: Block | None = None) -> Launch:
     """The launch of `dcnify.kernels.forward.dcnv4_forward`, with ``block`` where one is given."""
     block = block or forward_block(call.group_channels, ITEMSIZE[call.dtype], call.target)
     return _by_rows(call, geometry, block, {}, paired=call.paired)
@@ -103,7 +103,7 @@ def plan_forward(call: Call, geometry: Geometry, block: Block | None = None) -> 
 
 @lru_cache(maxsize=4096)
 def plan_backward(
-    call: Call,
+    call: KernelCall,
     geometry: Geometry,
     scale: float,
     want_value: bool = True,
@@ -145,7 +145,7 @@ def plan_backward(
 
 
 def _by_rows(
-    call: Call, geometry: Geometry, block: Block, extra: dict[str, Any], paired: bool
+    call: KernelCall, geometry: Geometry, block: Block, extra: dict[str, Any], paired: bool
 ) -> Launch:
     size = ITEMSIZE[call.dtype]
     width = call.group_channels
@@ -169,7 +169,7 @@ def _by_rows(
     return Launch(_programs(call, block.rows, tile), constants, block.warps)
 
 
-def _programs(call: Call, rows: int, tile: Tile) -> int:
+def _programs(call: KernelCall, rows: int, tile: Tile) -> int:
     if tile.height == 0:
         return -(-call.rows // rows)
     out_h, out_w = call.out_size
@@ -177,7 +177,7 @@ def _programs(call: Call, rows: int, tile: Tile) -> int:
     return call.batch * tiles * (call.groups // tile.groups)
 
 
-def _precision(call: Call) -> str:
+def _precision(call: KernelCall) -> str:
     """How the value's gradient multiplies: 16-bit numbers are exact in tf32, float32 is split."""
     if call.target.startswith("gfx") or call.target in ("sm_70", "sm_75"):  # they have no tf32
         return "ieee"

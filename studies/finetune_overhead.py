@@ -44,7 +44,7 @@ from dcnify.finetune.training.loaders import training_loader
 from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.optimizer import create_optimizer
 from dcnify.finetune.training.stage import StageTrainer
-from dcnify.inherit.distance import surprise
+from dcnify.inherit.distance import kl_divergence
 from dcnify.recipe.finetune.section import Finetune
 
 CASES = {
@@ -183,7 +183,9 @@ def _bare(
                 if stage.losses.logits:
                     with torch.no_grad():
                         wanted = original(images)
-                    loss = loss + surprise(output.float(), wanted.float(), stage.losses.temperature)
+                    loss = loss + kl_divergence(
+                        output.float(), wanted.float(), stage.losses.temperature
+                    )
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), stage.optimizer.clip)

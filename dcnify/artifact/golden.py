@@ -1,20 +1,26 @@
-"""One input and the model's answer to it, kept with the weights, so that both can be tried again.
+"""Golden output: one call of the model and its output, stored with the weights to verify them.
 
-The input is noise: it needs no image of anybody's, and suits any number of channels.
+The image is noise: no photograph has to be shipped, and any number of channels will do. Other
+inputs, time steps or texts for instance, are the ones of the example that the model was converted
+with.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import output_tensor
+from dcnify.graph.example import Example
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.words import first_line
 
@@ -24,85 +30,123 @@ _LARGEST_SAMPLE = 1 << 16
 """Numbers of the output that are stored; a larger output is sampled at even distances."""
 LARGEST_INPUT = 1 << 28
 """Numbers of an input that is tried at all."""
+_MOST_BYTES = 1 << 25
+"""Bytes of the inputs beside the image that are stored."""
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Golden:
-    """An input and what the model made of it when it was saved."""
+    """A call of the model, and its output when it was saved."""
 
     tile: Tensor
-    """(1, C, h, w): the input, or what it repeats."""
+    """(1, C, h, w): the image, or what it repeats."""
     sample: Tensor
     """(N,): the output's numbers in order, or N of them at even distances."""
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     device: str
     """``cpu``, ``cuda``, ...: where the model ran."""
+    call: Example | None = None
+    """How the model was called, with the tile as its image; None for an image alone."""
 
     def input(self) -> Tensor:
-        """(1, C, H, W), as the model was given it."""
+        """The image (1, C, H, W), as the model was given it."""
         repeats = [-(-n // t) for n, t in zip(self.input_shape, self.tile.shape, strict=True)]
         rows, columns = self.input_shape[2:]
         return self.tile.repeat(repeats)[:, :, :rows, :columns].contiguous()
 
+    def example(self) -> Example:
+        """The call, as it was made."""
+        return self.call.with_image(self.input()) if self.call else Example.of(self.input())
+
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by name."""
-        return {"input": self.tile, "output": self.sample}
+        """The stored tensors by name."""
+        return {"input": self.tile, "output": self.sample, **self._packed[1]}
 
     def about(self) -> dict[str, Any]:
-        """What ``config.json`` says of it."""
+        """The entry in ``config.json``."""
         return {
             "input_shape": list(self.input_shape),
             "output_shape": list(self.output_shape),
             "output_sampled": math.prod(self.output_shape) > len(self.sample),
             "device": self.device,
+            **self._packed[0],
         }
 
+    @cached_property
+    def _packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The call as JSON-ready data, and the tensors that it refers to by name."""
+        call = self.call
+        tensors: dict[str, Tensor] = {}
+        if call is None:
+            return {}, {}
 
-def golden_of(model: nn.Module, input_shape: tuple[int, ...]) -> Golden | str:
-    """Run the model once, in evaluation mode, on noise of ``input_shape`` (B, C, H, W), one image.
+        def stored(value: Any) -> dict[str, str]:
+            if not isinstance(value, Tensor):
+                raise InputError(f"an argument of type {type(value).__name__} cannot be stored")
+            name = f"input.{len(tensors)}"
+            if value is not call.images:
+                tensors[name] = value.detach().contiguous()
+            return {"tensor": name if name in tensors else "input"}
 
-    The model, its mode and everybody's random state are as before.
+        data = {**vars(call), "args": list(call.args)}
+        about = json.loads(json.dumps({"call": data}, default=stored))
+        if sum(one.nbytes for one in tensors.values()) > _MOST_BYTES:
+            raise InputError("the inputs beside the image are too large to store")
+        return about, tensors
+
+
+def golden_of(model: nn.Module, example: Any) -> Golden | str:
+    """Call the model once, in evaluation mode, with one image of noise.
+
+    The model, its mode and the random state are as before.
+
+    Args:
+        model: what is called.
+        example: the shape (B, C, H, W) of the image, or an example whose other inputs are kept.
 
     Returns:
-        The pair, or in words why there is none: the model does not run on such an input.
+        The call and its output, or the reason why there is none.
     """
-    shape = (1, *input_shape[1:])
+    given = None if _is_shape(example) else Example.of(example)
+    shape = (1, *(given.shape if given else example)[1:])
     if len(shape) != 4 or math.prod(shape) > LARGEST_INPUT:
-        return f"an input of {tuple(input_shape)} is too large to try"
+        return f"an input of {shape} is too large to try"
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     channels, rows, columns = shape[1:]
     while channels * rows * columns > _LARGEST_TILE and max(rows, columns) > 1:
         rows, columns = -(-rows // 2), -(-columns // 2)
     generator = torch.Generator().manual_seed(_SEED)
     tile = torch.randn(1, channels, rows, columns, generator=generator).to(like.dtype)
-    golden = Golden(tile, torch.empty(0), shape, (), like.device.type)
     try:
-        output = answer(model, golden.input().to(like.device))
+        call = given.with_image(tile).to("cpu") if given and not given.is_image_alone else None
+        golden = Golden(tile, torch.empty(0), shape, (), like.device.type, call)
+        golden.tensors()  # raises if the call cannot be stored
+        output = answer(model, golden.example().to(like.device))
         if output.is_complex():
             return "the model's output is complex"
-        sample = sample_of(output)
+        return replace(golden, sample=sample_of(output), output_shape=tuple(output.shape))
     except Exception as error:  # whatever a model may raise; it can be saved all the same
         return f"the model does not run on an input of {shape}: {first_line(error)}"
-    return Golden(tile, sample, shape, tuple(output.shape), like.device.type)
 
 
-def answer(model: nn.Module, image: Tensor) -> Tensor:
-    """What the model makes of ``image`` (1, C, H, W) in evaluation mode, as one tensor."""
+def answer(model: nn.Module, example: Any) -> Tensor:
+    """Return the model's output for ``example`` in evaluation mode, as one tensor."""
+    example = Example.of(example)
     training = {module: module.training for module in model.modules()}
-    devices = [image.device] if image.is_cuda else []
+    device = example.images.device
     model.eval()
     try:
         with (
             torch.inference_mode(False),
             torch.no_grad(),
-            torch.autocast(image.device.type, enabled=False),
-            torch.random.fork_rng(devices=devices),
-            running_here(model, image),
+            torch.autocast(device.type, enabled=False),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            running_here(model, example),
         ):
             torch.default_generator.manual_seed(_SEED)
-            return output_tensor(model(image)).detach()
+            return output_tensor(example.call(model)).detach()
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -120,19 +164,42 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
     """Inverse of `Golden.tensors` and `Golden.about`, for files that a stranger may have written.
 
     Raises:
-        InputError: they do not make a pair.
+        InputError: they do not make a call and its output.
     """
     tile, sample = tensors.get("input"), tensors.get("output")
-    shapes = about.get("input_shape"), about.get("output_shape")
-    whole = isinstance(tile, Tensor) and isinstance(sample, Tensor)
-    whole = whole and tile.is_floating_point() and tile.dim() == 4 and sample.dim() == 1
-    whole = whole and all(_is_shape(shape) for shape in shapes) and len(shapes[0]) == 4
-    whole = whole and shapes[0][:2] == list(tile.shape[:2]) and tile.numel() > 0
-    whole = whole and math.prod(shapes[0]) <= LARGEST_INPUT
-    if not whole:
+    shape: Any = about.get("input_shape")
+    output_shape: Any = about.get("output_shape")
+    if not (
+        isinstance(tile, Tensor)
+        and isinstance(sample, Tensor)
+        and tile.is_floating_point()
+        and (tile.dim(), sample.dim()) == (4, 1)
+        and _is_shape(shape)
+        and _is_shape(output_shape)
+        and len(shape) == 4
+        and list(shape[:2]) == list(tile.shape[:2])
+        and tile.numel() > 0
+        and math.prod(shape) <= LARGEST_INPUT
+    ):
         raise InputError(f"{what}: its golden output is damaged")
-    return Golden(tile, sample, tuple(shapes[0]), tuple(shapes[1]), str(about.get("device")))
+    try:
+        call = Example(**_with_tensors(about["call"], tensors)) if "call" in about else None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{what}: its golden output is damaged ({first_line(error)})") from None
+    return Golden(tile, sample, tuple(shape), tuple(output_shape), str(about.get("device")), call)
+
+
+def _with_tensors(call: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The stored call with its tensors in place of their names."""
+
+    def is_name(data: Any) -> bool:
+        return isinstance(data, dict) and data.keys() == {"tensor"}
+
+    def value(data: Any) -> Any:
+        return tensors[data["tensor"]] if is_name(data) else data
+
+    return tree_map(value, call, is_leaf=is_name)
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return isinstance(value, tuple | list) and all(type(n) is int and n >= 0 for n in value)

@@ -27,6 +27,7 @@ from dcnify.artifact.layout import (
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.files import near_files
+from dcnify.graph.example import Example
 from dcnify.sources.base import Base
 from dcnify.sources.compare import Shapes, shapes_of
 from dcnify.sources.weight_files import read_safetensors, read_weights, safetensors_shapes
@@ -98,6 +99,14 @@ class Artifact:
         if "missing" in about:
             return str(about["missing"])
         return read_golden(self._golden_tensors(), about, str(self.path))
+
+    def example(self) -> Example | None:
+        """How the model is called, where that is not with an image alone."""
+        try:
+            golden = self.golden()
+        except InputError:  # `verify` says so
+            return None
+        return golden.call if isinstance(golden, Golden) else None
 
     def _golden_tensors(self) -> dict[str, Tensor]:
         if self.path.is_dir():

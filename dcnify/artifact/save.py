@@ -22,6 +22,7 @@ from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.graph.example import Example
 from dcnify.nn import Handover
 from dcnify.sources.base import Base
 from dcnify.sources.compare import Mismatch, shapes_of
@@ -78,7 +79,16 @@ def save(
         "source": {**source_record, "notes": list(source.notes)} if source else None,
         "recipe_sha256": result.recipe.sha256,
     }
-    whole = _Whole(result.model, plan, result.recipe.to_yaml(), report, base, source_record, data)
+    whole = _Whole(
+        result.model,
+        plan,
+        result.recipe.to_yaml(),
+        report,
+        base,
+        source_record,
+        data,
+        result.example,
+    )
     return _write(whole, target, overwrite)
 
 
@@ -114,7 +124,8 @@ def save_again(
     base = _verified_base(model, plan, base or record.base)
     source = record.config["dcnify"].get("source") or {}
     report, recipe = report or record.report, recipe or record.recipe
-    whole = _Whole(model, plan, recipe, report, base, source, data_of(model, base.args))
+    data = data_of(model, base.args)
+    whole = _Whole(model, plan, recipe, report, base, source, data, record.example())
     return _write(whole, target, overwrite)
 
 
@@ -129,6 +140,8 @@ class _Whole:
     base: Base
     source: dict[str, Any]
     data: Data
+    example: Example | None = None
+    """How the model was called; by default with one image."""
 
 
 def _write(whole: _Whole, target: Path, overwrite: bool) -> Path:
@@ -137,7 +150,7 @@ def _write(whole: _Whole, target: Path, overwrite: bool) -> Path:
     extra = _unreproducible_buffers(model, base, plan, state)
     kept, aliases = without_aliases({**state, **extra})
     block = dcnify_block(base, len(plan.swaps), whole.source)
-    golden = golden_of(model, plan.input_shape)
+    golden = golden_of(model, whole.example or plan.input_shape)
     pair = golden.tensors() if isinstance(golden, Golden) else {}
     block |= {"aliases": aliases, "buffers": list(extra)}
     block["golden"] = golden.about() if isinstance(golden, Golden) else {"missing": golden}

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
 from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
-from dcnify.bench.timing import Call, Clock, clock_on, percentiles, rounds_of, timing_of, using
+from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
+from dcnify.graph.calls import tensors_in
+from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
 
@@ -49,6 +50,7 @@ def bench_models(
     size: Sequence[int],
     bench: ModelBench,
     progress: Progress = silent,
+    example: Example | None = None,
 ) -> ModelReport:
     """Run both on the same random images, in turn, in channels_last.
 
@@ -57,7 +59,8 @@ def bench_models(
         converted: likewise.
         size: (C, H, W) of an image.
         bench: how.
-        progress: called as ``progress(what, done, total)`` before each pass.
+        progress: Progress callback.
+        example: how both are called; by default with images alone.
 
     Raises:
         InputError: a model does not run on such images, or not in the device's memory.
@@ -70,20 +73,22 @@ def bench_models(
     with using(bench.device, bench.threads):
         with _in_words("there is no room for images of", where):
             images = _images(shape, dtype, bench)
+            called = example_with(images, example)
             for model in models.values():
-                model.to(bench.device, dtype, memory_format=torch.channels_last).eval()
+                model.to(bench.device, dtype).to(memory_format=torch.channels_last).eval()
         clock = clock_on(bench.device)
-        passes, sizes = [], {}
+        passes: list[PassResult] = []
+        sizes: dict[str, ModelSize] = {}
         for train in trained:
             progress(_pass_name(train), len(passes), len(trained))
             calls = {
-                name: _call(model.train(train), images, train) for name, model in models.items()
+                name: _call(model.train(train), called, train) for name, model in models.items()
             }
             for name, call in calls.items():
                 with _in_words(f"the {name} model does not run {_pass_name(train)} on", where):
                     clock.warm_up(call)
             if not sizes:
-                sizes = {name: _size(model, images) for name, model in models.items()}
+                sizes = {name: _size(model, called) for name, model in models.items()}
             peaks = {name: _peak(models[name], call, bench.device) for name, call in calls.items()}
             passes.append(_timed(calls, clock, bench, train, peaks))
         for model in models.values():
@@ -102,7 +107,7 @@ def bench_models(
 
 
 def _timed(
-    calls: dict[str, Call],
+    calls: dict[str, Timed],
     clock: Clock,
     bench: ModelBench,
     train: bool,
@@ -122,30 +127,20 @@ def _timed(
     return PassResult(_pass_name(train), clocked, timings, speedup)
 
 
-def _call(model: nn.Module, images: Tensor, train: bool) -> Call:
+def _call(model: nn.Module, example: Example, train: bool) -> Timed:
     """Forward alone without a graph, or forward and the gradients of all weights."""
     if not train:
-        return torch.inference_mode()(lambda: model(images))
+        return torch.inference_mode()(lambda: example.call(model))
     weights = [one for one in model.parameters() if one.is_floating_point()]
     for weight in weights:
         weight.requires_grad_()
 
     def both() -> object:
-        loss = sum(one.float().mean() for one in _floats(model(images)))
+        outputs = [one for one in tensors_in(example.call(model)) if one.requires_grad]
+        loss = sum(one.float().mean() for one in outputs)
         return torch.autograd.grad(loss, weights, allow_unused=True)  # type: ignore[arg-type]
 
     return both
-
-
-def _floats(output: Any) -> Iterator[Tensor]:
-    """The tensors of an output that have gradients, however it is nested."""
-    if isinstance(output, Tensor):
-        if output.requires_grad:
-            yield output
-    elif isinstance(output, dict):
-        yield from _floats(list(output.values()))
-    elif isinstance(output, list | tuple):
-        yield from chain.from_iterable(map(_floats, output))
 
 
 def _images(shape: Sequence[int], dtype: torch.dtype, bench: ModelBench) -> Tensor:
@@ -153,18 +148,18 @@ def _images(shape: Sequence[int], dtype: torch.dtype, bench: ModelBench) -> Tens
     return images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _size(model: nn.Module, images: Tensor) -> ModelSize:
+def _size(model: nn.Module, example: Example) -> ModelSize:
     parameters = sum(one.numel() for one in model.parameters())
     counter = FlopCounterMode(display=False)
     try:
         with torch.inference_mode(), counter:
-            model(images)
+            example.call(model)
     except Exception:  # a model may run, and yet not beneath a counter
         return ModelSize(parameters, None)
-    return ModelSize(parameters, round(counter.get_total_flops() / len(images)))
+    return ModelSize(parameters, round(counter.get_total_flops() / len(example.images)))
 
 
-def _peak(model: nn.Module, call: Call, device: torch.device) -> int | None:
+def _peak(model: nn.Module, call: Timed, device: torch.device) -> int | None:
     """Bytes of the model, and of what one call takes besides; the other model does not count."""
     if device.type != "cuda":
         return None

@@ -15,7 +15,7 @@ from dcnify.bench.machine import describe
 from dcnify.bench.result import COPY, CaseResult, Contender, Measurement, Report, Skipped
 from dcnify.bench.rivals import OURS, Rival, Unavailable
 from dcnify.bench.shapes import Shape
-from dcnify.bench.timing import Call, Clock, Timing, clock_on, host_time, interleave, using
+from dcnify.bench.timing import Clock, Timed, Timing, clock_on, host_time, interleave, using
 from dcnify.errors import CheckError, InputError
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
@@ -146,7 +146,7 @@ def _about(case: Case) -> dict[str, object]:
     }
 
 
-def _call(rival: Rival, inputs: Inputs) -> Call:
+def _call(rival: Rival, inputs: Inputs) -> Timed:
     """The call that is timed: forward alone without a graph, or forward and its gradients."""
     prepared, case = rival.prepare(inputs), inputs.case
     leaves = tuple(leaf.detach().requires_grad_(case.backward) for leaf in prepared.leaves)
@@ -157,7 +157,7 @@ def _call(rival: Rival, inputs: Inputs) -> Call:
     return lambda: torch.autograd.grad(forward(*leaves), leaves, grad)
 
 
-def _copy(case: Case) -> Call:
+def _copy(case: Case) -> Timed:
     """Read and write together as many bytes as the operator has to move."""
     random = torch.empty(case.floor_bytes // 2, dtype=torch.uint8, device=case.device)
     source = random.random_(generator=case.random())

@@ -22,7 +22,7 @@ from typing import Protocol
 
 import torch
 
-Call = Callable[[], object]
+Timed = Callable[[], object]
 
 _FEWEST_ROUNDS = 5
 _WARM_UP_SECONDS = 0.05
@@ -58,11 +58,11 @@ def using(device: torch.device, threads: int | None = None) -> Iterator[None]:
 class Clock(Protocol):
     """Measures calls on one kind of device."""
 
-    def warm_up(self, call: Call) -> float:
+    def warm_up(self, call: Timed) -> float:
         """Run a call until it is in its stride; gives the seconds its last run took."""
         ...
 
-    def round(self, calls: Sequence[Call]) -> list[float]:
+    def round(self, calls: Sequence[Timed]) -> list[float]:
         """Run each call once, in this order, each on an empty cache; gives microseconds."""
         ...
 
@@ -73,7 +73,7 @@ def clock_on(device: torch.device) -> Clock:
 
 
 def interleave(
-    calls: Mapping[str, Call], clock: Clock, seconds: float, seed: int = 0
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, Timing]:
     """Time calls round by round, each round in another order.
 
@@ -88,7 +88,7 @@ def interleave(
 
 
 def rounds_of(
-    calls: Mapping[str, Call], clock: Clock, seconds: float, seed: int = 0
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, list[float]]:
     """As `interleave`: the time of each call in microseconds, round by round."""
     shuffle = random.Random(seed).shuffle
@@ -110,7 +110,7 @@ def rounds_of(
     return times
 
 
-def host_time(call: Call, device: torch.device) -> Timing:
+def host_time(call: Timed, device: torch.device) -> Timing:
     """How long a call keeps the host on a CUDA device, without waiting for the device."""
     times = []
     for _ in range(_HOST_CALLS):
@@ -128,7 +128,7 @@ class CpuClock:
     def __init__(self) -> None:
         self.other = torch.ones(_cpu_cache_bytes() * 2 // 4)
 
-    def warm_up(self, call: Call) -> float:
+    def warm_up(self, call: Timed) -> float:
         until = time.perf_counter() + _WARM_UP_SECONDS
         call()
         while True:
@@ -138,7 +138,7 @@ class CpuClock:
             if end > until:
                 return end - start
 
-    def round(self, calls: Sequence[Call]) -> list[float]:
+    def round(self, calls: Sequence[Timed]) -> list[float]:
         times = []
         for call in calls:
             self.other.sum()
@@ -161,11 +161,11 @@ class CudaClock:
         l2 = torch.cuda.get_device_properties(device).L2_cache_size
         self.other = torch.ones(max(4 * l2, 256 * _MIB) // 4, device=device)
         self.sum = torch.zeros((), device=device)
-        self.holds: dict[Call, int] = {}
+        self.holds: dict[Timed, int] = {}
         self._evict()
         self.evict_us = median(self._device_us(self._evict) for _ in range(5))
 
-    def warm_up(self, call: Call) -> float:
+    def warm_up(self, call: Timed) -> float:
         until = time.perf_counter() + _WARM_UP_SECONDS
         call()
         host: list[float] = []
@@ -182,7 +182,7 @@ class CudaClock:
         self.holds[call] = max(1, math.ceil(hold / self.evict_us))
         return end - start
 
-    def round(self, calls: Sequence[Call]) -> list[float]:
+    def round(self, calls: Sequence[Timed]) -> list[float]:
         events = []
         for call in calls:
             for _ in range(self.holds.get(call, 1)):
@@ -198,7 +198,7 @@ class CudaClock:
     def _evict(self) -> None:
         torch.sum(self.other, dim=0, out=self.sum)
 
-    def _device_us(self, call: Call) -> float:
+    def _device_us(self, call: Timed) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()

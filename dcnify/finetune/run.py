@@ -22,6 +22,7 @@ from dcnify.surgery.plan import Plan
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled
+    from dcnify.graph.example import Example
     from dcnify.recipe.finetune.section import Finetune, Stage
 
 
@@ -47,6 +48,8 @@ class TrainingRun:
     reporter: Reporter
     checkpoints: Checkpoints
     interrupt: Interrupt
+    example: Example | None = None
+    """How both models are called; None with images alone."""
     started: float = 0.0
     """Reading of ``time.perf_counter()`` when training began, less the time of earlier sittings."""
 

@@ -155,6 +155,7 @@ def finetune(
             plan=plan,
             data=dataset,
             config=config,
+            example=record.example(),
             folder=folder,
             options=how,
             reporter=reporter,

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dcnify.graph.site import ROLES, NearMiss, Site, Sites
+from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.graph.example import Example
@@ -15,14 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "Example":
-        from dcnify.graph.example import Example
-
-        return Example
-    if name == "find_sites":
-        from dcnify.roles.find import find_sites
-
-        return find_sites
-    raise AttributeError(f"module 'dcnify.graph' has no attribute {name!r}")
+__getattr__ = load_on_use(__name__)

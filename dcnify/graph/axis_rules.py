@@ -1,7 +1,8 @@
 """Follow axes through a captured graph: one rule per family of ATen operations.
 
 An operation without a rule keeps the axes of operands of its own shape and is otherwise unknown:
-the analysis may lose track of an axis, it never invents one.
+the analysis may lose track of an axis, it never invents one. What a rule returns for a result of
+another size is unknown, too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from dcnify.graph.axes import (
 )
 from dcnify.graph.capture import Capture
 
+Node = Any  # an `fx.Node`, whose arguments are typed as a union of whatever they may be
 AxesOf = dict[fx.Node, Axes]
-Rule = Callable[[fx.Node, AxesOf, Sequence[int]], Axes]
+Rule = Callable[[Node, AxesOf, Sequence[int]], Axes]
 _RULES: dict[str, Rule] = {}
 
 
@@ -51,7 +53,7 @@ def trace_axes(capture: Capture) -> AxesOf:
     return found
 
 
-def operation(node: fx.Node) -> str:
+def operation(node: Node) -> str:
     """The ATen name of a node without namespace and overload: ``conv2d``, ``permute``."""
     target = node.target
     name = target.name() if isinstance(target, torch._ops.OpOverload) else str(target)
@@ -81,23 +83,23 @@ def _axes(node: Any, found: AxesOf) -> Axes:
     return found.get(node) or unknown(_shape(node))
 
 
-def _tensors(node: fx.Node) -> list[fx.Node]:
+def _tensors(node: Node) -> list[fx.Node]:
     return [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
 
 
-def _arg(node: fx.Node, index: int, name: str, default: Any = None) -> Any:
+def _arg(node: Node, index: int, name: str, default: Any = None) -> Any:
     if len(node.args) > index:
         return node.args[index]
     return node.kwargs.get(name, default)
 
 
-def _same_shape(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _same_shape(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     operands = [found[n] for n in _tensors(node) if n in found and len(_shape(n)) <= len(shape)]
     return broadcast(operands, shape)
 
 
 @rule("roll")
-def _roll(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _roll(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """Shifted rows and columns are not in raster order until they are shifted back."""
     dims = _arg(node, 2, "dims") or range(len(shape))
     moved = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
@@ -110,19 +112,19 @@ def _roll(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
-def _reordered(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
-    """Any order at all: what walked over rows and columns no longer does."""
+def _reordered(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+    """Any order at all: rows and columns are lost."""
     known = _same_shape(node, found, shape)
     return tuple(axis(OTHER, a.size) if a.spatial else a for a in known)
 
 
 @rule("view", "reshape", "unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
-def _view(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _view(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return reshape(_axes(node.args[0], found), shape)
 
 
 @rule("permute", "transpose", "t", "movedim", "swapaxes", "mT", "numpy_T")
-def _permute(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _permute(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
     markers = torch.empty(tuple(range(2, 2 + len(_shape(source)))), device="meta")
     order = [size - 2 for size in node.target(markers, *node.args[1:], **node.kwargs).shape]
@@ -131,22 +133,21 @@ def _permute(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("linear", "matmul", "bmm", "mm", "addmm", "baddbmm")
-def _product(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _product(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     first = 1 if operation(node) in ("addmm", "baddbmm") else 0
     left, right = node.args[first], node.args[first + 1]
     a, b = _axes(left, found), found.get(right)
     if operation(node) == "linear" or b is None:
-        return (*a[:-1], axis(CHANNEL, shape[-1])) if len(shape) == len(a) else unknown(shape)
+        return (*a[:-1], axis(CHANNEL, shape[-1]))
+    if len(shape) < 2:
+        return unknown(shape)
     if left not in found:
-        return (
-            (*b[:-2], axis(CHANNEL, shape[-2]), b[-1]) if len(shape) == len(b) else unknown(shape)
-        )
-    lead = broadcast([a[:-2], b[:-2]], shape[:-2])
-    return (*lead, a[-2], b[-1]) if len(shape) >= 2 else unknown(shape)
+        return (*b[:-2], axis(CHANNEL, shape[-2]), b[-1])
+    return (*broadcast([a[:-2], b[:-2]], shape[:-2]), a[-2], b[-1])
 
 
 @rule("einsum")
-def _einsum(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _einsum(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     equation, operands = node.args[0].replace(" ", ""), node.args[1]
     inputs, _, output = equation.partition("->")
     terms = inputs.split(",")
@@ -161,37 +162,22 @@ def _einsum(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
-def _attention(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _attention(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     query, value = _axes(node.args[0], found), _axes(node.args[2], found)
     return (*query[:-1], value[-1])
 
 
-@rule(
-    "conv2d",
-    "convolution",
-    "conv_transpose2d",
-    "max_pool2d",
-    "avg_pool2d",
-    "adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
-    "upsample_nearest2d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_bilinear2d_aa",
-    "upsample_bicubic2d_aa",
-    "lp_pool2d",
-)
-def _resample(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+@rule("conv2d", "convolution", "conv_transpose2d")
+@rule("max_pool2d", "avg_pool2d", "lp_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d")
+@rule("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
+@rule("upsample_bilinear2d_aa", "upsample_bicubic2d_aa")
+def _resample(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(node.args[0], found)
-    if len(axes) != 4 or len(shape) != 4:
+    if len(axes) != 4:
         return unknown(shape)
-    channels = axes[1] if axes[1].size == shape[1] and "conv" not in operation(node) else None
-    return (
-        axes[0],
-        channels or axis(CHANNEL, shape[1]),
-        _resized(axes[2], shape[2]),
-        _resized(axes[3], shape[3]),
-    )
+    kept = axes[1].size == shape[1] and "conv" not in operation(node)
+    channels = axes[1] if kept else axis(CHANNEL, shape[1])
+    return (axes[0], channels, _resized(axes[2], shape[2]), _resized(axes[3], shape[3]))
 
 
 def _resized(source: Axis, size: int) -> Axis:
@@ -209,7 +195,7 @@ def _resized(source: Axis, size: int) -> Axis:
 
 
 @rule("pad", "constant_pad_nd", "slice")
-def _resize_each(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _resize_each(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
     axes = _axes(source, found)
     if operation(node) != "slice":
@@ -236,20 +222,20 @@ def _sliced(source: Axis, start: int, size: int, cut: bool) -> Axis:
     return _resized(source, size)
 
 
-@rule("select", "unbind", "getitem")
-def _select(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+@rule("select")
+def _select(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     dim = _arg(node, 1, "dim", 0) % (len(shape) + 1)
     axes = _axes(node.args[0], found)
     return (*axes[:dim], *axes[dim + 1 :])
 
 
-def _item(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+@rule("getitem", "<built-in function getitem>")
+def _item(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """One result of an operation with several: unbind, split, chunk, a norm with statistics."""
     many = node.args[0]
-    operands = _tensors(many)
-    if not operands or operands[0] not in found:
+    axes, name = next((found.get(one) for one in _tensors(many)), None), operation(many)
+    if axes is None:
         return unknown(shape)
-    axes, name = found[operands[0]], operation(many)
     if name == "unbind":
         dim = _arg(many, 1, "dim", 0) % len(axes)
         return (*axes[:dim], *axes[dim + 1 :])
@@ -260,12 +246,8 @@ def _item(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return _same_shape(many, found, shape)
 
 
-_RULES["<built-in function getitem>"] = _item
-_RULES["getitem"] = _item
-
-
 @rule("cat", "concat", "concatenate")
-def _cat(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _cat(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     tensors = [t for t in node.args[0] if len(_shape(t)) == len(shape)]
     dim = _arg(node, 1, "dim", 0) % len(shape)
     known = [found[t] for t in tensors if t in found]
@@ -284,7 +266,7 @@ def _cat(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("stack")
-def _stack(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _stack(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     dim = _arg(node, 1, "dim", 0) % len(shape)
     rest = [*shape[:dim], *shape[dim + 1 :]]
     axes = list(broadcast([found[t] for t in node.args[0] if t in found], rest))
@@ -292,7 +274,7 @@ def _stack(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 
 
 @rule("mean", "sum", "amax", "amin")
-def _reduce(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+def _reduce(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(node.args[0], found)
     dims = _arg(node, 1, "dim")
     if dims is None or len(shape) == len(axes):
@@ -301,10 +283,10 @@ def _reduce(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     return tuple(a for i, a in enumerate(axes) if i not in gone)
 
 
-@rule("im2col", "unfold_copy")
-def _im2col(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
+@rule("im2col")
+def _im2col(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     source = node.args[0]
-    if operation(node) != "im2col" or len(shape) != 3 or len(_shape(source)) != 4:
+    if len(_shape(source)) != 4:
         return unknown(shape)
     kernel, dilation, padding, stride = node.args[1:5]
     grid = [
@@ -315,8 +297,5 @@ def _im2col(node: fx.Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     axes = _axes(source, found)
     if any(not f.whole for a in axes[2:] for f in a.factors):
         return unknown(shape)
-    return (
-        axes[0],
-        axis(CHANNEL, shape[1]),
-        Axis((*whole(ROW, grid[0]), *whole(COL, grid[1]))),
-    )
+    tokens = Axis((*whole(ROW, grid[0]), *whole(COL, grid[1])))
+    return (axes[0], axis(CHANNEL, shape[1]), tokens)

@@ -22,6 +22,11 @@ class Call:
     args: tuple = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, given: Call | Tensor) -> Call:
+        """A call, or the one of a layer that takes a single tensor."""
+        return given if isinstance(given, Call) else cls((given,))
+
     @property
     def input(self) -> Tensor:
         """The features that the layer works on: the first floating-point tensor passed."""
@@ -35,6 +40,11 @@ class Call:
         """The same call with every tensor replaced by ``change`` of it."""
         args, kwargs = tree_map_only(Tensor, change, (self.args, dict(self.kwargs)))
         return Call(args, kwargs)
+
+    def first(self, count: int) -> Call:
+        """The same call with the first ``count`` rows of every tensor of the input's batch size."""
+        size = len(self.input)
+        return self.map(lambda one: one[:count] if one.dim() and len(one) == size else one)
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,7 +118,8 @@ class Capture:
     @property
     def classes(self) -> int:
         """How many classes the model tells apart; 0 unless it returns logits (B, classes)."""
-        given = next(iter(self.graph.output_node().args[0]), None)
+        outputs: Any = self.graph.output_node().args[0]
+        given = next(iter(outputs), None)
         value = given.meta.get("val") if isinstance(given, fx.Node) else None
         return int(value.shape[1]) if isinstance(value, torch.Tensor) and value.dim() == 2 else 0
 
@@ -146,7 +147,7 @@ def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> C
         InputError: the model refuses the example, or cannot be exported.
     """
     example = Example.of(example)
-    twin = _twin(model)
+    twin = twin_of(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
     refused = prepare(twin) if prepare is not None else {}
     calls: dict[str, list[CallShape]] = defaultdict(list)
@@ -222,7 +223,7 @@ def _assemble(
     )
 
 
-def _twin(model: nn.Module) -> nn.Module:
+def twin_of(model: nn.Module) -> nn.Module:
     """A copy of the module tree that shares every tensor with the original.
 
     Tracing may write to a module (caches of position biases, for one); it shall not be the user's.

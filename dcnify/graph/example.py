@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +30,19 @@ class Example:
         batch_axis: axis along which the other tensors hold the batch. The image's is axis 0.
 
     Raises:
-        InputError: no argument is the image, or several may be.
+        InputError: no argument is the image, or several may be; or ``batch_axis`` is negative.
     """
 
     args: tuple = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    image: int | str = dataclasses.field(default=None)  # type: ignore[assignment]  # inferred
+    image: int | str = dataclasses.field(default=None)  # type: ignore[assignment]  # never None once made
     batch_axis: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(self.args))
         object.__setattr__(self, "kwargs", dict(self.kwargs))
+        if type(self.batch_axis) is not int or self.batch_axis < 0:
+            raise InputError(f"example: batch_axis={self.batch_axis!r} is not an axis: 0, 1, ...")
         named = self._named()
         if self.image is None:
             object.__setattr__(self, "image", _inferred(named))
@@ -87,6 +89,11 @@ class Example:
         return next(i for i, leaf in enumerate(leaves) if leaf is self.images)
 
     @property
+    def is_image_alone(self) -> bool:
+        """Whether the model is called with the image as its only argument, by position."""
+        return len(self.args) == 1 and not self.kwargs
+
+    @property
     def has_other_inputs(self) -> bool:
         """Whether the call has any argument beside the image."""
         return len(self._named()) > 1
@@ -100,23 +107,22 @@ class Example:
         before, now, axis = len(self.images), len(images), self.batch_axis
 
         def fitted(tensor: Tensor) -> Tensor:
+            if tensor is self.images:
+                return images
             if before == now or tensor.dim() <= axis or tensor.shape[axis] != before:
                 return tensor
-            rows = torch.arange(now, device=tensor.device) % before
-            return tensor.index_select(axis, rows)
+            return tensor.index_select(axis, torch.arange(now, device=tensor.device) % before)
 
-        def others(key: int | str, value: Any) -> Any:
-            return images if key == self.image else tree_map_only(Tensor, fitted, value)
-
-        return self._with([others(*item) for item in self._named().items()])
+        return self.map(fitted)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Example:
         """The same call on ``device``, with floating-point tensors in ``dtype``."""
+        return self.map(lambda one: one.to(device, dtype if one.is_floating_point() else None))
 
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else None)
-
-        return self._with(tree_map_only(Tensor, moved, list(self._named().values())))
+    def map(self, change: Callable[[Tensor], Tensor]) -> Example:
+        """The same call with every tensor replaced by ``change`` of it."""
+        args, kwargs = tree_map_only(Tensor, change, (self.args, self.kwargs))
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
 
     def call(self, model: nn.Module) -> Any:
         """Call ``model`` with these arguments."""
@@ -135,12 +141,19 @@ class Example:
         return ", ".join(parts) or "none"
 
     def _named(self) -> dict[int | str, Any]:
-        return {**dict(enumerate(self.args)), **self.kwargs}
+        named: dict[int | str, Any] = dict(enumerate(self.args))
+        named.update(self.kwargs)
+        return named
 
-    def _with(self, values: list[Any]) -> Example:
-        count = len(self.args)
-        kwargs = dict(zip(self.kwargs, values[count:], strict=True))
-        return dataclasses.replace(self, args=tuple(values[:count]), kwargs=kwargs)
+
+def example_with(images: Tensor, like: Example | None) -> Example:
+    """Return the call ``like`` for other images, in their dtype and on their device.
+
+    Without ``like`` it is a call with the images alone.
+    """
+    if like is None:
+        return Example.of(images)
+    return like.to(images.device, images.dtype).with_image(images)
 
 
 def _inferred(named: Mapping[int | str, Any]) -> int | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,7 +18,7 @@ def node_flops(nodes: Iterable[fx.Node]) -> int:
     return sum(_flops(node) for node in nodes)
 
 
-def _flops(node: fx.Node) -> int:
+def _flops(node: Any) -> int:
     name, value = operation(node), node.meta.get("val")
     if node.op != "call_function" or not isinstance(value, torch.Tensor):
         return 0

@@ -1,4 +1,4 @@
-"""How far one tensor is from another, as losses."""
+"""Losses: how far one tensor is from another."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def relative_error(given: Tensor, wanted: Tensor) -> Tensor:
     return (wide(given) - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
-def surprise(given: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+def kl_divergence(given: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     """The divergence of logits (B, K) from the wanted ones, both softened by ``temperature``.
 
     Times the square of the temperature, so that its gradient is of the size of the
     cross-entropy's (Hinton et al., arXiv 1503.02531, section 2).
     """
-    soft = F.log_softmax(given / temperature, 1)
-    hard = F.log_softmax(wanted / temperature, 1)
-    apart = F.kl_div(soft, hard, reduction="batchmean", log_target=True)
+    given_log = F.log_softmax(given / temperature, 1)
+    wanted_log = F.log_softmax(wanted / temperature, 1)
+    apart = F.kl_div(given_log, wanted_log, reduction="batchmean", log_target=True)
     return temperature**2 * apart.clamp_min(0)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dcnify.graph.calls import Call
 from dcnify.inherit.precision import in_float32, wide
 from dcnify.inherit.ridge import Ridge
 from dcnify.nn import DCNv4
@@ -14,7 +16,7 @@ from dcnify.nn import DCNv4
 
 @torch.no_grad()
 def fit_output(
-    layer: nn.Module, dcn: DCNv4, old: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]
+    layer: nn.Module, dcn: DCNv4, old: Callable[[Any], Tensor], inputs: Sequence[Call | Tensor]
 ) -> None:
     """Fit the output projection of ``dcn``, drawn to what it is, to what the old layer gives.
 
@@ -25,8 +27,8 @@ def fit_output(
     Args:
         layer: the new layer, with ``dcn`` in it.
         dcn: as it is in ``layer``, or ``layer`` itself.
-        old: an input of the layer to what ``dcn`` should give there, (B, Ho, Wo, C).
-        inputs: of the layer, in batches.
+        old: takes one of ``inputs`` to what ``dcn`` should give there, (B, Ho, Wo, C).
+        inputs: calls of the layer, or batches of its only input.
     """
     if dcn.without_pointwise:
         return
@@ -37,8 +39,9 @@ def fit_output(
     ridge = Ridge(start.double().cpu())
     with in_float32(layer):
         for batch in inputs:
-            rows, wanted = _projected(layer, linear, wide(batch)), old(batch)
-            for image in range(len(batch)):
+            call = Call.of(batch).map(wide)
+            rows, wanted = _projected(layer, linear, call), old(batch)
+            for image in range(len(rows)):
                 one = rows[image].flatten(0, 1)
                 one = one if linear.bias is None else with_one(one)
                 ridge.add(one, wanted[image].flatten(0, 1))
@@ -49,12 +52,12 @@ def fit_output(
         linear.bias.copy_(fitted[:, columns])
 
 
-def _projected(layer: nn.Module, linear: nn.Linear, x: Tensor) -> Tensor:
+def _projected(layer: nn.Module, linear: nn.Linear, call: Call) -> Tensor:
     """What the layer hands to a projection."""
     seen: list[Tensor] = []
     handle = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
-        layer(x)
+        call.on(layer)
     finally:
         handle.remove()
     return seen[0]

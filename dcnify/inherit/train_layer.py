@@ -1,4 +1,4 @@
-"""A new layer learns from the old one by gradient descent on what the old one is given."""
+"""Train a new layer by gradient descent to do what the old one does with its inputs."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcnify.graph.calls import first_tensor
+from dcnify.graph.calls import Call
 from dcnify.inherit.precision import in_float32, wide
 
 LEARNING_RATE = 3e-3
-_LOOKS = 10
+_CHECKS = 10
 
 
-def teach(
+def train_layer(
     module: nn.Module,
     parameters: Iterable[nn.Parameter],
     old: Callable[[Tensor], Any],
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Call | Tensor],
     steps: int,
 ) -> tuple[float, float]:
-    """Optimise ``parameters`` of ``module`` so that it does to ``inputs`` what ``old`` does.
+    """Optimise ``parameters`` of ``module`` so that it does with ``inputs`` what ``old`` does.
 
-    Adam with a cosine schedule on the mean square error. The last quarter of the batches is left
+    Adam with a cosine schedule on the mean square error. The last quarter of the batches is held
     out, and of the states along the way the one is kept that does best on it, the first among them.
 
     Args:
         module: the new layer, which takes what ``old`` takes.
         parameters: those to change.
         old: the old layer.
-        inputs: batches, in any layout.
+        inputs: calls of the old layer, or batches of its only input, in any layout.
         steps: of the optimisation; 0 changes nothing.
 
     Returns:
-        The square error on the batches left out, over the square of the old layer's output there:
+        The square error on the batches held out, over the square of the old layer's output there:
         before and after.
     """
     with torch.no_grad():
-        targets = [wide(first_tensor(old(x))) for x in inputs]
+        calls = [Call.of(x) for x in inputs]
+        targets = [wide(call.on(old)) for call in calls]
     with in_float32(module):
-        return _taught(module, list(parameters), [wide(x) for x in inputs], targets, steps)
+        return _trained(
+            module, list(parameters), [call.map(wide) for call in calls], targets, steps
+        )
 
 
-def _taught(
+def _trained(
     module: nn.Module,
     parameters: Sequence[nn.Parameter],
-    inputs: Sequence[Tensor],
+    calls: Sequence[Call],
     targets: Sequence[Tensor],
     steps: int,
 ) -> tuple[float, float]:
     learned = [parameter for parameter in parameters if parameter.is_floating_point()]
-    held = max(1, len(inputs) // 4) if len(inputs) > 1 else 0
-    seen, unseen = inputs[: len(inputs) - held], inputs[len(inputs) - held :] or inputs
+    held = max(1, len(calls) // 4) if len(calls) > 1 else 0
+    seen, unseen = calls[: len(calls) - held], calls[len(calls) - held :] or calls
     wanted, judged = targets[: len(seen)], targets[len(targets) - len(unseen) :]
     before = best = _error(module, unseen, judged)
     kept = [parameter.detach().clone() for parameter in learned]
@@ -67,15 +70,15 @@ def _taught(
         for parameter in learned:
             parameter.requires_grad_(True)
         for step in range(steps):
-            x, target = seen[step % len(seen)], wanted[step % len(seen)]
+            call, target = seen[step % len(seen)], wanted[step % len(seen)]
             with torch.enable_grad():
-                loss = (first_tensor(module(x)).float() - target.float()).square().mean() / scale
+                loss = (call.on(module).float() - target.float()).square().mean() / scale
                 gradients = torch.autograd.grad(loss, learned, allow_unused=True)
             for parameter, gradient in zip(learned, gradients, strict=True):
                 parameter.grad = gradient
             optimizer.step()
             schedule.step()
-            if (step + 1) % max(1, steps // _LOOKS) == 0 or step + 1 == steps:
+            if (step + 1) % max(1, steps // _CHECKS) == 0 or step + 1 == steps:
                 error = _error(module, unseen, judged)
                 if error < best:
                     best, kept = error, [parameter.detach().clone() for parameter in learned]
@@ -89,10 +92,10 @@ def _taught(
 
 
 @torch.no_grad()
-def _error(module: nn.Module, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
+def _error(module: nn.Module, calls: Sequence[Call], targets: Sequence[Tensor]) -> float:
     error = sum(
-        float((first_tensor(module(x)).double() - target.double()).square().sum())
-        for x, target in zip(inputs, targets, strict=True)
+        float((call.on(module).double() - target.double()).square().sum())
+        for call, target in zip(calls, targets, strict=True)
     )
     signal = sum(float(target.double().square().sum()) for target in targets)
     return error / signal if signal else 0.0

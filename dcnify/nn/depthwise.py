@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from dcnify.nn.dcnv4 import DCNv4
-from dcnify.nn.geometry import aligned_padding, same_padding
+from dcnify.nn.geometry import aligned_padding, same_padding, tensor_given
 
 
 class DepthwiseDCNv4(nn.Module):
@@ -74,7 +75,8 @@ class DepthwiseDCNv4(nn.Module):
         self.in_channels = self.out_channels = channels
         self.stride = self.dcn.stride
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        x = tensor_given(args, kwargs)
         sides = self._sides(x.shape[2], x.shape[3])
         if sides is not None:
             top, bottom, left, right = sides

@@ -1,6 +1,13 @@
-"""Padding arithmetic that keeps a replacement aligned with the convolution it replaces."""
+"""Calls and padding of a replacement, aligned with those of the layer that it replaces."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dcnify.errors import InputError
 
 Pair = tuple[int, int]
 Sides = tuple[int, int, int, int]
@@ -30,3 +37,15 @@ def split_padding(sides: Sides) -> tuple[Pair, Sides | None]:
     own = (max(min(top, bottom), 0), max(min(left, right), 0))
     rest = (top - own[0], bottom - own[0], left - own[1], right - own[1])
     return own, rest if any(rest) else None
+
+
+def tensor_given(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The tensor that a layer is called with, by position or by whatever keyword its caller uses.
+
+    Raises:
+        InputError: there is none.
+    """
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            return value
+    raise InputError("the layer is called without a tensor")

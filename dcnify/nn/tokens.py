@@ -11,6 +11,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.dcnv4 import DCNv4
+from dcnify.nn.geometry import tensor_given
 from dcnify.nn.prefix import PrefixAttention
 
 _MASKS = ("attn_mask", "mask", "key_padding_mask", "attention_mask", "head_mask")
@@ -87,9 +88,9 @@ class TokenDCNv4(nn.Module):
             else:
                 self.prefix_attn = original
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         _refuse_masks(kwargs)
-        y = self._mix(x, args, kwargs)
+        y = self._mix(tensor_given(args, kwargs), args, kwargs)
         return (y, *(None,) * self.extra_returns) if self.returns_tuple else y
 
     def image_of(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -126,7 +127,7 @@ class TokenDCNv4(nn.Module):
             return mean.unsqueeze(1).expand(-1, count, -1)
         if isinstance(self.prefix_attn, PrefixAttention):
             return self.prefix_attn(x)
-        y = self.prefix_attn(x, *args, **kwargs)
+        y = self.prefix_attn(*args, **kwargs)
         return (y[0] if isinstance(y, tuple) else y)[:, :count]
 
     def _grid_of(self, tokens: int) -> tuple[int, int]:

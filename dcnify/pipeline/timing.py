@@ -14,6 +14,7 @@ from dcnify.artifact.original_source import recorded_source
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
+from dcnify.graph.example import Example, example_with
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
 from dcnify.verify.fidelity import refuse_another
@@ -59,21 +60,22 @@ def time_artifact(
     if layers := handovers(model):
         say(f"{len(layers)} layers hand over: timed as they are once that is over")
         finish(model, record.plan, force=True)
-    shape = tuple(size or record.input_shape[1:])
+    shape, example = tuple(size or record.input_shape[1:]), record.example()
     before = opened.model
     with ExitStack() as stack:
         stack.enter_context(using(bench.device, bench.threads))
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(running_here(one, _image(one, shape)))
+                reason = stack.enter_context(running_here(one, _call(one, shape, example)))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
-        return bench_models(before, model, shape, bench, step), opened.spec
+        return bench_models(before, model, shape, bench, step, example), opened.spec
 
 
-def _image(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
+    image = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
+    return example_with(image, example)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from dcnify.graph.calls import first_tensor
+from dcnify.graph.calls import Call
 from dcnify.inherit.output_projection import fit_output
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DepthwiseDCNv4, FusedDCNv3, TokenDCNv4
 from dcnify.roles.attention import fit as fit_attention
 from dcnify.roles.attention import replace as attention
@@ -26,7 +26,7 @@ from dcnify.roles.find import Found
 from dcnify.surgery.plan import Arguments, PlannedSwap
 
 Transfer = Callable[[Any, PlannedSwap, Found, torch.Generator], tuple[str, ...]]
-Calibrate = Callable[[Any, nn.Module, Sequence[torch.Tensor], int], None]
+Calibrate = Callable[[Any, nn.Module, Sequence[Call], int], None]
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Replacement:
     fit: Transfer | None = None
     """The init method ``fit``; without it ``transfer`` is as close as can be."""
     calibrate: Calibrate | None = None
-    """The init method ``calibrate``: (module, old layer, what that is given, steps of descent)."""
+    """The init method ``calibrate``: (module, old layer, its calls, steps of descent)."""
     always: Callable[[Any, PlannedSwap, Found], None] | None = None
     """What is carried over whatever the init method."""
     takes_original: bool = False
     """Whether the adapter may keep the replaced layer, or parts of it."""
 
 
-def _calibrate(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], steps: int) -> None:
+def _calibrate(module: Any, old: nn.Module, inputs: Sequence[Call], steps: int) -> None:
     """Fit the DCNv4 inside; what stands beside it for prefix tokens is exact already.
 
     By turns, twice: descent brings points and weights nearer, and the output projection takes up
@@ -60,8 +60,8 @@ def _calibrate(module: Any, old: nn.Module, inputs: Sequence[torch.Tensor], step
     learned = [*dcn.parameters(), *([] if getattr(module, "bias", None) is None else [module.bias])]
     halves = [some for some in (steps // 2, steps - steps // 2) if some]
     for some in halves or [0]:
-        teach(module, learned, old, inputs, some)
-        fit_output(module, dcn, lambda x: module.image_of(first_tensor(old(x))), inputs)
+        train_layer(module, learned, old, inputs, some)
+        fit_output(module, dcn, lambda call: module.image_of(call.on(old)), inputs)
 
 
 REPLACEMENTS = {

@@ -1,4 +1,4 @@
-"""Biases that the target architecture does not have: taken away, and made up for."""
+"""Remove biases that the target architecture does not have, and make up for them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.inherit.ridge import Ridge
 
-Taken = tuple[Tensor, nn.Parameter]
-"""The weight that a linear layer had, and its bias."""
+Removed = tuple[Tensor, nn.Parameter]
+"""The former weight of a linear layer, and its bias."""
 
 
-def take_away(model: nn.Module, paths: Sequence[str]) -> dict[str, Taken]:
-    """Take the bias of each linear away; returns what `give_back` needs.
+def remove_biases(model: nn.Module, paths: Sequence[str]) -> dict[str, Removed]:
+    """Remove the bias of each linear layer; return what `restore_biases` needs.
 
     Raises:
         InputError: the model has no linear layer there.
     """
-    taken = {}
+    removed = {}
     for path in paths:
-        linear = _linear(model, path)
+        linear = linear_at(model, path)
         if linear.bias is not None:
-            taken[path] = (linear.weight.detach().clone(), linear.bias)
-            linear.bias = None
-    return taken
+            removed[path] = (linear.weight.detach().clone(), linear.bias)
+            linear.register_parameter("bias", None)
+    return removed
 
 
-def give_back(model: nn.Module, taken: dict[str, Taken]) -> None:
-    """Undo `take_away`, and what became of the weights since."""
-    for path, (weight, bias) in taken.items():
-        linear = _linear(model, path)
+def restore_biases(model: nn.Module, removed: dict[str, Removed]) -> None:
+    """Undo `remove_biases`, and any change of the weights since."""
+    for path, (weight, bias) in removed.items():
+        linear = linear_at(model, path)
         linear.bias = bias
         with torch.no_grad():
             linear.weight.copy_(weight)
 
 
 @torch.no_grad()
-def unbiased(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
-    """A linear layer without bias whose output on ``inputs`` is nearly that of ``linear``.
+def without_bias(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
+    """Return a linear layer without bias whose output on ``inputs`` is close to ``linear``'s.
 
     Behind an activation that is mostly positive, a direction of the hidden units is nearly the
     same for all inputs, and can stand in for the constant.
 
     Args:
         linear: with a bias; not changed.
-        inputs: batches of (B, ..., features) that it is given.
+        inputs: its inputs, in batches (B, ..., features).
     """
     ridge = Ridge(torch.zeros(1, linear.in_features, dtype=torch.float64))
     for batch in inputs:
@@ -58,15 +58,17 @@ def unbiased(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
     one, _left = ridge.solve()
     made = copy.deepcopy(linear)
     made.weight += (linear.bias[:, None].double() @ one.to(linear.bias.device)).to(linear.weight)
-    made.bias = None
+    made.register_parameter("bias", None)
     return made
 
 
-def _linear(model: nn.Module, path: str) -> nn.Linear:
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        module = None
+def linear_at(model: nn.Module, path: str) -> nn.Linear:
+    """Return the linear layer at ``path``.
+
+    Raises:
+        InputError: the model has none there.
+    """
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
     if not isinstance(module, nn.Linear):
         raise InputError(f"plan: the model has no linear layer {path!r}")
     return module

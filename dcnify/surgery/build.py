@@ -9,7 +9,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.roles.registry import ADAPTERS
-from dcnify.surgery.bias_removal import take_away
+from dcnify.surgery.bias_removal import remove_biases
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
 from dcnify.words import first_line
 
@@ -103,5 +103,5 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     for swap in plan.swaps:
         old[swap.site.path] = get(model, swap.site.path)
         put(model, swap, build(swap.module, original=old[swap.site.path]))
-    begin(model, plan, old, take_away(model, plan.trims))
+    begin(model, plan, old, remove_biases(model, plan.trims))
     return model

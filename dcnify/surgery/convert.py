@@ -1,28 +1,31 @@
-"""Carry out a plan on the live model, measured and all-or-nothing."""
+"""Convert a live model as a plan says, measured and all-or-nothing."""
 
 from __future__ import annotations
 
 import platform
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from dcnify._version import __version__
+from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
-from dcnify.progress import Progress
+from dcnify.progress import Progress, silent
 from dcnify.roles.dcnv3.find import running_here
-from dcnify.roles.find import Found, find
-from dcnify.surgery.calibrate.calibration_steps import carry_out
+from dcnify.roles.find import find
+from dcnify.surgery.calibrate.calibration_steps import calibrate
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
-from dcnify.surgery.fidelity.images import Calibration, fidelity_images, with_held_out
+from dcnify.surgery.fidelity.images import Calibration, conversion_images
+from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
-from dcnify.surgery.requirements import certify
+from dcnify.surgery.requirements import apply_requirements, certify
 from dcnify.surgery.result import ConvertResult, Report
-from dcnify.surgery.transaction import Operation
+from dcnify.surgery.transaction import Transaction
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 def convert(
     model: nn.Module,
     recipe: Recipe,
-    example: torch.Tensor,
+    example: Any,
     calibration: Calibration | None = None,
     seed: int = 0,
     *,
@@ -47,9 +50,11 @@ def convert(
     that is returned computes what it did before.
 
     Args:
-        model: any module that takes one image tensor; training mode is kept.
+        model: any module that takes an image; training mode is kept.
         recipe: which sites become what, and how the new modules start.
-        example: (B, C, H, W) input that sets the shapes.
+        example: what sets the shapes: images (B, C, H, W), a tuple of arguments, a dict of keyword
+            arguments, or a `dcnify.Example`. Inputs other than the image are repeated for every
+            batch of images that the model is calibrated or measured on.
         calibration: normalised images (N, C, H, W), batches of them or an
             `dcnify.data.ImageBatch`, on which fidelity is measured; by default photographs that
             ship with scikit-learn and scikit-image. Where the recipe calibrates, it does so on
@@ -61,82 +66,84 @@ def convert(
         InputError: as `plan`.
         CheckError: an ``expect``, ``require`` or ``certify`` of the recipe is not met.
     """
-    autocast = ExitStack()
-    if torch.amp.is_autocast_available(example.device.type):
-        autocast.enter_context(torch.autocast(example.device.type, enabled=False))
+    example = Example.of(example)
+    device = example.images.device.type
+    known = torch.amp.is_autocast_available(device)
+    autocast = torch.autocast(device, enabled=False) if known else nullcontext()
     with torch.inference_mode(False), autocast:  # whatever the caller has switched on
-        return _convert(model, recipe, example, calibration, seed, progress)
+        return _convert(model, recipe, example, calibration, seed, progress or silent)
 
 
 def _convert(
     model: nn.Module,
     recipe: Recipe,
-    example: torch.Tensor,
+    example: Example,
     calibration: Calibration | None,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> ConvertResult:
-    clock = _Clock()
-    training = {module: module.training for module in model.modules()}
-    before = _count(model)
-    model.eval()
-    try:
+    clock, before = _Clock(), _parameters(model)
+    with _evaluating(model):
         found = find(model, example)
         plan = plan_found(model, recipe, found)
         clock.lap("plan")
-        fresh, warnings = new_modules(model, plan, found, seed, progress)
+        replacements, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")
-        wanted = with_held_out(batches_wanted(plan))
-        images, origin = fidelity_images(
-            model, example, calibration, _flops(found), wanted, found.capture.classes
+        flops = node_flops(found.capture.operations()) // max(example.shape[0], 1)
+        images = conversion_images(
+            model, example, calibration, flops, batches_wanted(plan), found.capture.classes
         )
-        learned = None
-        if wanted:
-            every = images.count
-            images, learned = images.held_out()
-            origin["held_out"] = images.count + learned.count == every
-            odd, learned = learned.count, learned.finite()
-            odd -= learned.count
-            if odd:
-                words = f"{odd} images hold numbers that are not finite, and are not learned from"
-                warnings = (*warnings, words)
-            origin |= {"count": images.count, "calibrated_on": learned.count}
-        with running_here(model, example) as reason:
+        warnings = (*plan.notes, *warnings, *images.warnings)
+        transaction = Transaction(model, plan, replacements)
+        measurements = Measurements(transaction, images.measured, progress)
+        with running_here(model, example) as reason, _all_or_nothing(transaction):
             if reason:
-                words = f"DCNv3 layers do not run here, our operator ran in their place: {reason}"
-                warnings = (*warnings, words)
-            operation = Operation(model, plan, fresh, images, progress)
-            try:
-                more = carry_out(operation, learned, seed, clock.lap) if learned else ()
-                operation.finish(start_of(plan))
-                certify(recipe, model, operation.output)
-            except BaseException:
-                operation.undo()
-                raise
+                words = "DCNv3 layers do not run here, our operator ran in their place:"
+                warnings = (*warnings, f"{words} {reason}")
+            if images.calibrated:
+                more = calibrate(measurements, images.calibrated, seed, clock.lap)
+                warnings = (*warnings, *more)
+            else:
+                measurements.measure(start_of(plan))
+            apply_requirements(measurements)
+            transaction.put_in()
+            certify(recipe, model, measurements.output)
         clock.lap("fidelity")
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    for old, new in operation.replaced():
-        new.train(old.training)
+    transaction.restore_modes()
     report = Report(
         seed=seed,
         versions=_versions(),
-        images=origin,
-        sites=operation.sites,
-        output=operation.output,
-        parameters=(before, _count(model)),
-        warnings=(*plan.notes, *warnings, *more, *operation.warnings),
+        images=images.origin,
+        sites=measurements.sites,
+        output=measurements.output,
+        parameters=(before, _parameters(model)),
+        warnings=(*warnings, *measurements.warnings),
         seconds=clock.laps,
-        steps=operation.steps if len(operation.steps) > 1 else (),
+        steps=measurements.steps if len(measurements.steps) > 1 else (),
     )
-    operation.hand_over()
-    return ConvertResult(model, operation.plan, report, recipe)
+    transaction.begin_handover()
+    return ConvertResult(model, transaction.plan, report, recipe, example)
 
 
-def _flops(found: Found) -> int:
-    """Of one image's forward pass through the original model."""
-    return node_flops(found.capture.operations()) // max(found.capture.example.shape[0], 1)
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into eval mode for a while, module by module as it was before."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def _all_or_nothing(transaction: Transaction) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        transaction.undo()
+        raise
 
 
 class _Clock:
@@ -150,7 +157,7 @@ class _Clock:
         self._last = now
 
 
-def _count(model: nn.Module) -> int:
+def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 

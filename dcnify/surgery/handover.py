@@ -13,33 +13,33 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
-from dcnify.surgery.bias_removal import Taken
+from dcnify.surgery.bias_removal import Removed, linear_at
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
 
 
 def begin(
-    model: nn.Module, plan: Plan, old: Mapping[str, nn.Module], taken: Mapping[str, Taken]
+    model: nn.Module, plan: Plan, old: Mapping[str, nn.Module], removed: Mapping[str, Removed]
 ) -> None:
     """Put the old layers of a plan's handovers beside the new ones, at blend 1.
 
-    Linear layers beside them whose bias the plan takes away hand over too, so that the model
+    Linear layers beside them whose bias the plan removes hand over too, so that the model
     computes exactly what it did.
 
     Args:
-        model: with the new layers in place, and the biases taken away.
+        model: with the new layers in place, and the biases removed.
         plan: says which swaps hand over.
         old: the old layers by site path.
-        taken: what `dcnify.surgery.bias_removal.take_away` returned.
+        removed: what `dcnify.surgery.bias_removal.remove_biases` returned.
     """
     handing = [swap for swap in plan.swaps if swap.handover]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for swap in handing:
         put(model, swap, _wrapped(old[swap.site.path], get(model, swap.site.path)))
-    for path, (weight, bias) in taken.items():
+    for path, (weight, bias) in removed.items():
         if any(_same_block(path, swap.site.path) for swap in handing):
-            linear = get(model, path)
+            linear = linear_at(model, path)
             put_at(model, path, _wrapped(_as_it_was(linear, weight, bias), linear))
     for parameter, learns in learned:  # other layers may share an old layer's
         parameter.requires_grad_(learns)

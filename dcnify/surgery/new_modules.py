@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dcnify.progress import Progress
+from dcnify.progress import Progress, silent
 from dcnify.roles.find import Found
 from dcnify.surgery.build import build, get
 from dcnify.surgery.initialise import initialise
@@ -13,7 +13,7 @@ from dcnify.surgery.plan import Plan
 
 
 def new_modules(
-    model: nn.Module, plan: Plan, found: Found, seed: int, progress: Progress | None
+    model: nn.Module, plan: Plan, found: Found, seed: int, progress: Progress = silent
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
     """Every replacement with its initial weights, by site path; the model is not touched."""
     generator = torch.Generator().manual_seed(seed)
@@ -24,8 +24,7 @@ def new_modules(
         module = _materialise(build(swap.module, original=old), old, model)
         warnings = (*warnings, *initialise(module, swap, found, generator))
         fresh[swap.site.path] = module
-        if progress is not None:
-            progress("initialising replacements", index + 1, len(plan.swaps))
+        progress("initialising replacements", index + 1, len(plan.swaps))
     return fresh, warnings
 
 

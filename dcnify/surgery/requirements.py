@@ -1,52 +1,40 @@
-"""What a recipe demands of a conversion: ``require`` of each layer, ``certify`` of the whole."""
+"""Requirements of a recipe: ``require`` for each layer, ``certify`` for the whole model."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from dcnify.errors import CheckError
-from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
+from dcnify.surgery.plan import PlannedSwap, Skipped
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
+    from dcnify.surgery.fidelity.measurements import Measurements
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What is left of a plan when its layers have been judged."""
-
-    plan: Plan
-    """Without the layers whose original stays."""
-    warnings: tuple[str, ...]
-
-
-def judge(plan: Plan, measured: Sequence[SiteFidelity]) -> Verdict:
-    """Act on each swap's ``require``: keep, warn, take the site out of the plan, or fail.
-
-    Args:
-        plan: what was done.
-        measured: the fidelity of each of its swaps, in order.
+def apply_requirements(measurements: Measurements) -> None:
+    """Act on each swap's ``require``: keep the new layer, warn, put the old one back, or fail.
 
     Raises:
         CheckError: a layer misses what it must reach, and the recipe says ``fail``.
     """
+    plan = measurements.transaction.plan
     swaps: list[PlannedSwap] = []
     skipped = list(plan.skipped)
     reverted: list[str] = []
     warnings: list[str] = []
     failed: list[str] = []
-    for swap, fidelity in zip(plan.swaps, measured, strict=True):
-        wanted = swap.require and swap.require["sqnr_db"]
-        if wanted is None or fidelity.sqnr_db >= wanted:
+    for swap, fidelity in zip(plan.swaps, measurements.sites, strict=True):
+        if swap.require is None or fidelity.sqnr_db >= swap.require["sqnr_db"]:
             swaps.append(swap)
             continue
-        text = f"{fidelity.path}: SQNR {fidelity.sqnr_db:.1f} dB is below {wanted:g} dB"
+        text = below_required(fidelity, swap.require)
         action = swap.require["on_violation"]
         if action == "revert":
             skipped.append(Skipped(swap.site.path, swap.site.role, f"reverted: {text}"))
@@ -62,14 +50,21 @@ def judge(plan: Plan, measured: Sequence[SiteFidelity]) -> Verdict:
     blocks = tuple(path.rpartition(".")[0] + "." for path in reverted)
     trims = tuple(path for path in plan.trims if not path.startswith(blocks))
     kept = dataclasses.replace(plan, swaps=tuple(swaps), skipped=tuple(skipped), trims=trims)
-    return Verdict(kept, tuple(warnings))
+    measurements.warnings = (*measurements.warnings, *warnings)
+    measurements.transaction.reduce_to(kept)
+    measurements.mark_reverted(reverted)
+
+
+def below_required(fidelity: SiteFidelity, require: Mapping[str, Any]) -> str:
+    """Say how a layer misses its ``require``."""
+    return f"{fidelity.path}: SQNR {fidelity.sqnr_db:.1f} dB is below {require['sqnr_db']:g} dB"
 
 
 def certify(recipe: Recipe, model: nn.Module, output: OutputFidelity) -> None:
-    """Fail unless the output is what the recipe promises.
+    """Check the output against the ``certify`` of the recipe, if there is one.
 
     Raises:
-        CheckError: it is not.
+        CheckError: the output errs more than it allows.
     """
     if recipe.certify is None:
         return
@@ -83,7 +78,7 @@ def certify(recipe: Recipe, model: nn.Module, output: OutputFidelity) -> None:
 
 
 def allowed_error(wanted: float, model: nn.Module) -> float:
-    """The relative error that ``certify`` allows: what it says, or what rounding alone costs."""
+    """The relative error that ``certify`` allows; never less than rounding alone costs."""
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     coarsest = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
     return max(wanted, 8 * coarsest) if coarsest > torch.finfo(torch.float32).eps else wanted

@@ -11,6 +11,7 @@ from dcnify.surgery.plan import Plan
 if TYPE_CHECKING:
     from torch import nn
 
+    from dcnify.graph.example import Example
     from dcnify.recipe import Recipe
 
 
@@ -92,3 +93,5 @@ class ConvertResult:
     plan: Plan
     report: Report
     recipe: Recipe
+    example: Example | None = None
+    """How the model was called."""

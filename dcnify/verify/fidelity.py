@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, labels_for
 from dcnify.errors import DcnifyError, InputError
-from dcnify.progress import Progress
+from dcnify.graph.example import Example, example_with
+from dcnify.progress import Progress, silent
 from dcnify.recipe import Recipe
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
@@ -67,6 +68,7 @@ def measure(
     images: ImageBatch,
     origin: dict[str, Any],
     progress: Progress | None = None,
+    example: Example | None = None,
 ) -> Fidelity:
     """The new layers of ``model`` against the source's on the source's activations, and outputs.
 
@@ -76,19 +78,20 @@ def measure(
     Raises:
         InputError: the two do not run on the same images.
     """
-    batches = list(images.tensor.split(BATCH))
-    model.to(images.tensor.dtype)
+    like = images.tensor
+    calls = [example_with(batch, example) for batch in like.split(BATCH)]
+    model.to(like.dtype)
     new = {swap.site.path: model.get_submodule(swap.site.path) for swap in swaps}
     if any(swap.handover for swap in swaps):
         set_blend(model, 0)
         new = {path: getattr(layer, "new", layer) for path, layer in new.items()}
     try:
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-            with running_here(source.model, batches[0][:1]):
-                sites, outputs = measure_sites(source.model, new, batches, progress)
-            with running_here(model, batches[0][:1]):
+            with running_here(source.model, calls[0]):
+                sites, outputs = measure_sites(source.model, new, calls, progress or silent)
+            with running_here(model, calls[0]):
                 labels = _labels(images, outputs)
-                output = measure_output(model, outputs, batches, {}, progress, labels)
+                output = measure_output(model, outputs, calls, {}, progress or silent, labels)
     except DcnifyError:
         raise
     except Exception as error:  # whatever a model may raise

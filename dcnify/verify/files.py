@@ -67,7 +67,7 @@ def check_golden(record: Artifact, model: nn.Module | None) -> Check:
     if golden.device != "cpu":
         limit *= _OTHER_DEVICE
     try:
-        seen = answer(model, golden.input())
+        seen = answer(model, golden.example())
         error = relative_error(_like(golden, seen), golden.sample)
     except Exception as problem:  # whatever a model may raise
         return Check(name, False, limit=limit, detail=f"it does not run: {first_line(problem)}")

@@ -32,7 +32,7 @@ answers may differ by a rounding."""
 
 
 @dataclass(frozen=True)
-class Call:
+class Configuration:
     """One configuration of the operator."""
 
     name: str
@@ -60,21 +60,21 @@ def check_operator(model: nn.Module) -> list[Check]:
     return [check for device in devices for check in _check_on(device, calls)]
 
 
-def calls_of(model: nn.Module) -> list[Call]:
+def calls_of(model: nn.Module) -> list[Configuration]:
     """The distinct configurations in which ``model`` calls the operators."""
-    found: dict[Call, None] = {}
+    found: dict[Configuration, None] = {}
     for module in model.modules():
         if isinstance(module, DCNv4 | FusedDCNv3 | DCNv3):
             name = "dcnv3" if isinstance(module, DCNv3) else "dcnv4"
             dtype = next(module.parameters()).dtype
-            found[Call(name, module.sampling, module.channels, dtype)] = None
+            found[Configuration(name, module.sampling, module.channels, dtype)] = None
     return list(found)
 
 
-def _check_on(device: str, calls: list[Call]) -> Iterator[Check]:
+def _check_on(device: str, calls: list[Configuration]) -> Iterator[Check]:
     where = "" if device == "cpu" else f" on {device}"
     names = {"output": f"operator{where}", "gradients": f"operator's gradients{where}"}
-    worst: dict[str, tuple[float, Call]] = {}
+    worst: dict[str, tuple[float, Configuration]] = {}
     for call in calls:
         try:
             output, gradients = _errors(call, torch.device(device))
@@ -92,11 +92,11 @@ def _check_on(device: str, calls: list[Call]) -> Iterator[Check]:
         yield Check(names[what], error <= limit, error, limit, f"relative error, {many}{call}")
 
 
-def _excess(error: float, call: Call) -> float:
+def _excess(error: float, call: Configuration) -> float:
     return error / TOLERANCE[call.dtype]
 
 
-def _errors(call: Call, device: torch.device) -> tuple[float, float]:
+def _errors(call: Configuration, device: torch.device) -> tuple[float, float]:
     """Relative errors of the output, and of the worst gradient."""
     value, packed, grad = _inputs(call, device)
     seen = _run(_ours(call), value, packed, grad)
@@ -115,7 +115,7 @@ def _run(
         return output.detach(), *torch.autograd.grad(output, leaves, grad)
 
 
-def _ours(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
+def _ours(call: Configuration) -> Callable[[Tensor, Tensor], Tensor]:
     how = {**call.sampling.geometry, "softmax": call.sampling.softmax}
     if call.name == "dcnv4":
         return lambda value, packed: dcnv4(value, packed, **how)
@@ -128,12 +128,12 @@ def _ours(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
     return separate
 
 
-def _reference(call: Call) -> Callable[[Tensor, Tensor], Tensor]:
+def _reference(call: Configuration) -> Callable[[Tensor, Tensor], Tensor]:
     how = {**call.sampling.geometry, "softmax": call.sampling.softmax}
     return lambda value, packed: reference.dcnv4(value, packed, **how)
 
 
-def _inputs(call: Call, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(call: Configuration, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Random value, offsets with weights, and gradient of the output; points off the pixel grid."""
     how = call.sampling
     random = torch.Generator().manual_seed(0)

@@ -69,7 +69,7 @@ def verify(
         checks.append(Check("fidelity", None, detail="the model does not load"))
     elif against is not None:
         measured, origin = _images(record, against, images)
-        fidelity = measure(model, against, swaps, measured, origin, progress)
+        fidelity = measure(model, against, swaps, measured, origin, progress, record.example())
         doubt, warnings = _doubt(record, against, origin)
         checks += check_reported(record, model, fidelity, doubt)
         if record.report.get("finetune"):

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from dcnify.kernels.plan import ITEMSIZE, Call, Geometry, Launch, plan_backward, plan_forward
+from dcnify.kernels.plan import ITEMSIZE, Geometry, KernelCall, Launch, plan_backward, plan_forward
 from dcnify.kernels.tools.recorded import Entry, read_record, source_of, write_record
 
 if TYPE_CHECKING:  # Triton is imported by the processes that compile, and only by them.
@@ -101,7 +101,7 @@ def launch_of(case: Case) -> Launch:
     """The launch that a call of this case gets."""
     geometry = KINDS[case.kind]
     out = SIZE // geometry.stride_h
-    call = Call(
+    call = KernelCall(
         batch=BATCH,
         size=(SIZE, SIZE),
         out_size=(out, out),

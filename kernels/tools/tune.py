@@ -29,8 +29,8 @@ from dcnify.kernels.config import (
 from dcnify.kernels.plan import (
     ITEMSIZE,
     BackwardPlan,
-    Call,
     Geometry,
+    KernelCall,
     Launch,
     plan_backward,
     plan_forward,
@@ -157,7 +157,7 @@ def seconds(run: Callable[[], Any]) -> float:
     return do_bench(run, warmup=10, rep=50, return_mode="median") / 1000
 
 
-def tuned_forward(call: Call, geometry: Geometry, gpu: str, run: Run | None) -> Launch:
+def tuned_forward(call: KernelCall, geometry: Geometry, gpu: str, run: Run | None) -> Launch:
     """The launch that is fastest for calls like this.
 
     Args:
@@ -176,7 +176,7 @@ def tuned_forward(call: Call, geometry: Geometry, gpu: str, run: Run | None) -> 
 
 
 def tuned_backward(
-    call: Call,
+    call: KernelCall,
     geometry: Geometry,
     scale: float,
     want_value: bool,
@@ -209,7 +209,7 @@ def tuned_backward(
     return plan(block, window)
 
 
-def key_of(kernel: str, call: Call, geometry: Geometry) -> str:
+def key_of(kernel: str, call: KernelCall, geometry: Geometry) -> str:
     """What a result depends on. Numbers of rows, lines and columns count by powers of two."""
     height, width = map(size_class, call.out_size)
     how = f"{call.dtype} {'packed' if call.packed else 'apart'}"

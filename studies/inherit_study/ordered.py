@@ -11,24 +11,24 @@ from unittest import mock
 from torch import Tensor, nn
 
 from dcnify.surgery.build import put_at
-from dcnify.surgery.calibrate.distillation_loss import Lesson
-from dcnify.surgery.calibrate.layers import train_whole_model as together
+from dcnify.surgery.calibrate import train_whole_model as together
+from dcnify.surgery.calibrate.distillation_loss import DistillationLoss
 
 
 def ordered(*, backwards: bool, steps: float) -> AbstractContextManager[Any]:
     """From the input on, or ``backwards`` from the output; all are in place after ``steps``."""
     lesson = functools.partial(_Ordered, backwards=backwards, steps=steps)
-    return mock.patch.object(together, "Lesson", lesson)
+    return mock.patch.object(together, "DistillationLoss", lesson)
 
 
-class _Ordered(Lesson):
+class _Ordered(DistillationLoss):
     """Old layers stand where the new ones are not due; those learn from them alone until then.
 
     Which state is kept is judged with all new layers in place, as ever.
     """
 
-    def __init__(self, *lesson: Any, backwards: bool, steps: float) -> None:
-        super().__init__(*lesson)
+    def __init__(self, *loss: Any, backwards: bool, steps: float) -> None:
+        super().__init__(*loss)
         self._order = self.swapped[::-1] if backwards else self.swapped
         self._every = steps / (len(self.swapped) - 1)
         self._step = 0

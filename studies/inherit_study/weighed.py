@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 from dcnify.roles import registry as roles
-from dcnify.surgery.calibrate.distillation_loss import _CLOSE, TEMPERATURE, Lesson, _mean
-from dcnify.surgery.calibrate.layers import calibration_steps as carry_out
-from dcnify.surgery.calibrate.layers import train_whole_model as together
+from dcnify.surgery.calibrate import calibration_steps
+from dcnify.surgery.calibrate import train_whole_model as together
+from dcnify.surgery.calibrate.distillation_loss import _CLOSE, TEMPERATURE, DistillationLoss, _mean
 from dcnify.surgery.calibrate.mixed_batches import batches_of
 
 
@@ -51,7 +51,7 @@ def weighed(
 
     ``single``: weigh channels where each layer is taught by itself, too.
     """
-    learn, calibrate = carry_out.learn_together, carry_out.calibrate
+    learn, calibrate = calibration_steps.train_whole_model, calibration_steps.calibrate_layers
 
     def learn_weighed(
         model: nn.Module,
@@ -68,22 +68,26 @@ def weighed(
             shares = heed.squares if channels else torch.ones_like(heed.squares)
             level = heed.worth / mean if layers else 1.0
             weights[path] = level * shares / (shares * heed.power).sum()
-        with mock.patch.object(together, "Lesson", functools.partial(_Weighed, weights)):
+        with mock.patch.object(together, "DistillationLoss", functools.partial(_Weighed, weights)):
             return learn(model, original, swapped, batches, *rest, **options)
 
     def calibrate_weighed(
-        model: nn.Module, plan: Any, fresh: Any, batches: Sequence[Tensor], *rest: Any
+        model: nn.Module, plan: Any, fresh: Any, examples: Sequence[Any], *rest: Any
     ) -> Any:
-        heeds = heeded(model, [swap.site.path for swap in plan.swaps], batches)
+        heeds = heeded(
+            model, [swap.site.path for swap in plan.swaps], [one.images for one in examples]
+        )
         scales = {model.get_submodule(path): heed.squares.sqrt() for path, heed in heeds.items()}
-        with mock.patch.object(roles, "teach", functools.partial(_teach_weighed, scales)):
-            return calibrate(model, plan, fresh, batches, *rest)
+        with mock.patch.object(roles, "train_layer", functools.partial(_teach_weighed, scales)):
+            return calibrate(model, plan, fresh, examples, *rest)
 
     with (
         mock.patch.object(
-            carry_out, "learn_together", learn_weighed if layers or channels else learn
+            calibration_steps, "train_whole_model", learn_weighed if layers or channels else learn
         ),
-        mock.patch.object(carry_out, "calibrate", calibrate_weighed if single else calibrate),
+        mock.patch.object(
+            calibration_steps, "calibrate_layers", calibrate_weighed if single else calibrate
+        ),
     ):
         yield
 
@@ -125,7 +129,7 @@ def heeded(model: nn.Module, paths: Sequence[str], batches: Sequence[Tensor]) ->
     }
 
 
-class _Weighed(Lesson):
+class _Weighed(DistillationLoss):
     """The layers' errors are weighed by ``weights`` (C,), by path, in what is learned from."""
 
     def __init__(self, weights: Mapping[str, Tensor], *lesson: Any) -> None:
@@ -138,11 +142,11 @@ class _Weighed(Lesson):
         given, new = self._run(self.model, images)
         here = [self._weigh(path, new[path].output, old[path].output) for path in old]
         alone = [
-            self._weigh(path, self.model.get_submodule(path)(*call.args), call.output)
+            self._weigh(path, call.on(self.model.get_submodule(path)), call.output)
             / min(1.0, max(self.at_most.get(path, 1.0), _CLOSE))
             for path, call in old.items()
         ]
-        yield self._apart(given, wanted) + _mean(here) + _mean(alone)
+        yield self._output_error(given, wanted) + _mean(here) + _mean(alone)
 
     def _weigh(self, path: str, given: Tensor, wanted: Tensor) -> Tensor:
         return (given - wanted).square().mean((0, 2, 3)) @ self._weights[path]
@@ -165,4 +169,4 @@ def _teach_weighed(
     *rest: Any,
 ) -> tuple[float, float]:
     scale = scales[old]
-    return teach(_Scaled(module, scale), parameters, _Scaled(old, scale), *rest)
+    return train_layer(_Scaled(module, scale), parameters, _Scaled(old, scale), *rest)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dcnify import Example
 from dcnify.finetune.training.objective import Objective
 from dcnify.recipe.finetune.section import Losses
 
@@ -50,6 +51,27 @@ def taken(models, losses, **more):
 def relative(given, wanted):
     given, wanted = given.detach(), wanted.detach()
     return ((given - wanted) ** 2).mean() / (wanted**2).mean()
+
+
+class Conditioned(Small):
+    def forward(self, *, step, pixel_values):
+        return {"logits": super().forward(pixel_values + step[:, None, None, None])}
+
+
+def test_both_models_are_called_as_the_example_says():
+    theirs = Conditioned().double().eval()
+    mine = copy.deepcopy(theirs)
+    example = Example(
+        kwargs={"step": torch.ones(1).double(), "pixel_values": torch.ones(1, 3, 8, 8)}
+    )
+    losses = Losses(labels=1.0, logits=1.0, features=1.0, layers=1.0)
+    objective, images, labels, (_, terms) = taken((mine, theirs), losses, example=example)
+    wanted = Small.forward(theirs, images + 1).detach()
+    assert torch.equal(objective(images)["logits"], wanted)
+    assert float(terms["labels"]) == pytest.approx(
+        float(nn.functional.cross_entropy(wanted, labels))
+    )
+    assert [float(terms[name]) for name in ("logits", "features", "layers")] == [0, 0, 0]
 
 
 def test_every_term_is_what_it_says(models):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dcnify.inherit.output_projection import fit_output
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
 from dcnify.roles import registry as roles
 from dcnify.roles.registry import ADAPTERS
@@ -95,13 +95,13 @@ def test_descent_and_closed_form_take_turns_and_the_closed_form_is_last(monkeypa
 
     def descend(module, parameters, old, inputs, steps):
         calls.append(steps)
-        return teach(module, parameters, old, inputs, steps)
+        return train_layer(module, parameters, old, inputs, steps)
 
     def fit(*args):
         calls.append("fit")
         fit_output(*args)
 
-    monkeypatch.setattr(roles, "teach", descend)
+    monkeypatch.setattr(roles, "train_layer", descend)
     monkeypatch.setattr(roles, "fit_output", fit)
     new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
     old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)

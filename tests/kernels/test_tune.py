@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("triton")
 
 from dcnify.kernels.config import Block, Window, blocks_around, windows_around
-from dcnify.kernels.plan import Call, Geometry, plan_backward, plan_forward
+from dcnify.kernels.plan import Geometry, KernelCall, plan_backward, plan_forward
 from dcnify.kernels.tools import tune
 
-CALL = Call(2, (56, 56), (56, 56), 4, 32, "float16", True, True, False, "sm_90")
+CALL = KernelCall(2, (56, 56), (56, 56), 4, 32, "float16", True, True, False, "sm_90")
 GEOMETRY = Geometry(3, 3, 1, 1, 1, 1, 1, 1, False, False)
 CANDIDATES = (Block(16, 64, 4), Block(16, 32, 2), Block(32, 32, 4))
 

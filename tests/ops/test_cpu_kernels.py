@@ -334,10 +334,10 @@ def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_sa
 ONE_KERNEL = """
 import numpy
 from dcnify.ops.numba.forward import pack
-from dcnify.ops.numba.points import Call
+from dcnify.ops.numba.points import CallLayout
 def plane():
     image, planes = numpy.full(1, 5, "f"), numpy.full(4 * 3, 7, "f")
-    pack(0, 4, image, planes, Call(**dict.fromkeys(Call._fields, 1)))
+    pack(0, 4, image, planes, CallLayout(**dict.fromkeys(CallLayout._fields, 1)))
     return [*planes.astype(int)].index(5), planes.sum()
 def hits():
     return sum(pack.stats.cache_hits.values())

@@ -14,7 +14,7 @@ from torch import nn
 
 import dcnify
 from dcnify.errors import InputError
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 
 _BLOBS = torch.randn(128, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 MANY = F.interpolate(_BLOBS, size=32, mode="bicubic")
@@ -101,10 +101,10 @@ def test_teaching_never_leaves_a_layer_worse_than_it_found_it():
     torch.manual_seed(0)
     old, new = nn.Linear(6, 6), nn.Linear(6, 6)
     inputs = [torch.randn(5, 6) for _ in range(4)]
-    before, after = teach(new, new.parameters(), old, inputs, steps=300)
+    before, after = train_layer(new, new.parameters(), old, inputs, steps=300)
     assert after < 0.5 * before
     again = copy.deepcopy(old)
-    assert teach(again, again.parameters(), old, inputs, steps=50) == (0.0, 0.0)
+    assert train_layer(again, again.parameters(), old, inputs, steps=50) == (0.0, 0.0)
     assert torch.equal(again.weight, old.weight)
 
 

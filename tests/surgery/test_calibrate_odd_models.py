@@ -131,7 +131,7 @@ def test_images_that_are_not_finite_are_left_out_and_told():
     odd[[40, 63], 0, 3, 3] = torch.tensor([float("nan"), float("inf")])
     report = convert(Net(), images=odd).report
     assert gained(report) > 1
-    assert any("2 images hold numbers that are not finite" in text for text in report.warnings)
+    assert any("2 images hold NaN or infinities" in text for text in report.warnings)
     assert report.images["calibrated_on"] == 46
     odd[16:] = float("nan")
     with pytest.raises(InputError, match="none holds finite numbers"):

@@ -12,12 +12,14 @@ from torch import nn
 import dcnify
 from dcnify.inherit.distance import relative_error
 from dcnify.roles.find import find
-from dcnify.surgery.calibrate.distillation_loss import Lesson
+from dcnify.surgery.calibrate.distillation_loss import DistillationLoss
 from dcnify.surgery.fidelity.images import Images
+from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.new_modules import new_modules
-from dcnify.surgery.transaction import Operation
+from dcnify.surgery.transaction import Transaction
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+EXAMPLE = dcnify.Example.of(IMAGES)
 
 
 class InPlace(nn.Module):
@@ -38,8 +40,8 @@ class InPlace(nn.Module):
 @torch.no_grad()
 def test_a_model_that_goes_on_in_place_agrees_with_itself():
     original = InPlace().eval()
-    lesson = Lesson(copy.deepcopy(original), original, ["conv"], {})
-    assert sum(map(float, lesson.terms(IMAGES))) == 0
+    loss = DistillationLoss(copy.deepcopy(original), original, ["conv"], {}, EXAMPLE)
+    assert sum(map(float, loss.terms(IMAGES))) == 0
 
 
 def test_terms_that_are_gone_back_through_one_by_one_add_up_to_the_loss():
@@ -57,8 +59,8 @@ def test_terms_that_are_gone_back_through_one_by_one_add_up_to_the_loss():
         given = original.stem(IMAGES)
         wanted = original.conv(given)
     at_most = 0.25
-    lesson = Lesson(model, original, ["conv"], {"conv": at_most})
-    for term in lesson.terms(IMAGES):
+    loss = DistillationLoss(model, original, ["conv"], {"conv": at_most}, EXAMPLE)
+    for term in loss.terms(IMAGES):
         term.backward(inputs=[weight])
     layer = relative_error(model.conv(given), wanted)  # the stem is the same: in its place, too
     output = relative_error(model(IMAGES), original(IMAGES).detach())
@@ -74,14 +76,14 @@ def test_a_layer_that_errs_too_much_goes_back_as_far_as_it_must_and_no_farther()
     first = weight.clone()
     weight += 0.5 * weight.abs().mean() * torch.randn_like(weight)
     last = weight.clone()
-    lesson = Lesson(model, original, ["conv"], {})
-    far = lesson._errors(["conv"], [IMAGES])["conv"]
-    lesson.at_most = {"conv": far / 4}  # half of the way: errors grow with the square
-    lesson.hold([IMAGES], {id(weight): (first, last)})
-    assert far / 8 < lesson._errors(["conv"], [IMAGES])["conv"] <= far / 4
-    lesson.at_most = {"conv": 2 * far}
+    loss = DistillationLoss(model, original, ["conv"], {}, EXAMPLE)
+    far = loss._layer_errors(["conv"], [IMAGES])["conv"]
+    loss.at_most = {"conv": far / 4}  # half of the way: errors grow with the square
+    loss.limit_layer_errors([IMAGES], {id(weight): (first, last)})
+    assert far / 8 < loss._layer_errors(["conv"], [IMAGES])["conv"] <= far / 4
+    loss.at_most = {"conv": 2 * far}
     weight.copy_(last)
-    lesson.hold([IMAGES], {id(weight): (first, last)})
+    loss.limit_layer_errors([IMAGES], {id(weight): (first, last)})
     assert torch.equal(weight, last)
 
 
@@ -91,14 +93,39 @@ def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     found = find(model, images[:1])
     plan = dcnify.plan(model, models.recipe("depthwise_conv"), images[:1])
-    fresh, _ = new_modules(model, plan, found, 0, None)
-    operation = Operation(model, plan, fresh, Images((images,)))
-    operation.measure("before")
-    start = operation.fallback()
+    fresh, _ = new_modules(model, plan, found, 0)
+    transaction = Transaction(model, plan, fresh)
+    measurements = Measurements(transaction, Images(dcnify.Example.of(images), (images,)))
+    measurements.measure("before")
+    start = measurements.checkpoint()
     path = plan.swaps[0].site.path
     worse = fresh[path]
     worse.dcn.output_proj.weight.mul_(5)
-    operation.measure("after", start)
-    assert operation.sites[0] == start[path][1]
-    assert all(torch.equal(worse.state_dict()[key], value) for key, value in start[path][0].items())
-    assert operation.output == operation.steps[0].output
+    measurements.measure("after", start)
+    assert measurements.sites[0] == start.sites[path]
+    state = worse.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in start.states[path].items())
+    assert measurements.output == measurements.steps[0].output
+
+
+@torch.no_grad()
+def test_a_step_that_changes_nothing_came_no_closer():
+    model = models.tiny_convnext()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = find(model, images[:1])
+    plan = dcnify.plan(model, models.recipe("depthwise_conv"), images[:1])
+    fresh, _ = new_modules(model, plan, found, 0)
+    measurements = Measurements(
+        Transaction(model, plan, fresh), Images(dcnify.Example.of(images), (images,))
+    )
+    measurements.measure("before")
+    measurements.measure("after")
+    assert not measurements.came_closer()
+    for bias in (layer.dcn.output_proj.bias for layer in fresh.values()):
+        bias.add_(100)
+    measurements.measure("worse")
+    assert not measurements.came_closer()
+    for bias in (layer.dcn.output_proj.bias for layer in fresh.values()):
+        bias.sub_(100)
+    measurements.measure("better")
+    assert measurements.came_closer()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcnify.surgery.calibrate.lockstep import in_lockstep
+from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 
 
 class Chain(nn.Module):
@@ -37,11 +37,11 @@ def test_each_layer_is_asked_for_once_in_order_with_what_every_batch_brings():
     model, asked = Chain(), []
 
     def replace(path, inputs):
-        asked.append((path, [float(x.mean()) for x in inputs]))
+        asked.append((path, [float(call.input.mean()) for call in inputs]))
         return Doubled()
 
     kept = list(model.layers)
-    in_lockstep(model, BATCHES, PATHS, replace)
+    run_in_lockstep(model, BATCHES, PATHS, replace)
     assert [path for path, _ in asked] == ["layers.0", "layers.2"]
     assert asked[0][1] == [0.0, 1.0, 2.0]
     for batch, y, brought in zip(BATCHES, model.seen, asked[1][1], strict=True):
@@ -66,7 +66,7 @@ def test_an_error_reaches_the_caller_and_leaves_the_model_as_it_was(where):
         return Failing()
 
     with pytest.raises(ValueError, match="fails"):
-        in_lockstep(model, BATCHES, PATHS, replace)
+        run_in_lockstep(model, BATCHES, PATHS, replace)
     assert list(model.layers) == kept
     assert threading.active_count() == before
 
@@ -79,7 +79,7 @@ def test_a_layer_that_runs_twice_is_replaced_at_the_first_time():
         asked.append(path)
         return Doubled()
 
-    in_lockstep(model, BATCHES, {"layers.0": ("layers.1",)}, replace)
+    run_in_lockstep(model, BATCHES, {"layers.0": ("layers.1",)}, replace)
     assert asked == ["layers.0"]
     assert torch.equal(model.seen[1], 4 * BATCHES[1])
     assert model.layers[0] is model.layers[1]

@@ -13,7 +13,7 @@ from torch import nn
 
 import dcnify
 from dcnify.data import ImageBatch
-from dcnify.surgery.calibrate.train_whole_model import learn_together
+from dcnify.surgery.calibrate.train_whole_model import train_whole_model
 
 _BLOBS = torch.randn(96, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 IMAGES = F.interpolate(_BLOBS, size=32, mode="bicubic")
@@ -225,10 +225,10 @@ def test_learning_never_ends_worse_than_it_began_on_the_images_left_out():
     original(IMAGES[:1])
     model = copy.deepcopy(original)
     nn.init.normal_(model[0].weight)
-    before, after = learn_together(model, original, ["0"], [IMAGES], 40)
+    before, after = train_whole_model(model, original, ["0"], [IMAGES], 40)
     assert after < 0.7 * before
     same = copy.deepcopy(original)
-    assert learn_together(same, original, ["0"], [IMAGES], 20) == (0.0, 0.0)
+    assert train_whole_model(same, original, ["0"], [IMAGES], 20) == (0.0, 0.0)
     assert all(
         torch.equal(a, b) for a, b in zip(same.parameters(), original.parameters(), strict=True)
     )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
-from dcnify.inherit.distance import are_logits, surprise, wide
+from dcnify.graph.example import Example, example_with
+from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Objective(nn.Module):
         mean_over_processes: maps a tensor to its mean over all processes. A relative error is a
             ratio, and the mean of ratios is not the ratio of means: so the sizes that errors are
             relative to are those of the whole batch.
+        example: how both models are called; by default with images alone.
 
     Shapes:
         images (B, C, H, W) and labels (B,), or (B, classes) if they are mixed, to the loss and,
@@ -50,8 +52,10 @@ class Objective(nn.Module):
         losses: Losses,
         label_loss: Callable[[Tensor, Tensor], Tensor],
         mean_over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
+        example: Example | None = None,
     ) -> None:
         super().__init__()
+        self._example = example
         self.model = model
         self.swapped = tuple(swapped)
         self._losses, self._label_loss, self._mean = losses, label_loss, mean_over_processes
@@ -66,17 +70,18 @@ class Objective(nn.Module):
                 self._record(model, self._own)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
+        call = example_with(images, self._example)
         if labels is None:
-            return self.model(images)
+            return call.call(self.model)
         losses, original = self._losses, self._original[0]
         output: Any = None
         wanted: Any = None
         with self._recorded():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
-                    wanted = output_tensor(original(images))
+                    wanted = output_tensor(call.call(original))
             if losses.labels or losses.logits or losses.features:
-                output = output_tensor(self.model(images))
+                output = output_tensor(call.call(self.model))
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -84,7 +89,7 @@ class Objective(nn.Module):
         if losses.logits and _OUTPUT in sizes:
             terms["logits"] = _relative_error(output, wanted, sizes[_OUTPUT])
         elif losses.logits:
-            terms["logits"] = surprise(output.float(), wanted.float(), losses.temperature)
+            terms["logits"] = kl_divergence(output.float(), wanted.float(), losses.temperature)
         if losses.features:
             terms["features"] = self._feature_loss(sizes)
         if losses.layers:

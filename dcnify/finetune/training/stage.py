@@ -27,6 +27,7 @@ from dcnify.finetune.training.objective import Objective
 from dcnify.finetune.training.optimizer import create_optimizer, create_schedule, learning_rate
 from dcnify.finetune.training.selection import frozen_norms, require_only, trained_by
 from dcnify.graph.calls import output_tensor
+from dcnify.graph.example import example_with
 from dcnify.surgery.handover import handovers
 
 
@@ -62,6 +63,7 @@ class StageTrainer:
             stage.losses,
             label_loss(stage.augment),
             partial(accelerator.reduce, reduction="mean"),
+            run.example,
         )
         # Each process sets the blends itself; those that another sends would have to be read.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
@@ -124,10 +126,12 @@ class StageTrainer:
         with self.placement.evaluating(model) as called:
             training = called.training
             called.eval()
+            example = None if called is self.called else self.run.example  # it knows its own
             try:
                 for images, labels in self.validation:
+                    call = example_with(self.inputs(images), example)
                     with self.accelerator.autocast():
-                        best = output_tensor(called(self.inputs(images))).argmax(1)
+                        best = output_tensor(call.call(called)).argmax(1)
                     hits = self.accelerator.gather_for_metrics(best == labels)
                     right += int(hits.sum())
                     seen += len(hits)

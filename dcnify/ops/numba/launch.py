@@ -19,7 +19,7 @@ from dcnify.ops.numba.threads import share_out
 from dcnify.ops.sampling import Sampling, compute_dtype
 
 if TYPE_CHECKING:
-    from dcnify.ops.numba.points import Call
+    from dcnify.ops.numba.points import CallLayout
 
 _TILE_WIDTH = 8
 _TILE_POINTS = 512
@@ -135,15 +135,15 @@ def _call(
     grad_offset: Tensor,
     grad_weight: Tensor,
     sampling: Sampling,
-) -> Call:
-    from dcnify.ops.numba.points import Call
+) -> CallLayout:
+    from dcnify.ops.numba.points import CallLayout
 
     batch, height, width, channels = value.shape
     out_h, out_w = offset.shape[1:3]
     group_channels = channels // sampling.groups
     tile_width = _evenly(out_w, _TILE_WIDTH)
     tile_height = _evenly(out_h, max(1, _TILE_POINTS // (tile_width * sampling.num_points)))
-    return Call(
+    return CallLayout(
         images=batch,
         height=height,
         width=width,
@@ -186,20 +186,20 @@ def _evenly(length: int, most: int) -> int:
     return -(-length // parts)
 
 
-def _tiles(call: Call) -> int:
+def _tiles(call: CallLayout) -> int:
     return -(-call.out_height // call.tile_height) * -(-call.out_width // call.tile_width)
 
 
-def _tile_points(call: Call) -> int:
+def _tile_points(call: CallLayout) -> int:
     return call.tile_height * call.tile_width * call.points
 
 
-def _share_out_tiles(call: Call, work: Callable[[int, int], None]) -> None:
+def _share_out_tiles(call: CallLayout, work: Callable[[int, int], None]) -> None:
     at_least = _WORTH_A_THREAD // (_tile_points(call) * call.groups * call.channels)
     share_out(call.images * _tiles(call), work, at_least=at_least)
 
 
-def _planes(value: Tensor, call: Call, dtype: torch.dtype) -> np.ndarray:
+def _planes(value: Tensor, call: CallLayout, dtype: torch.dtype) -> np.ndarray:
     """The value, one plane per image and group, each with its border."""
     from dcnify.ops.numba import forward as numba_forward
 

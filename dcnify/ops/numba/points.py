@@ -13,7 +13,7 @@ from dcnify.ops.numba.cache import exact, fused
 from dcnify.ops.numba.vectors import copy, two_to_the
 
 
-class Call(NamedTuple):
+class CallLayout(NamedTuple):
     """The integers of one call. Strides count elements from one query, or group, to the next."""
 
     images: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -17,6 +18,7 @@ from torch import fx, nn
 from dcnify.errors import InputError
 from dcnify.graph.axis_rules import AxesOf
 from dcnify.graph.capture import Capture, stack_of
+from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
 from dcnify.graph.site import NearMiss, Site
 from dcnify.nn.dcnv3 import DCNv3
@@ -47,7 +49,7 @@ def on_our_operator(model: nn.Module) -> dict[str, str]:
 
 
 @contextmanager
-def running_here(model: nn.Module, example: torch.Tensor) -> Iterator[str]:
+def running_here(model: nn.Module, example: Any) -> Iterator[str]:
     """Let foreign DCNv3 layers run on our operator for a while, if the model does not run as it is.
 
     Their own kernel may need a GPU or an extension that is not installed. A model that fails for
@@ -72,10 +74,10 @@ def running_here(model: nn.Module, example: torch.Tensor) -> Iterator[str]:
                 module.forward = forward
 
 
-def _why_it_fails(model: nn.Module, example: torch.Tensor) -> str:
+def _why_it_fails(model: nn.Module, example: Any) -> str:
     try:
         with torch.no_grad():
-            model(example)
+            Example.of(example).call(model)
     except Exception as error:
         return first_line(error)
     return ""

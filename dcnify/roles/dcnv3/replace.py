@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcnify.graph.calls import Call
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.output_projection import fit_output, with_one
 from dcnify.inherit.ridge import Ridge
-from dcnify.inherit.train_layer import teach
+from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DCNv4, FusedDCNv3
 from dcnify.nn.dcnv3_parts import Dcnv3Parts, pack_, parts_of
 from dcnify.roles.dcnv3.find import sampling_at
@@ -134,18 +135,18 @@ def _points(
 
 
 @torch.no_grad()
-def calibrate(module: DCNv4, old: nn.Module, inputs: Sequence[Tensor], steps: int) -> None:
-    """Fit the new layer to what the old one does with ``inputs``, batches of (B, H, W, C).
+def calibrate(module: DCNv4, old: nn.Module, calls: Sequence[Call], steps: int) -> None:
+    """Fit the new layer to what the old one does with its inputs, batches of (B, H, W, C).
 
     First the linear that predicts offsets and weights, then the output projection, which takes up
     what it can of the error that is left, the bias that DCNv4 may not have among it; then ``steps``
     of gradient descent on all of the layer.
     """
-    parts = parts_of(old)
+    parts, inputs = parts_of(old), [call.input for call in calls]
     if (module.num_points, module.groups) == (parts.sampling.num_points, parts.sampling.groups):
         _fit_points(module, parts, inputs)
     fit_output(module, module, parts.forward, inputs)
-    teach(module, module.parameters(), parts.forward, inputs, steps)
+    train_layer(module, module.parameters(), parts.forward, inputs, steps)
 
 
 def _fit_points(module: DCNv4, parts: Dcnv3Parts, inputs: Sequence[Tensor]) -> None:

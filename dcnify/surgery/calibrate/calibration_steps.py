@@ -1,41 +1,38 @@
-"""The steps of a calibration, each measured, and kept as far as it helps."""
+"""The steps of a calibration: first layer by layer, then the whole model, each measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from dcnify.errors import DcnifyError, InputError
 from dcnify.surgery.calibrate.layers import (
     batches_wanted,
-    calibrate,
-    first_images,
+    calibrate_layers,
     model_steps,
     start_of,
 )
-from dcnify.surgery.calibrate.train_whole_model import learn_together
+from dcnify.surgery.calibrate.train_whole_model import train_whole_model
 from dcnify.surgery.fidelity.images import BATCH, Images
-from dcnify.surgery.transaction import Fallback, Operation
+from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
 from dcnify.words import first_line
 
 _MARGIN = 0.9
-"""Of the error that a layer had at the start: it is judged on other images than it is held by."""
+"""Share of its first error that a layer may have, as it is held and measured on other images."""
 
 
-def carry_out(
-    operation: Operation, learned: Images, seed: int, lap: Callable[[str], None]
+def calibrate(
+    measurements: Measurements, images: Images, seed: int, lap: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Calibrate layer by layer, then the model as a whole, as the operation's plan says.
+    """Calibrate layer by layer, then the model as a whole, as the plan says.
 
-    No layer ends farther from the old one than it started; and what the whole model has learned is
-    kept only if that brought its output closer on the images that are measured.
+    No layer ends farther from the old one than it started. The result of training the whole model
+    is kept only if it brought the output closer on the images that are measured.
 
     Args:
-        operation: with new layers that have their first weights.
-        learned: images to learn from.
-        seed: of the order and the mixing of images.
-        lap: is told what has just been done, for the clock.
+        measurements: of a transaction whose new layers have their first weights.
+        images: images to calibrate on, others than those that are measured.
+        seed: seed for the order and the mixing of images.
+        lap: called with the name of what has just been done, to time it.
 
     Returns:
         Warnings.
@@ -43,58 +40,53 @@ def carry_out(
     Raises:
         InputError: the model cannot be copied, or does not give gradients.
     """
-    plan, fresh = operation.plan, operation.fresh
-    operation.measure(start_of(plan))
-    start = operation.fallback()
-    operation.weights, warnings = calibrate(
-        operation.model, plan, fresh, learned.batches, operation.progress
+    transaction = measurements.transaction
+    plan = transaction.plan
+    measurements.measure(start_of(plan))
+    start = measurements.checkpoint()
+    transaction.refitted_weights, warnings = calibrate_layers(
+        transaction.model, plan, transaction.replacements, images.calls, measurements.progress
     )
     lap("calibrate layers")
-    operation.measure("calibrate: layers", start)
+    measurements.measure("calibrate: layers", start)
     if model_steps(plan):
-        few = first_images(learned.batches, BATCH * batches_wanted(plan))
-        warnings = (*warnings, *_as_a_whole(operation, start, few, seed))
+        warnings = (*warnings, *_calibrate_model(measurements, start, images, seed))
         lap("calibrate model")
     return warnings
 
 
-def _as_a_whole(
-    operation: Operation, start: Fallback, batches: list[torch.Tensor], seed: int
+def _calibrate_model(
+    measurements: Measurements, start: Checkpoint, images: Images, seed: int
 ) -> tuple[str, ...]:
-    model, step = operation.model, "calibrate: model"
-    layers = operation.fallback()
+    transaction = measurements.transaction
+    layers = measurements.checkpoint()
     advice = "model_steps: 0 calibrates layer by layer only"
     try:
-        original = operation.keep_original()
+        original = transaction.keep_original()
     except Exception as error:  # whatever a model may hold
-        raise InputError(f"the model cannot be copied: {_first_line(error)}; {advice}") from error
-    operation.place()
-    at_most = {
-        path: _MARGIN * 10 ** (-fidelity.sqnr_db / 10) for path, (_, fidelity) in start.items()
-    }
+        raise InputError(f"the model cannot be copied: {first_line(error)}; {advice}") from error
+    transaction.put_in()
+    at_most = {path: _MARGIN * 10 ** (-site.sqnr_db / 10) for path, site in start.sites.items()}
     try:
-        learn_together(
-            model,
+        train_whole_model(
+            transaction.model,
             original,
-            list(start),
-            batches,
-            model_steps(operation.plan),
+            list(start.states),
+            images.first(BATCH * batches_wanted(transaction.plan)),
+            model_steps(transaction.plan),
+            example=images.example,
             seed=seed,
-            progress=operation.progress,
+            progress=measurements.progress,
             at_most=at_most,
-            fixed=operation.fixed(),
+            frozen=transaction.frozen(),
         )
     except DcnifyError:
         raise
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
-        words = f"the model cannot learn as a whole: {_first_line(error)}; {advice}"
+        words = f"the model cannot learn as a whole: {first_line(error)}; {advice}"
         raise InputError(words) from error
-    operation.measure(step, layers, floor=start)
-    if not operation.came_closer():
-        operation.take_back(layers)
-        return ("as a whole the model came no closer to the original; its layers alone are kept",)
-    return ()
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)
+    measurements.measure("calibrate: model", layers, floor=start)
+    if measurements.came_closer():
+        return ()
+    measurements.undo_step(layers)
+    return ("as a whole the model came no closer to the original; its layers alone are kept",)

@@ -1,7 +1,7 @@
-"""Calibration: the new layers, in order, learn from the old ones on images, without labels.
+"""Calibrate layers: each new layer, in order, is fitted to the old one on images without labels.
 
-Each layer is given what the converted layers before it really produce, and fitted to what the old
-layer makes of that.
+Each layer is given what the converted layers before it really produce, and fitted to the old
+layer's output for that.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.progress import Progress
+from dcnify.graph.calls import Call
+from dcnify.graph.example import Example
+from dcnify.progress import Progress, silent
 from dcnify.roles.registry import ADAPTERS
-from dcnify.surgery.bias_removal import unbiased
+from dcnify.surgery.bias_removal import linear_at, without_bias
 from dcnify.surgery.build import get, put
-from dcnify.surgery.calibrate.lockstep import in_lockstep
+from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
 from dcnify.surgery.plan import Plan, PlannedSwap
 
@@ -26,71 +28,70 @@ if TYPE_CHECKING:
 
 
 def batches_wanted(plan: Plan) -> int:
-    """How many batches of images the plan's calibration asks for; 0 if it has none."""
+    """Number of batches of images that the plan's calibration asks for; 0 if it has none."""
     return max((step["batches"] for swap in plan.swaps for step in _steps(swap)), default=0)
 
 
 def model_steps(plan: Plan) -> int:
-    """Steps in which the whole model learns after its layers, by the plan; 0 for none."""
+    """Number of steps for which the plan trains the whole model after its layers."""
     return max((step["model_steps"] for swap in plan.swaps for step in _steps(swap)), default=0)
 
 
 def start_of(plan: Plan) -> str:
-    """What the layers start from, by name: ``transfer``, or several."""
+    """Name of the init that the layers start from: ``transfer``, or several."""
     methods = [step["method"] for swap in plan.swaps for step in swap.init]
     return " or ".join(dict.fromkeys(one for one in methods if one != "calibrate"))
 
 
 def images_wanted(recipe: Recipe) -> int | None:
-    """Images that a recipe's calibration asks for, with those that are measured; None if none."""
+    """Number of images for a recipe's calibration and its measurement; None without one."""
     steps = [step for swap in recipe.swaps for step in swap.init if step.method == "calibrate"]
-    return with_held_out(max(step.batches for step in steps)) if steps else None
+    return with_held_out(max(step.batches or 0 for step in steps)) if steps else None
 
 
 @torch.no_grad()
-def calibrate(
+def calibrate_layers(
     model: nn.Module,
     plan: Plan,
-    fresh: dict[str, nn.Module],
-    batches: Sequence[torch.Tensor],
-    progress: Progress | None = None,
+    replacements: dict[str, nn.Module],
+    examples: Sequence[Example],
+    progress: Progress = silent,
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Fit the modules ``fresh``, in the order in which they run, on images (B, C, H, W).
+    """Fit ``replacements`` in the order in which they run, on calls of the model.
 
     The model runs with those that are fitted in place, and is as it was afterwards. Linear layers
-    whose bias the plan takes away are made up for on the way.
+    whose bias the plan removes are refitted on the way.
 
     Returns:
         The new weights of those linear layers by path, and warnings.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
-    biased = {path: get(model, path) for path in plan.trims if _beside(path, swaps)}
+    biased = {path: linear_at(model, path) for path in plan.trims if _in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
     done: list[str] = []
 
-    def replace(path: str, inputs: list[torch.Tensor]) -> nn.Module:
+    def replace(path: str, calls: list[Call]) -> nn.Module:
         if path in biased:
-            linear = unbiased(biased[path], inputs)
+            linear = without_bias(biased[path], [call.input for call in calls])
             weights[path] = linear.weight.detach()
             return linear
-        module = fresh[path].eval()
+        module = replacements[path].eval()
         for step in _steps(swaps[path]):
             fit = ADAPTERS[swaps[path].module.type].calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
-            fit(module, old[path], first_images(inputs, BATCH * step["batches"]), step["steps"])
+            fit(module, old[path], _first(calls, BATCH * step["batches"]), step["steps"])
         done.append(path)
-        if progress is not None:
-            progress("calibrating", len(done), len(swaps))
+        progress("calibrating", len(done), len(swaps))
         return module
 
     layers = {path: swap.site.aliases for path, swap in swaps.items()}
     try:
         for swap in others:
-            put(model, swap, fresh[swap.site.path].eval())
-        in_lockstep(model, batches, {**layers, **dict.fromkeys(biased, ())}, replace)
+            put(model, swap, replacements[swap.site.path].eval())
+        run_in_lockstep(model, examples, {**layers, **dict.fromkeys(biased, ())}, replace)
     finally:
         for swap in others:
             put(model, swap, old[swap.site.path])
@@ -99,14 +100,13 @@ def calibrate(
     return weights, (words,) if idle else ()
 
 
-def first_images(inputs: Sequence[torch.Tensor], images: int) -> list[torch.Tensor]:
-    """Of batches, the first so many images."""
-    taken: list[torch.Tensor] = []
-    for batch in inputs:
-        left = images - sum(map(len, taken))
-        if left <= 0:
+def _first(calls: Sequence[Call], images: int) -> list[Call]:
+    taken: list[Call] = []
+    for call in calls:
+        if images <= 0:
             break
-        taken.append(batch[:left])
+        taken.append(call.first(images))
+        images -= len(call.input)
     return taken
 
 
@@ -114,6 +114,6 @@ def _steps(swap: PlannedSwap) -> list[dict[str, Any]]:
     return [step for step in swap.init if step["method"] == "calibrate"]
 
 
-def _beside(linear: str, swaps: Iterable[str]) -> bool:
-    """Whether a linear layer is of the same block as a layer that is calibrated."""
+def _in_block_of(linear: str, swaps: Iterable[str]) -> bool:
+    """Whether a linear layer is in the same block as a layer that is calibrated."""
     return any(linear.startswith(path.rpartition(".")[0] + ".") for path in swaps)

@@ -1,4 +1,4 @@
-"""The images on which a conversion is measured."""
+"""The images on which a conversion is calibrated and measured."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import nn
 
 from dcnify.data import ImageBatch, labels_for, load_images
 from dcnify.errors import InputError
+from dcnify.graph.example import Example
 
 _FEWEST, _MOST = 2, 8
 _BUDGET = 120e9
 """Floating-point operations that the photographs may cost one pass of the original model."""
 _LARGEST, _PIXELS = 64, 4 * 224 * 224
-"""Images, and their pixels, that are calibrated on together: a step sees more of small ones."""
+"""Most images, and most pixels, of a batch to calibrate on: a step sees more of small ones."""
 NOT_IMAGES = "the example input, for want of photographs: install 'dcnify[data]'"
 """Origin of a measurement that had nothing better than the example."""
 BATCH = 4
@@ -28,15 +29,30 @@ Calibration = torch.Tensor | ImageBatch | Iterable[torch.Tensor]
 
 @dataclass(frozen=True)
 class Images:
-    """Batches (B, C, H, W), and what the labels are where there are any."""
+    """Batches of images, and how the model is called with them."""
 
+    example: Example
     batches: tuple[torch.Tensor, ...]
+    """(B, C, H, W) each."""
     labels: tuple[torch.Tensor, ...] | None = None
-    """(B,) int64 for each batch."""
+    """(B,) int64 for each batch, where there are any."""
 
     @property
     def count(self) -> int:
         return sum(map(len, self.batches))
+
+    @property
+    def calls(self) -> list[Example]:
+        """One call of the model for each batch."""
+        return [self.example.with_image(batch) for batch in self.batches]
+
+    def first(self, count: int) -> list[torch.Tensor]:
+        """Batches with the first ``count`` images."""
+        taken = []
+        for batch in self.batches:
+            taken.append(batch[: max(count, 0)])
+            count -= len(batch)
+        return [batch for batch in taken if len(batch)]
 
     def finite(self) -> Images:
         """Those without infinities or NaN, without their labels.
@@ -48,80 +64,130 @@ class Images:
         kept = [batch for batch in kept if len(batch)]
         if not kept:
             raise InputError("no images to calibrate on: none holds finite numbers only")
-        return Images(tuple(kept))
+        return Images(self.example, tuple(kept))
 
     def held_out(self) -> tuple[Images, Images]:
         """A quarter of the images to measure on, and the others to calibrate on.
 
-        A single image has to do for both.
+        A single image serves both purposes.
         """
         if self.count == 1:
             return self, self
         images = [image for batch in self.batches for image in batch.split(1)]
         labels = torch.cat(self.labels).split(1) if self.labels is not None else None
         cut = -(-len(images) // 4)
-        measured = _batched(images[:cut], labels and labels[:cut], BATCH)
-        return measured, _batched(images[cut:], None, _LARGEST)
+        measured = self._batched(images[:cut], labels and labels[:cut], BATCH)
+        return measured, self._batched(images[cut:], None, _LARGEST)
+
+    def _batched(
+        self, images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None, most: int
+    ) -> Images:
+        """Batch images (1, C, H, W) of one size: four, or up to ``most`` where they are small."""
+        batches: list[list[torch.Tensor]] = []
+        for image in images:
+            room = max(BATCH, min(most, _PIXELS // image[0, 0].numel()))
+            if batches and len(batches[-1]) < room and batches[-1][0].shape == image.shape:
+                batches[-1].append(image)
+            else:
+                batches.append([image])
+        sizes = [len(batch) for batch in batches]
+        split = torch.cat(tuple(labels)).split(sizes) if labels is not None else None
+        return Images(self.example, tuple(torch.cat(batch) for batch in batches), split)
 
 
-def fidelity_images(
+@dataclass(frozen=True)
+class ConversionImages:
+    """Images to measure a conversion on, and others to calibrate on."""
+
+    measured: Images
+    calibrated: Images | None
+    origin: dict[str, Any]
+    """JSON-ready: where they came from, how many, their size."""
+    warnings: tuple[str, ...] = ()
+
+
+def conversion_images(
     model: nn.Module,
-    example: torch.Tensor,
+    example: Example,
     calibration: Calibration | None,
     flops: int,
-    least: int = 0,
+    batches: int = 0,
     classes: int = 0,
-) -> tuple[Images, dict[str, Any]]:
-    """Images like ``example`` in dtype and device, and where they came from.
+) -> ConversionImages:
+    """Choose the images of a conversion, like the example's in dtype and device.
 
-    ``flops`` of one forward pass decide how many photographs a default measurement takes; there
-    are ``least`` in any case. Labels count where they are among the model's ``classes``.
+    Args:
+        model: the original.
+        example: how it is called. Its other inputs are repeated for each batch.
+        calibration: images; by default photographs.
+        flops: of one forward pass; decides how many photographs a measurement takes.
+        batches: batches to calibrate on, besides the images to measure on.
+        classes: of the model, to use labels that are among them.
 
     Raises:
-        InputError: the given images are not of the example's channels.
+        InputError: the given images do not have the example's channels.
     """
+    images, found_at = _all_images(model, example, calibration, flops, batches, classes)
+    warnings = []
+    origin: dict[str, Any] = {
+        "origin": found_at,
+        "size": "x".join(map(str, images.batches[0].shape[1:])),
+    }
+    if example.has_other_inputs:
+        origin["other_inputs"] = "repeated from the example"
+        warnings.append(
+            f"the model has other inputs than images ({example.describe()}): the example's are "
+            "repeated for every batch"
+        )
+    if not batches:
+        return ConversionImages(images, None, origin | {"count": images.count}, tuple(warnings))
+    measured, others = images.held_out()
+    calibrated = others.finite()
+    origin |= {
+        "count": measured.count,
+        "held_out": measured.count + others.count == images.count,
+        "calibrated_on": calibrated.count,
+    }
+    if others.count > calibrated.count:
+        odd = others.count - calibrated.count
+        warnings.append(f"{odd} images hold NaN or infinities, and are not calibrated on")
+    return ConversionImages(measured, calibrated, origin, tuple(warnings))
+
+
+def with_held_out(batches: int) -> int:
+    """Number of images for so many batches to calibrate on, and a third as many to measure."""
+    return 4 * BATCH * batches // 3
+
+
+def _all_images(
+    model: nn.Module,
+    example: Example,
+    calibration: Calibration | None,
+    flops: int,
+    batches: int,
+    classes: int,
+) -> tuple[Images, str]:
+    """All images with their labels, and their origin."""
     labels = None
     if isinstance(calibration, ImageBatch):
-        batches, origin = list(calibration.tensor.split(BATCH)), calibration.origin
+        found, origin = calibration.tensor.split(BATCH), calibration.origin
         known, _reason = labels_for(calibration, classes)
         labels = known.split(BATCH) if known is not None else None
     elif calibration is not None:
         given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-        batches = [part for batch in given for part in _images_of(batch).split(BATCH)]
+        found = [part for batch in given for part in _images_of(batch).split(BATCH)]
         origin = "given"
     else:
-        batches, origin = _photographs(model, example, flops, least)
-    batches = [batch for batch in batches if len(batch)]
-    if not batches:
+        found, origin = _photographs(model, example, flops, with_held_out(batches))
+    found = [batch for batch in found if len(batch)]
+    if not found:
         raise InputError("no images to measure on: the calibration set is empty")
-    for batch in batches:
-        if batch.dim() != 4 or batch.shape[1] != example.shape[1]:
-            wanted = f"(N, {example.shape[1]}, H, W)"
+    channels = example.shape[1]
+    for batch in found:
+        if batch.dim() != 4 or batch.shape[1] != channels:
+            wanted = f"(N, {channels}, H, W)"
             raise InputError(f"calibration images are {tuple(batch.shape)}, expected {wanted}")
-    images = Images(tuple(b.to(example) for b in batches), labels)
-    size = "x".join(str(n) for n in batches[0].shape[1:])
-    return images, {"origin": origin, "count": images.count, "size": size}
-
-
-def with_held_out(batches: int) -> int:
-    """How many images give that many batches to calibrate on, and a third as many to measure."""
-    return 4 * BATCH * batches // 3
-
-
-def _batched(
-    images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None, most: int
-) -> Images:
-    """Images (1, C, H, W) of one size together: four, or up to ``most`` where they are small."""
-    batches: list[list[torch.Tensor]] = []
-    for image in images:
-        room = max(BATCH, min(most, _PIXELS // image[0, 0].numel()))
-        if batches and len(batches[-1]) < room and batches[-1][0].shape == image.shape:
-            batches[-1].append(image)
-        else:
-            batches.append([image])
-    sizes = [len(batch) for batch in batches]
-    split = torch.cat(tuple(labels)).split(sizes) if labels is not None else None
-    return Images(tuple(torch.cat(batch) for batch in batches), split)
+    return Images(example, tuple(b.to(example.images) for b in found), labels), origin
 
 
 def _images_of(batch: object) -> torch.Tensor:
@@ -134,13 +200,13 @@ def _images_of(batch: object) -> torch.Tensor:
 
 
 def _photographs(
-    model: nn.Module, example: torch.Tensor, flops: int, least: int
-) -> tuple[list[torch.Tensor], str]:
+    model: nn.Module, example: Example, flops: int, least: int
+) -> tuple[Sequence[torch.Tensor], str]:
     count = max(min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST), least)
     config = getattr(model, "pretrained_cfg", None) or {}
     mean, std = config.get("mean") or _MEAN, config.get("std") or _STD
     try:
-        images = load_images(None, count=count, size=tuple(example.shape[1:]), mean=mean, std=std)
+        images = load_images(None, count=count, size=example.shape[1:], mean=mean, std=std)
     except InputError:
-        return list(example.split(BATCH)), NOT_IMAGES
-    return list(images.tensor.split(BATCH)), images.origin
+        return example.images.split(BATCH), NOT_IMAGES
+    return images.tensor.split(BATCH), images.origin

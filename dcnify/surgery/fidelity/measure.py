@@ -1,9 +1,9 @@
-"""How close a converted model stays: per site on the original's activations, and at the output."""
+"""Fidelity of a converted model: per site on the original's activations, and at the output."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from dcnify.errors import DcnifyError
-from dcnify.graph.calls import first_tensor, output_tensor
-from dcnify.progress import Progress
+from dcnify.graph.calls import Call, first_tensor, output_tensor
+from dcnify.graph.example import Example
+from dcnify.progress import Progress, silent
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
 
@@ -59,15 +60,15 @@ class Agreement:
 def measure_sites(
     model: nn.Module,
     replacements: Mapping[str, nn.Module],
-    batches: Iterable[torch.Tensor],
-    progress: Progress | None = None,
+    examples: Sequence[Example | torch.Tensor],
+    progress: Progress = silent,
 ) -> tuple[list[SiteFidelity], list[torch.Tensor]]:
-    """Old against new layer, on what the original model feeds the old one.
+    """Compare old with new layers, on the calls that the original model makes.
 
     Args:
         model: the original, not yet changed.
         replacements: new module by site path.
-        batches: images (B, C, H, W), normalised.
+        examples: calls of the model, or normalised images (B, C, H, W).
 
     Returns:
         Fidelity by site in the order of ``replacements``, and the model's outputs by batch.
@@ -78,7 +79,7 @@ def measure_sites(
         hook = _comparing(new.eval(), sums[path])
         handles.append(model.get_submodule(path).register_forward_hook(hook, with_kwargs=True))
     try:
-        outputs = _run(model, list(batches), "original", progress)
+        outputs = _run(model, examples, "original", progress)
     finally:
         for handle in handles:
             handle.remove()
@@ -95,7 +96,7 @@ def _comparing(new: nn.Module, sums: Agreement):
             return
         busy = True
         try:
-            sums.add(first_tensor(output), first_tensor(new(*args, **kwargs)))
+            sums.add(first_tensor(output), Call(args, kwargs).on(new))
         finally:
             busy = False
 
@@ -106,17 +107,17 @@ def _comparing(new: nn.Module, sums: Agreement):
 def measure_output(
     model: nn.Module,
     expected: list[torch.Tensor],
-    batches: Iterable[torch.Tensor],
+    examples: Sequence[Example | torch.Tensor],
     must_run: Mapping[str, nn.Module],
-    progress: Progress | None = None,
+    progress: Progress = silent,
     labels: Sequence[torch.Tensor] | None = None,
 ) -> OutputFidelity:
-    """The converted model's output against the original's.
+    """Compare the converted model's output with the original's.
 
     Args:
         model: with its new layers in place.
         expected: the original's outputs by batch, as `measure_sites` returns them.
-        batches: images (B, C, H, W), normalised.
+        examples: calls of the model, or normalised images (B, C, H, W).
         must_run: the new layers by path, each of which has to run.
         labels: (B,) classes of each batch, for the accuracy of both.
 
@@ -129,7 +130,7 @@ def measure_output(
         for path, module in must_run.items()
     ]
     try:
-        outputs = _run(model, list(batches), "converted", progress)
+        outputs = _run(model, examples, "converted", progress)
     finally:
         for handle in handles:
             handle.remove()
@@ -154,7 +155,7 @@ def measure_output(
 
 
 def _chosen(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-    """The likeliest class of every image; None where the outputs are no vectors of classes."""
+    """The likeliest class of every image; None unless the outputs are (B, classes)."""
     classes = all(output.dim() == 2 for output in outputs)
     return [output.argmax(-1) for output in outputs] if classes else None
 
@@ -170,11 +171,10 @@ def _share(
 
 
 def _run(
-    model: nn.Module, batches: list[torch.Tensor], what: str, progress: Progress | None
+    model: nn.Module, examples: Sequence[Example | torch.Tensor], what: str, progress: Progress
 ) -> list[torch.Tensor]:
     outputs = []
-    for index, batch in enumerate(batches):
-        outputs.append(output_tensor(model(batch)))
-        if progress is not None:
-            progress(f"running the {what} model", index + 1, len(batches))
+    for index, example in enumerate(examples):
+        outputs.append(output_tensor(Example.of(example).call(model)))
+        progress(f"running the {what} model", index + 1, len(examples))
     return outputs

@@ -1,0 +1,105 @@
+"""Isolate: turn what a block does between two of its tensors into a submodule of the block.
+
+Sites are modules, so that a swap is an assignment. Where the code that a swap would replace is a
+part of a larger forward, the forward is traced symbolically and cut in two; the function of the
+model does not change. A plan records the isolation as plain data, and a loaded model repeats it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.graph.isolation.cut import cut_out, find_cut
+from dcnify.graph.isolation.region import Region, install, release
+from dcnify.graph.isolation.trace import CannotIsolate, Constant, Traces, trace
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """Which part of which block becomes a submodule."""
+
+    block: str
+    """Path of the block; empty for the model itself."""
+    name: str
+    """Of the new submodule in the block."""
+    entry: str
+    """The step of the block's traced forward whose output the region takes."""
+    exit: str
+    """The step whose output it returns."""
+    fingerprint: str
+    """Of the trace; another version of the block's code may trace differently."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Steps outside that the region reads: the axis of its input whose size they are."""
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    """Arguments of the block's forward that are fixed."""
+
+    @property
+    def path(self) -> str:
+        """Path of the region in the model."""
+        return f"{self.block}.{self.name}" if self.block else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The isolation as JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Isolation:
+        """Inverse of `to_dict`."""
+        return cls(**data)
+
+
+def fingerprint(traces: Traces) -> str:
+    """A short hash of what a block's traces say."""
+    return hashlib.sha256(traces.text().encode()).hexdigest()[:16]
+
+
+def isolate(model: nn.Module, isolation: Isolation) -> Region:
+    """Carry out ``isolation`` on ``model``, in place, on any device; return the new submodule.
+
+    Raises:
+        InputError: the model has no such block, or its code is not what the plan was made for.
+    """
+    where = f"plan: {isolation.block or 'the model'} cannot be isolated as planned"
+    try:
+        block = model.get_submodule(isolation.block)
+        traces = trace(block, isolation.constants)
+        if fingerprint(traces) != isolation.fingerprint:
+            raise CannotIsolate(
+                f"the forward of {type(block).__name__} is not the one that the plan was made for "
+                "(another version of its package?)"
+            )
+        return isolate_traced(block, traces, isolation)
+    except (AttributeError, CannotIsolate) as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def isolate_traced(block: nn.Module, traces: Traces, isolation: Isolation) -> Region:
+    """As `isolate`, with the block and its fresh traces at hand; the traces are used up.
+
+    Raises:
+        CannotIsolate: the block is no place for it.
+    """
+    if isolation.name in block._modules:
+        raise CannotIsolate(f"it has a submodule {isolation.name} already")
+    parts = [
+        cut_out(find_cut(graph, isolation.entry, isolation.exit), isolation.name, isolation.sizes)
+        for graph in traces.both
+    ]
+    outer, inner = zip(*parts, strict=True)
+    return install(block, isolation.name, outer, inner)
+
+
+def undo(model: nn.Module, isolations: Iterable[Isolation]) -> None:
+    """Give blocks their own forward back; of several in one block, all have to be given.
+
+    Raises:
+        InputError: something else stands where a region was.
+    """
+    for isolation in reversed(tuple(isolations)):
+        release(model.get_submodule(isolation.block), isolation.name)

@@ -1,0 +1,151 @@
+"""Cut a region out of a traced forward: everything between two of its nodes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import fx
+
+from dcnify.graph.isolation.trace import CannotIsolate
+
+WHOLE = -1
+"""In place of an axis: the whole shape."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A region of a traced forward, not cut out yet."""
+
+    graph: fx.Graph
+    entry: fx.Node
+    exit: fx.Node
+    inside: tuple[fx.Node, ...]
+    """What lies between them, ``exit`` included, in order."""
+    weights: tuple[fx.Node, ...]
+    """What the region reads that depends on no argument: parameters, and tensors made of them."""
+    outside: tuple[fx.Node, ...]
+    """What else it reads: has to be known from the entry's shape."""
+
+
+def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
+    """The region of ``graph`` between two nodes, by name.
+
+    Raises:
+        CannotIsolate: there is none, or something inside it is read outside.
+    """
+    by_name = {node.name: node for node in graph.nodes}
+    if entry not in by_name or exit not in by_name:
+        raise CannotIsolate(f"its forward has no step {entry if entry not in by_name else exit!r}")
+    first, last = by_name[entry], by_name[exit]
+    after = _closure([first], lambda node: node.users)
+    before = _closure([last], lambda node: node.all_input_nodes)
+    between = (after & before) - {first} - _sizes_of(first)
+    if last not in between:
+        raise CannotIsolate(f"{exit} does not depend on {entry}")
+    varying = _closure(
+        [node for node in graph.nodes if node.op == "placeholder"], lambda node: node.users
+    )
+    leaking = [n for n in between if n is not last and any(u not in between for u in n.users)]
+    if leaking:
+        raise CannotIsolate(f"{leaking[0].name}, inside the region, is also read outside of it")
+    read = before - between - {first}
+    outside = {n for n in read if n in varying and any(u in between for u in n.users)}
+    direct = {n for n in read if n not in varying and any(u in between for u in n.users)}
+    weights = _closure(direct, lambda node: node.all_input_nodes)
+    for node in weights:
+        if node.op == "call_module" and any(u not in weights | between for u in node.users):
+            raise CannotIsolate(f"{node.target} makes a weight that is also read outside")
+    order = list(graph.nodes)
+    return Cut(
+        graph,
+        first,
+        last,
+        tuple(n for n in order if n in between),
+        tuple(n for n in order if n in weights),
+        tuple(n for n in order if n in outside),
+    )
+
+
+def cut_out(cut: Cut, name: str, sizes: Mapping[str, int]) -> tuple[fx.Graph, fx.Graph]:
+    """The graph with a call of the submodule ``name`` in place of the region, and the region's.
+
+    Args:
+        cut: from `find_cut`; its graph is changed.
+        name: of the new submodule.
+        sizes: by node outside that the region reads: the axis of the entry whose size it is.
+
+    Raises:
+        CannotIsolate: the region reads something that ``sizes`` does not explain.
+    """
+    inner, graph = fx.Graph(), cut.graph
+    known = {cut.entry: inner.placeholder("x")}
+    for node in graph.nodes:
+        if node in cut.weights or node in cut.inside:
+            if node in cut.inside:
+                for size in node.all_input_nodes:
+                    _take_size(size, known, inner, known[cut.entry], sizes)
+            known[node] = inner.node_copy(node, known.__getitem__)
+    inner.output(known[cut.exit])
+    with graph.inserting_after(cut.exit):
+        call = graph.call_module(name, (cut.entry,))
+    cut.exit.replace_all_uses_with(call)
+    for node in reversed((*cut.weights, *cut.inside)):
+        if not node.users:
+            graph.erase_node(node)
+    return graph, inner
+
+
+def _take_size(
+    node: fx.Node,
+    known: dict[fx.Node, fx.Node],
+    inner: fx.Graph,
+    entry: fx.Node,
+    sizes: Mapping[str, int],
+) -> None:
+    """Make a size that was computed outside of the region available inside, from its input."""
+    if node in known:
+        return
+    if node.name in sizes:
+        shape = inner.call_function(getattr, (entry, "shape"))
+        axis = sizes[node.name]
+        known[node] = (
+            shape if axis == WHOLE else inner.call_function(operator.getitem, (shape, axis))
+        )
+        return
+    if node.op != "call_function" or not node.all_input_nodes:
+        raise CannotIsolate(f"the region reads {node.name} besides its input")
+    for one in node.all_input_nodes:
+        _take_size(one, known, inner, entry, sizes)
+    known[node] = inner.node_copy(node, known.__getitem__)
+
+
+def _sizes_of(tensor: fx.Node) -> set[fx.Node]:
+    """Nodes that depend on the shape of ``tensor`` and nothing else."""
+    found: set[fx.Node] = set()
+    for node in tensor.graph.nodes:
+        inputs = node.all_input_nodes
+        from_sizes = node.op == "call_function" and inputs and found.issuperset(inputs)
+        if from_sizes or (inputs == [tensor] and _is_size(node)):
+            found.add(node)
+    return found
+
+
+def _is_size(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target in ("size", "dim")
+    return node.target is getattr and node.args[1] in ("shape", "ndim")
+
+
+def _closure(
+    start: Iterable[fx.Node], step: Callable[[fx.Node], Iterable[fx.Node]]
+) -> set[fx.Node]:
+    seen = set(start)
+    frontier = list(seen)
+    while frontier:
+        for node in step(frontier.pop()):
+            if node not in seen:
+                seen.add(node)
+                frontier.append(node)
+    return seen

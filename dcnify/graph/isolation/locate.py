@@ -1,0 +1,216 @@
+"""Find the steps of a block's traced forward that compute two given tensors, and prove the cut.
+
+Tensors are recognised by their values: the block's trace is run on what the block was called with.
+A region is accepted if it is the wanted function, and if the block with the region cut out computes
+the same bits as before, in evaluation and, from the same random state, in training mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_flatten
+
+from dcnify.graph.capture import twin_of
+from dcnify.graph.isolate import Isolation, fingerprint, isolate_traced
+from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut
+from dcnify.graph.isolation.trace import (
+    BY_KEYWORD,
+    CannotIsolate,
+    Traces,
+    forward_of,
+    trace,
+)
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A region, by what it computes in one call of its block."""
+
+    entry: Tensor
+    """What it takes."""
+    exit: Tensor
+    """What it returns for that."""
+    function: Callable[[Tensor], Tensor]
+    """What it returns for another tensor of the entry's shape."""
+
+
+def locate(
+    block: nn.Module, path: str, name: str, args: tuple, kwargs: Mapping[str, Any], wanted: Wanted
+) -> Isolation:
+    """How to isolate the wanted region in ``block``; the block is not changed.
+
+    Args:
+        block: the innermost module that computes all of the region.
+        path: of the block in the model.
+        name: for the region.
+        args, kwargs: of the call in which ``wanted`` was seen, in evaluation mode.
+        wanted: what to look for.
+
+    Raises:
+        CannotIsolate: the block cannot be traced, has no such step, or is not the same afterwards.
+    """
+    arguments = _arguments(block, args, kwargs)
+    constants = {n: v for n, v in arguments.items() if v is None or isinstance(v, bool | str)}
+    twin = twin_of(block)
+    twin.eval()
+    traces = trace(twin, constants)
+    seen = _Watcher(twin, traces.evaluation, wanted)
+    with torch.no_grad():
+        seen.run(*arguments.values())
+    found = Isolation(path, name, "", "", fingerprint(traces), constants=constants)
+    problem = CannotIsolate("no steps of its traced forward compute the region's input and output")
+    for first, last in itertools.product(seen.entries, seen.exits):
+        try:
+            cut = find_cut(traces.evaluation, first.name, last.name)
+            found = replace(
+                found, entry=cut.entry.name, exit=cut.exit.name, sizes=_sizes(cut, seen.values)
+            )
+            _check_training(traces, cut)
+            _prove(block, found, args, kwargs, wanted)
+        except CannotIsolate as error:
+            problem = error
+        else:
+            return found
+    raise problem
+
+
+def _arguments(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """By name, in the order of the forward's parameters."""
+    signature = inspect.signature(forward_of(block))
+    bound = signature.bind(block, *args, **kwargs)
+    extra = [p.name for p in signature.parameters.values() if p.kind not in BY_KEYWORD]
+    if any(bound.arguments.get(name) for name in extra):
+        raise CannotIsolate("it is called with more arguments than its forward names")
+    bound.apply_defaults()
+    return {n: v for n, v in list(bound.arguments.items())[1:] if n not in extra}
+
+
+class _Watcher(fx.Interpreter):
+    """Runs a trace, and notes which steps compute the wanted tensors, and every size."""
+
+    def __init__(self, block: nn.Module, graph: fx.Graph, wanted: Wanted) -> None:
+        super().__init__(block, graph=graph)
+        self.wanted = wanted
+        self.entries: list[fx.Node] = []
+        self.exits: list[fx.Node] = []
+        self.values: dict[fx.Node, Any] = {}
+        """Shapes of tensors; anything else as it is."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        is_tensor = isinstance(value, Tensor)
+        self.values[n] = value.shape if is_tensor else value
+        if is_tensor and n.op != "output":
+            for tensor, steps in (
+                (self.wanted.entry, self.entries),
+                (self.wanted.exit, self.exits),
+            ):
+                if value.shape == tensor.shape and torch.equal(value, tensor):
+                    steps.append(n)
+        return value
+
+
+def _sizes(cut: Cut, values: Mapping[fx.Node, Any]) -> dict[str, int]:
+    """Which axis of the entry each size is that the region reads; see `cut_out`."""
+    sizes: dict[str, int] = {}
+    pending = list(cut.outside)
+    shape = tuple(values[cut.entry])
+    while pending:
+        node = pending.pop()
+        axis = _axis(node, values, shape)
+        if axis is not None:
+            sizes[node.name] = axis
+        elif node.op == "call_function" and node.target is not getattr:
+            pending += node.all_input_nodes
+        else:
+            raise CannotIsolate(f"the region reads {node.name} besides its input")
+    return sizes
+
+
+def _axis(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) -> int | None:
+    value = values[node]
+    if isinstance(value, torch.Size):
+        is_size = node.op == "call_method" or node.target is getattr
+        return WHOLE if is_size and tuple(value) == shape else None
+    if type(value) is not int:
+        return None
+    axes = [axis for axis, size in enumerate(shape) if size == value]
+    return (own if (own := _own_axis(node)) in axes else axes[0]) if axes else None
+
+
+def _own_axis(node: fx.Node) -> int | None:
+    """The axis that a size was read from, of whatever tensor."""
+    index = node.args[1] if len(node.args) > 1 else None
+    return index if isinstance(index, int) else None
+
+
+def _check_training(traces: Traces, cut: Cut) -> None:
+    try:
+        other = find_cut(traces.training, cut.entry.name, cut.exit.name)
+    except CannotIsolate as error:
+        raise CannotIsolate(f"in training mode, {error}") from None
+    steps = [[(node.op, node.target) for node in one.inside] for one in (cut, other)]
+    if steps[0] != steps[1]:
+        raise CannotIsolate("in training mode the region takes other steps")
+
+
+def _prove(
+    block: nn.Module,
+    isolation: Isolation,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    wanted: Wanted,
+) -> None:
+    before, after = _copy(block), _copy(block)
+    region = isolate_traced(after, trace(after, isolation.constants), isolation)
+    for training in (False, True):
+        for module in (*before.modules(), *after.modules()):
+            module.training = training
+        if not _same(_run(before, args, kwargs), _run(after, args, kwargs)):
+            mode = "training" if training else "evaluation"
+            raise CannotIsolate(f"it would compute something else in {mode} mode")
+    for module in region.modules():
+        module.training = False
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(wanted.entry.shape, generator=generator).to(wanted.entry)
+    noise = torch.empty_like(wanted.entry).copy_(noise)  # with its strides
+    with torch.no_grad():
+        expected, seen = wanted.function(noise), region(noise)
+    if not (seen - expected).norm() <= _TOLERANCE * expected.norm():
+        raise CannotIsolate("several of its steps have the same value, and none is the region")
+
+
+def _copy(block: nn.Module) -> nn.Module:
+    """A copy that shares the parameters, and has buffers of its own."""
+    shared = {id(parameter): parameter for parameter in block.parameters()}
+    return copy.deepcopy(block, shared)
+
+
+def _run(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a call returns and leaves behind; of one that fails, the type of its error."""
+    devices = sorted({p.device.index or 0 for p in block.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(0)
+        try:
+            output = block(*copy.deepcopy(args), **copy.deepcopy(dict(kwargs)))
+        except Exception as error:  # batch norm of one value, for one
+            return [type(error)]
+        leaves, spec = tree_flatten(output)
+        return [spec, *leaves, *(b for _, b in block.named_buffers()), torch.random.get_rng_state()]
+
+
+def _same(left: list[Any], right: list[Any]) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+        for a, b in zip(left, right, strict=True)
+    )
