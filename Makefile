@@ -16,12 +16,15 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint study finetune-study clean
+.PHONY: help demo test lint types docs wordings study finetune-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
 	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
 	@echo "make lint    ruff check and ruff format --check"
+	@echo "make types   mypy over dcnify/ and kernels/"
+	@echo "make docs    pages of the Python API, in build/docs"
+	@echo "make wordings   write tests/golden/wordings.txt anew: what users are told"
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
 	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
 	@echo "make clean   remove .venv and everything else that was made here"
@@ -42,6 +45,15 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+types: $(STAMP)
+	@$(BIN)/mypy
+
+docs: $(STAMP)
+	@$(BIN)/python docs/api.py build/docs
+
+wordings: $(STAMP)
+	@DCNIFY_RENEW_WORDINGS=1 $(BIN)/python -m pytest -q tests/golden
+
 # pip's own output is a few hundred lines; what is shown is one line per package.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), once. PyTorch is large: this takes some minutes."
@@ -53,5 +65,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-out study-out example-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info demo-out study-out example-out .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

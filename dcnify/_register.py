@@ -46,7 +46,9 @@ class _ThenModels(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         sys.meta_path[:] = [one for one in sys.meta_path if not isinstance(one, _AfterTimm)]
         importlib.import_module("dcnify.models")

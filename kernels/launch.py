@@ -78,12 +78,13 @@ def backward(
     points = [_by_query(tensor) for tensor in points]
     sums = value.new_zeros(value.shape, dtype=torch.float32) if want_value else None
     if grad_output.numel() == 0:
-        return sums.to(value.dtype) if want_value else None
+        return None if sums is None else sums.to(value.dtype)
     call = _call(value, points, groups, (value, grad_output), (value, grad_output))
     plan = _plan(plan_backward, value)(call, geometry, scale, want_value)
     offset, weight = points[0], points[-1]
     # A compiler takes each tensor that is written for one of its own: the second is a stand-in.
     to_offset, to_weight = grads[0], grads[1] if len(grads) > 1 else weight
+    to_value = value if sums is None else sums  # not written to without `want_value`
     sizes = (*call.size, *call.out_size, groups)
     strides = _strides(points, geometry)
 
@@ -101,10 +102,10 @@ def backward(
         gpu, first = _measured(value, lambda one: run_points(one, aside))
         _, second = _measured(value, lambda one: run_value(one, aside))
         plan = tune.tuned_backward(call, geometry, scale, want_value, gpu, first, second)
-    run_points(plan.points, sums if plan.scatter else value)
+    run_points(plan.points, to_value if plan.scatter else value)
     if plan.value is not None:
-        run_value(plan.value, sums)
-    return sums.to(value.dtype) if want_value else None
+        run_value(plan.value, to_value)
+    return None if sums is None else sums.to(value.dtype)
 
 
 def _run(kernel: Any, launch: Launch, first: Tensor, *arguments: Any) -> None:
@@ -208,5 +209,5 @@ def _strides(points: Sequence[Tensor], geometry: Geometry) -> tuple[int, int, in
 def _starts_even(tensor: Tensor) -> bool:
     """Whether two 16-bit numbers at the start of ``tensor`` lie in one aligned word."""
     if _is_traced(tensor):
-        return tensor.storage_offset() % 2 == 0
+        return bool(tensor.storage_offset() % 2 == 0)
     return tensor.data_ptr() % 4 == 0

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.bench_options import Csv, Device, Seconds, Seed, Threads
-from dcnify.cli.options import ArtifactPath, AsJson, Overwrite, Quiet
-from dcnify.cli.output import emit, say, table
-from dcnify.cli.phases import phases
-from dcnify.cli.sources import (
-    Arch,
-    Given,
-    ModelArgs,
-    TrustCode,
-    TrustPickle,
-    need_source,
-    parse_size,
-)
+from dcnify.bench.spec import ModelBenchSpec
+from dcnify.cli.flatten import Offer, verb
+from dcnify.cli.options import ArtifactPath, Csv, Overwrite, TrustCode
+from dcnify.cli.output import table
+from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
+from dcnify.sources.spec import SourceSpec
 
 if TYPE_CHECKING:
     from dcnify.bench import ModelReport, PassResult
 
 Against = Annotated[
-    str | None,
-    typer.Option(
-        "--against",
-        metavar="SOURCE",
-        help="The model it was converted from; what the artifact names by default. --arch, "
-        "--model-arg and --trust-pickle are about this one.",
-        show_default=False,
-    ),
-]
-Batch = Annotated[
-    int | None,
-    typer.Option(
-        "--batch",
-        metavar="N",
-        help="Images at once. Default: 64 on CUDA, 4 on a CPU.",
-        show_default=False,
+    SourceSpec | None,
+    Offer(
+        flags={"source": "--against"},
+        help={
+            "source": "The model it was converted from; what the artifact names by default. "
+            "--arch, --model-arg and --trust-pickle are about this one."
+        },
+        without=("pretrained", "use_ema", "trust_code", "input_size"),
     ),
 ]
 InputSize = Annotated[
@@ -52,42 +38,20 @@ InputSize = Annotated[
         show_default=False,
     ),
 ]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype",
-        metavar="DTYPE",
-        help="Of images and weights: float16, bfloat16, float32 or float64. Default: as the "
-        "artifact's weights are.",
-        show_default=False,
-    ),
-]
-Train = Annotated[
-    bool, typer.Option("--train", help="Time forward and backward together too, as in training.")
-]
 Cpu = Annotated[bool, typer.Option("--cpu", help="The same as --device cpu.")]
 
 
+@verb
 def model(
     artifact: ArtifactPath,
-    against: Against = None,
-    batch: Batch = None,
+    against: Against,
+    spec: ModelBenchSpec,
+    terminal: Terminal,
     input_size: InputSize = None,
-    dtype: Dtype = None,
-    train: Train = False,
-    device: Device = None,
     cpu: Cpu = False,
-    seconds: Seconds = None,
     csv: Csv = None,
     overwrite: Overwrite = False,
-    threads: Threads = None,
-    seed: Seed = 0,
-    arch: Arch = None,
-    model_arg: ModelArgs = None,
-    trust_pickle: TrustPickle = False,
     trust_code: TrustCode = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Time a converted model and the original it was made from, in one interleaved run.
 
@@ -99,44 +63,37 @@ def model(
     $ dcnify bench model out/
     $ dcnify bench model out/ --device cuda --dtype float16 --batch 128 --train
     """
-    from dcnify.artifact import read_artifact
-    from dcnify.bench import settle_models, write_models_csv
     from dcnify.files import check_file, write_file
-    from dcnify.pipeline import time_artifact
 
-    options = {"--arch": arch, "--model-arg": model_arg, "--trust-pickle": trust_pickle}
-    need_source(against, options)
-    if cpu and device not in (None, "cpu"):
-        raise InputError(f"--cpu and --device {device} do not go together")
+    if cpu and spec.device not in (None, "cpu"):
+        raise InputError(f"--cpu and --device {spec.device} do not go together")
     if csv:
         check_file(csv, overwrite)
-    bench = settle_models(
-        batch=batch,
-        dtype=dtype,
-        device="cpu" if cpu else device,
-        seconds=seconds,
-        train=train,
-        threads=threads,
-        seed=seed,
-    )
+    if against is not None:
+        against = replace(against, trust_code=trust_code)
+        against.check()
+    from dcnify.artifact import open_source, read_artifact
+    from dcnify.bench import settle_models, write_models_csv
+    from dcnify.pipeline import time_artifact
+
+    bench = settle_models(replace(spec, device="cpu") if cpu else spec)
     record = read_artifact(artifact)
-    size = parse_size(input_size, record.input_shape[1])
-    with phases("opening the models", quiet=quiet or as_json) as step:
-        given = Given(against or "", arch, model_arg, False, False, trust_pickle, trust_code)
+    size = SourceSpec(str(artifact), input_size=input_size).input_shape(record.input_shape[1:])
+    with terminal.progress("opening the models") as shown:
         report, original = time_artifact(
             record,
             bench,
-            against=given.open(step) if against else None,
+            against=open_source(against, on_progress=shown.phase) if against else None,
             size=size,
             trust_code=trust_code,
-            step=step,
-            say=lambda text: say(text, quiet=quiet),
+            progress=shown.phase,
+            say=terminal.say,
         )
     if csv:
         write_file(csv, lambda path: write_models_csv(report, path), overwrite)
     data = {"artifact": str(artifact), "original": original, **report.to_dict()}
     written = [f"wrote {csv}"] if csv else []
-    emit(as_json, data, lambda: [*_render(report, original), *written])
+    terminal.emit(data, lambda: [*_render(report, original), *written])
 
 
 def _render(report: ModelReport, original: str) -> list[Any]:

@@ -7,80 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.bench_options import Csv, Device, Seed, Threads
-from dcnify.cli.options import AsJson, Overwrite, Quiet
-from dcnify.cli.output import emit, say, table
-from dcnify.cli.phases import phases
+from dcnify.bench.spec import OpBenchSpec
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import Csv, Overwrite
+from dcnify.cli.output import table
+from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 
 if TYPE_CHECKING:
     from dcnify.bench import CaseResult, Measurement, OpBench, Report
 
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shapes",
-        metavar="HxWxCgG,...",
-        help="Height, width, channels and groups of the features, such as 56x56x128g4. "
-        "Default: all, the seven of the DCNv4 paper.",
-        show_default=False,
-    ),
-]
-Batch = Annotated[
-    int | None,
-    typer.Option(
-        "--batch",
-        metavar="N",
-        help="Images. Default: 64 on CUDA, 4 on a CPU, 1 for shapes above 64x64.",
-        show_default=False,
-    ),
-]
-Dtypes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dtype",
-        metavar="DTYPE,...",
-        help="float16, bfloat16, float32 or float64. Default: the first three on CUDA, "
-        "float32 on a CPU.",
-        show_default=False,
-    ),
-]
-Passes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pass",
-        metavar="PASS,...",
-        help="forward, both (forward and backward together) or all. Default: all.",
-        show_default=False,
-    ),
-]
-Rivals = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--rivals",
-        metavar="NAME,...",
-        help="dcnv4_torch, grid_sample, deform_conv2d, depthwise7x7, sdpa, dcnv4_cuda, nusu, "
-        "nusu_triton, all or none. Default: all. The last three are other packages and are "
-        "compared with where they are installed.",
-        show_default=False,
-    ),
-]
-Offsets = Annotated[
-    float,
-    typer.Option(
-        "--offsets", metavar="PIXELS", help="Standard deviation of the offsets, in pixels."
-    ),
-]
-Seconds = Annotated[
-    float | None,
-    typer.Option(
-        "--time",
-        metavar="SECONDS",
-        help="For each row of a table, and at least five rounds. A rival of which one call takes "
-        "longer is left out. Default: 2 on CUDA, 5 on a CPU.",
-        show_default=False,
-    ),
-]
 Plot = Annotated[
     Path | None,
     typer.Option(
@@ -92,22 +28,13 @@ Plot = Annotated[
 ]
 
 
+@verb
 def op(
-    shapes: Shapes = None,
-    batch: Batch = None,
-    dtypes: Dtypes = None,
-    device: Device = None,
-    passes: Passes = None,
-    rivals: Rivals = None,
-    offsets: Offsets = 1.0,
-    seconds: Seconds = None,
+    spec: OpBenchSpec,
+    terminal: Terminal,
     csv: Csv = None,
     plot: Plot = None,
     overwrite: Overwrite = False,
-    threads: Threads = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Time dcnify.ops.dcnv4 against its rivals, all interleaved.
 
@@ -121,38 +48,28 @@ def op(
     56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
     $ dcnify bench op --csv op.csv --plot op.png
     """
-    from dcnify.bench import check_plot, run, settle, write_csv, write_plot
     from dcnify.files import check_file, write_file
 
+    written = [path for path in (csv, plot) if path]
     if csv and plot and csv.resolve() == plot.resolve():
         raise InputError(f"--csv and --plot both name {csv}")
-    for path in (csv, plot):
-        if path:
-            check_file(path, overwrite)
+    for path in written:
+        check_file(path, overwrite)
+    from dcnify.bench import check_plot, run, settle, write_csv, write_plot
+
     if plot:
         check_plot(plot)
-    bench = settle(
-        shapes=shapes or (),
-        batch=batch,
-        dtypes=dtypes or (),
-        device=device,
-        passes=passes or (),
-        rivals=rivals or (),
-        offset_spread=offsets,
-        seconds=seconds,
-        threads=threads,
-        seed=seed,
-    )
+    bench = settle(spec)
     if plot and all(rival.missing for rival in bench.rivals):
         raise InputError("--plot draws how rivals compare, and none is to be measured")
-    say(_announce(bench), quiet=quiet)
-    with phases("preparing", quiet=quiet or as_json) as step:
-        report = run(bench, step)
+    terminal.say(_announce(bench))
+    with terminal.progress("preparing") as shown:
+        report = run(bench, shown.phase)
     if csv:
         write_file(csv, lambda path: write_csv(report, path), overwrite)
     if plot:
         write_file(plot, lambda path: write_plot(report, path), overwrite)
-    emit(as_json, report.to_dict(), lambda: _render(report, [path for path in (csv, plot) if path]))
+    terminal.emit(report.to_dict(), lambda: _render(report, written))
 
 
 def _announce(bench: OpBench) -> str:
@@ -176,6 +93,7 @@ def _table(report: Report, cases: tuple[CaseResult, ...], title: str) -> Any:
     rows = []
     for case in cases:
         our = case.of(ours)
+        assert our is not None
         rates = (f"{our.gb_per_s:.3g}", f"{our.share_of_copy:.0%}")
         spread = f"{_us(our.p20_us)}-{_us(our.p80_us)}"
         ratios = (_ratio(case.of(name)) for name in rivals)

@@ -60,8 +60,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
         pad_edge=False,
     )
     for column in columns:
-        justify = "right" if column.startswith(">") else "left"
-        made.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+        )
     for row in rows:
         made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     return made

@@ -94,9 +94,9 @@ class Example:
         return len(self.args) == 1 and not self.kwargs
 
     @property
-    def has_other_inputs(self) -> bool:
-        """Whether the call has any argument beside the image."""
-        return len(self._named()) > 1
+    def other_inputs(self) -> dict[str, Any]:
+        """The shapes of all arguments but the image, as `shapes` gives them."""
+        return {key: shape for key, shape in self.shapes().items() if key != str(self.image)}
 
     def with_image(self, images: Tensor) -> Example:
         """The same call for other images.

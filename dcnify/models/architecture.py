@@ -91,7 +91,7 @@ class InternImage(nn.Module):
 
         self.patch_embed = Stem(in_chans, channels)
         self.pos_drop = nn.Dropout(proj_drop_rate)
-        self.levels = levels_of(
+        self.levels: Any = levels_of(
             channels,
             depths,
             groups,
@@ -120,7 +120,7 @@ class InternImage(nn.Module):
             self.num_features, self.head_hidden_size = POOLED_CHANNELS, CLIP_CHANNELS
         else:
             self.num_features, self.head_hidden_size = last, int(last * cls_scale)
-            self.conv_head = conv_head(last, self.head_hidden_size)
+            self.conv_head: nn.Module = conv_head(last, self.head_hidden_size)
         self._set_pool("attn" if clip_head else "avg", global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self._classifier()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from timm.layers import DropPath, Mlp
@@ -184,7 +185,7 @@ def levels_of(
     drop_path_rate: float,
     level_norm: bool,
     normed_after: Sequence[int],
-    **block: float | bool | None,
+    **block: Any,
 ) -> nn.ModuleList:
     """The levels of a model: channels double from one to the next, stochastic depth grows evenly.
 

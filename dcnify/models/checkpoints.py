@@ -29,7 +29,7 @@ class Configuration:
     """Those of ``args`` that no shape tells, with the values that published models have."""
 
 
-def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module | None) -> dict[str, Any]:
     """The weights of a file by our names.
 
     Takes ``{"model": ...}`` and its like apart, leaves out what is not of the backbone (detection,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dcnify.ops.sampling import Sampling
+from dcnify.ops.sampling import Sampling, pair
 
 
 def at_centers(x: Tensor, sampling: Sampling) -> Tensor:
@@ -29,7 +31,9 @@ def convolved_at_centers(x: Tensor, conv: nn.Conv2d, sampling: Sampling) -> Tens
         conv: a convolution with the stride of ``sampling``.
         sampling: the layer's.
     """
-    (before_h, after_h), (before_w, after_w) = _margins(sampling, conv.kernel_size)
+    (before_h, after_h), (before_w, after_w) = _margins(
+        sampling, pair(conv.kernel_size, "kernel_size")
+    )
     padding = (0, 0)
     if before_h == after_h >= 0 and before_w == after_w >= 0:
         padding = (before_h, before_w)
@@ -38,6 +42,12 @@ def convolved_at_centers(x: Tensor, conv: nn.Conv2d, sampling: Sampling) -> Tens
     x = x.permute(0, 3, 1, 2)
     x = F.conv2d(x, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
     return x.permute(0, 2, 3, 1)
+
+
+def queries_at_centers(dw_conv: nn.Sequential, x: Tensor, sampling: Sampling) -> Tensor:
+    """(B, Ho, Wo, C) of a DCNv3 layer's depthwise branch, centred on each query's kernel."""
+    conv: Any = dw_conv[0]
+    return dw_conv[2](dw_conv[1](convolved_at_centers(x, conv, sampling)))
 
 
 def blended(

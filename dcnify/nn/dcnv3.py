@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import blended, convolved_at_centers
+from dcnify.nn.centers import blended, queries_at_centers
 from dcnify.ops import dcnv3
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
@@ -48,7 +48,7 @@ class DCNv3(nn.Module):
         remove_center: bool = False,
     ) -> None:
         super().__init__()
-        sampling = Sampling(
+        sampling = Sampling.of(
             kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, True
         )
         sampling.check_channels(channels)
@@ -78,8 +78,9 @@ class DCNv3(nn.Module):
 
     def reset_parameters(self) -> None:
         """The original's start: no offsets, equal weights, Xavier projections, gates half open."""
-        self.dw_conv[0].reset_parameters()
-        self.dw_conv[1][1].reset_parameters()
+        for layer in self.dw_conv.modules():
+            if isinstance(layer, nn.Conv2d | nn.LayerNorm):
+                layer.reset_parameters()
         for linear in (self.offset, self.mask):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -109,9 +110,7 @@ class DCNv3(nn.Module):
             )
         self.sampling.check_size(x.shape[1], x.shape[2])
         value = self.input_proj(x)
-        queries = self.dw_conv[2](
-            self.dw_conv[1](convolved_at_centers(x, self.dw_conv[0], self.sampling))
-        )
+        queries = queries_at_centers(self.dw_conv, x, self.sampling)
         y = dcnv3(value, self.offset(queries), self.mask(queries), **self.sampling.geometry)
         if self.center_feature_scale:
             gate = (self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias)

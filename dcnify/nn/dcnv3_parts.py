@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.nn.centers import blended, convolved_at_centers
+from dcnify.nn.centers import blended, queries_at_centers
 from dcnify.nn.dcnv3 import DCNv3
 from dcnify.ops import dcnv3, dcnv4
 from dcnify.ops.sampling import Sampling
@@ -47,10 +48,10 @@ class Dcnv3Parts:
         return self.output_proj(y)
 
 
-def queries_of(dw_conv: nn.Module, x: Tensor, sampling: Sampling, centred: bool) -> Tensor:
+def queries_of(dw_conv: Any, x: Tensor, sampling: Sampling, centred: bool) -> Tensor:
     """The depthwise branch of a DCNv3 layer on ``x`` (B, H, W, C): (B, Ho, Wo, C)."""
     if centred:
-        return dw_conv[2](dw_conv[1](convolved_at_centers(x, dw_conv[0], sampling)))
+        return queries_at_centers(dw_conv, x, sampling)
     y = dw_conv(x.permute(0, 3, 1, 2))
     return y if y.shape[1:3] == x.shape[1:3] else y.permute(0, 2, 3, 1)
 
@@ -74,17 +75,18 @@ def parts_of(module: nn.Module) -> Dcnv3Parts:
             f"a {type(module).__name__} is no DCNv3 layer: it lacks {_lacking(module)}"
         )
     own = isinstance(module, DCNv3)
+    layer: Any = module
     gate = None
     if getattr(module, "center_feature_scale", False):
-        gate = (module.center_feature_scale_proj_weight, module.center_feature_scale_proj_bias)
+        gate = (layer.center_feature_scale_proj_weight, layer.center_feature_scale_proj_bias)
     return Dcnv3Parts(
-        input_proj=module.input_proj,
-        output_proj=module.output_proj,
-        offset=module.offset,
-        mask=module.mask,
-        dw_conv=module.dw_conv,
+        input_proj=layer.input_proj,
+        output_proj=layer.output_proj,
+        offset=layer.offset,
+        mask=layer.mask,
+        dw_conv=layer.dw_conv,
         gate=gate,
-        sampling=module.sampling if own else _sampling(module),
+        sampling=layer.sampling if own else _sampling(layer),
         centred=own,
     )
 
@@ -94,7 +96,7 @@ def _lacking(module: nn.Module) -> str:
     return ", ".join(name for name in PARTS if name not in children) or "linear projections"
 
 
-def _sampling(module: nn.Module) -> Sampling:
+def _sampling(module: Any) -> Sampling:
     """How a foreign layer samples, from the attributes that every known one has.
 
     The width of its mask is a check on them: 1 number for each of K points of each group.

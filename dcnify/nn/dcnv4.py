@@ -59,7 +59,7 @@ class DCNv4(nn.Module):
         softmax: bool = False,
     ) -> None:
         super().__init__()
-        sampling = Sampling(
+        sampling = Sampling.of(
             kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
         )
         sampling.check_channels(channels)

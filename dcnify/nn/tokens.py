@@ -51,9 +51,9 @@ class TokenDCNv4(nn.Module):
         prefix: str = "attend",
         attend: dict[str, Any] | None = None,
         returns: str = "tensor",
-        kernel_size: int | Sequence[int] = 3,
-        padding: int | Sequence[int] = 1,
-        dilation: int | Sequence[int] = 1,
+        kernel_size: int | tuple[int, int] = 3,
+        padding: int | tuple[int, int] = 1,
+        dilation: int | tuple[int, int] = 1,
         groups: int = 4,
         offset_scale: float = 1.0,
         dw_kernel_size: int | None = None,
@@ -81,7 +81,7 @@ class TokenDCNv4(nn.Module):
             without_pointwise=not pointwise,
             softmax=softmax,
         )
-        self.prefix_attn: nn.Module | None = None
+        self.prefix_attn: Any = None
         if prefix_tokens and prefix == "attend":
             if attend is not None:
                 self.prefix_attn = PrefixAttention(channels, prefix_tokens=prefix_tokens, **attend)

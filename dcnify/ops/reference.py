@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,12 +30,12 @@ def dcnv4(
     its softmax unless asked). A point a whole pixel or more outside the image, or at no number,
     adds nothing and has no gradient. Sums run in float32, or float64 when an input is.
     """
-    how = Sampling(
+    how = Sampling.of(
         kernel_size, stride, padding, dilation, groups, offset_scale, remove_center, softmax
     )
     out_h, out_w = how.check(value, offset_mask)
     batch, height, width, channels = value.shape
-    to = {"dtype": compute_dtype(value, offset_mask), "device": value.device}
+    to: dict[str, Any] = {"dtype": compute_dtype(value, offset_mask), "device": value.device}
     k, s = how.num_points, how.offset_scale
 
     per_group = offset_mask[..., : 3 * groups * k].to(**to).unflatten(-1, (groups, 3 * k))

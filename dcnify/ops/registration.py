@@ -219,8 +219,10 @@ def _fold(batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor
     """Tensors with a vmapped dimension as tensors with a larger batch."""
     folded = []
     for tensor, dim in zip(given, in_dims, strict=True):
-        shared = dim is None
-        batched = tensor.expand(batch_size, *tensor.shape) if shared else tensor.movedim(dim, 0)
+        if dim is None:
+            batched = tensor.expand(batch_size, *tensor.shape)
+        else:
+            batched = tensor.movedim(dim, 0)
         folded.append(batched.flatten(0, 1))
     return folded
 

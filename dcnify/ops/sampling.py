@@ -22,7 +22,7 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
         InputError: anything else, naming the argument.
     """
     if is_whole(value):
-        return (int(value), int(value))
+        return (int(value), int(value))  # type: ignore[arg-type]  # is_whole takes NumPy's, too
     if isinstance(value, tuple | list) and len(value) == 2:
         height, width = value
         if is_whole(height) and is_whole(width):
@@ -79,6 +79,11 @@ class Sampling:
                 f"remove_center needs an odd kernel of more than one point, not {kh}x{kw}"
             )
 
+    @classmethod
+    def of(cls, *given: Any, **named: Any) -> Sampling:
+        """Make one from arguments as a caller writes them, where an int stands for a pair."""
+        return cls(*given, **named)
+
     @property
     def points(self) -> tuple[tuple[int, int], ...]:
         """The K kernel cells (i over width, j over height), in the operator's x-major order."""
@@ -101,17 +106,18 @@ class Sampling:
     @property
     def extent(self) -> tuple[int, int]:
         """Distance from the first to the last kernel cell, in pixels."""
-        return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        (kh, kw), (dh, dw) = self.kernel_size, self.dilation
+        return dh * (kh - 1), dw * (kw - 1)
 
     @property
     def half(self) -> tuple[int, int]:
         """Distance from the first kernel cell to the kernel centre, in pixels, rounded down."""
-        return tuple(extent // 2 for extent in self.extent)
+        return self.extent[0] // 2, self.extent[1] // 2
 
     @property
     def first_center(self) -> tuple[int, int]:
         """Input row and column under the kernel centre of query (0, 0); negative is outside."""
-        return tuple(half - p for half, p in zip(self.half, self.padding, strict=True))
+        return self.half[0] - self.padding[0], self.half[1] - self.padding[1]
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -128,11 +134,10 @@ class Sampling:
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
-        return tuple(
-            (size + 2 * p - extent - 1) // s + 1
-            for size, p, extent, s in zip(
-                (height, width), self.padding, self.extent, self.stride, strict=True
-            )
+        (pad_h, pad_w), (ext_h, ext_w) = self.padding, self.extent
+        return (
+            (height + 2 * pad_h - ext_h - 1) // self.stride[0] + 1,
+            (width + 2 * pad_w - ext_w - 1) // self.stride[1] + 1,
         )
 
     def check_channels(self, channels: int) -> None:
@@ -185,18 +190,22 @@ class Sampling:
         """The same for one DCNv3 call."""
         _check_tensor("value", value, value)
         self.check_channels(value.shape[3])
-        for name, tensor, each in (("offset", offset, 2), ("mask", mask, 1)):
-            _check_tensor(name, tensor, value)
-            expected = each * self.groups * self.num_points
-            _require(
-                tensor.shape[3] == expected,
-                lambda name=name, tensor=tensor, each=each, expected=expected: (
-                    f"{name} has {tensor.shape[3]} channels; expected {'2·' * (each - 1)}G·K = "
-                    f"{'2·' * (each - 1)}{self.groups}·{self.num_points} = {expected}"
-                ),
-            )
-            out = self._check_queries(name, value, tensor)
-        return out
+        self._check_separate("offset", offset, value, "2·")
+        return self._check_separate("mask", mask, value, "")
+
+    def _check_separate(
+        self, name: str, tensor: torch.Tensor, value: torch.Tensor, twice: str
+    ) -> tuple[int, int]:
+        _check_tensor(name, tensor, value)
+        expected = (2 if twice else 1) * self.groups * self.num_points
+        _require(
+            tensor.shape[3] == expected,
+            lambda: (
+                f"{name} has {tensor.shape[3]} channels; expected {twice}G·K = "
+                f"{twice}{self.groups}·{self.num_points} = {expected}"
+            ),
+        )
+        return self._check_queries(name, value, tensor)
 
     def _check_queries(
         self, name: str, value: torch.Tensor, points: torch.Tensor

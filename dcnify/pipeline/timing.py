@@ -15,11 +15,10 @@ from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.example import Example, example_with
+from dcnify.progress import Progress, silent
 from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
 from dcnify.verify.fidelity import refuse_another
-
-Step = Callable[[str, int, int], None]
 
 
 def time_artifact(
@@ -29,7 +28,7 @@ def time_artifact(
     against: Source | None = None,
     size: Sequence[int] | None = None,
     trust_code: bool = False,
-    step: Step = lambda what, done, total: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[ModelReport, str]:
     """Time the model of an artifact and the original in one interleaved run.
@@ -43,8 +42,8 @@ def time_artifact(
             weights, since times do not depend on them. Its model is moved and cast.
         size: (C, H, W) of an image; as it was converted at by default.
         trust_code: import the code that the artifact names, if its base is ``python:``.
-        step: hears what is done: description, steps done and in all.
-        say: hears remarks.
+        progress: progress callback.
+        say: called with remarks, one line each.
 
     Returns:
         What was measured, and the name of the original.
@@ -53,7 +52,7 @@ def time_artifact(
         InputError: the artifact does not load, the original is not there or is another model, or
             one of the two does not run on such images.
     """
-    step("loading", 0, 1)
+    progress("loading", 0, 1)
     model, _ = load_record(record, trust_code=trust_code)
     opened = against or recorded_source(record, "name it with --against", weights=False)
     refuse_another(record, model, opened)
@@ -72,7 +71,7 @@ def time_artifact(
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
-        return bench_models(before, model, shape, bench, step, example), opened.spec
+        return bench_models(before, model, shape, bench, progress, example), opened.spec
 
 
 def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:

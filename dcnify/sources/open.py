@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dcnify.artifact.config import data_of
@@ -49,6 +50,16 @@ class Source:
     std: tuple[float, ...] | None = None
     plan: Plan | None = None
     """The swaps that the model already has, if it came from an artifact."""
+
+    def example(self, shape: tuple[int, int, int]) -> Tensor:
+        """(1, C, H, W) of noise in the model's dtype; the same each time.
+
+        Args:
+            shape: (C, H, W), see `SourceSpec.input_shape`.
+        """
+        parameter = next(self.model.parameters(), None)
+        dtype = torch.float32 if parameter is None else parameter.dtype
+        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def open_source(

@@ -23,7 +23,7 @@ from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
-from dcnify.surgery.requirements import allowed_error
+from dcnify.surgery.requirements import allowed_error, below_required
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
 from dcnify.words import first_line
@@ -144,7 +144,7 @@ def check_recipe(
     for swap, site in wanted:
         if site.sqnr_db >= swap.require["sqnr_db"]:
             continue
-        text = f"{site.path}: SQNR {site.sqnr_db:.1f} dB is below {swap.require['sqnr_db']:g} dB"
+        text = below_required(site, swap.require)
         if swap.require["on_violation"] == "warn":
             warnings.append(text)
         else:

@@ -243,7 +243,7 @@ def line_of(found: Finding) -> str:
     """One line of the table."""
     case = found.case
     start = f"{case.kind:<21}{case.width:>4} {case.dtype:<9}{case.target:<8}"
-    if found.code is None:
+    if found.code is None or found.launch is None:
         return f"{start}{found.skipped}"
     given, code = found.launch.constants, found.code
     shape = f"{given['BLOCK_D']} x {_rows(found.launch)}, {found.launch.warps}, "

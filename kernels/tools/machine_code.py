@@ -200,9 +200,12 @@ def _cuobjdump(what: str, file: Path) -> str:
 
 
 def _from_amdgcn(text: str) -> tuple[int, int, list[Instruction]]:
-    registers = int(re.search(r"\.vgpr_count:\s+(\d+)", text)[1])
-    scratch = int(re.search(r"\.private_segment_fixed_size:\s+(\d+)", text)[1])
-    labels, lines = {}, []
+    registers, scratch = (
+        int(re.findall(rf"\.{name}:\s+(\d+)", text)[0])
+        for name in ("vgpr_count", "private_segment_fixed_size")
+    )
+    labels: dict[str, int] = {}
+    lines: list[tuple[str, str]] = []
     for line in text.splitlines():
         if found := re.match(r"(\.LBB\w+):", line):
             labels[found[1]] = len(lines)

@@ -47,7 +47,7 @@ def _statements(module: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _is_docstring(one)]
+            body[:] = [one for one in body if not _is_docstring(one)]
     return ast.dump(tree)
 
 
@@ -77,10 +77,9 @@ def read_record(file: Path) -> dict[tuple[str, int, str, str], Entry]:
 
 def _entry(row: dict[str, str]) -> Entry:
     counts = (one.rsplit(" ", 1) for one in row["accesses"].split("; ") if one)
-    code = (
-        *(int(row[name]) for name in COLUMNS[6:11]),
-        {name: int(count) for name, count in counts},
-    )
+    registers, spilled, shared, instructions, moves = (int(row[name]) for name in COLUMNS[6:11])
+    accesses = {name: int(count) for name, count in counts}
+    code = registers, spilled, shared, instructions, moves, accesses
     case = (row["kind"], int(row["width"]), row["dtype"], row["target"])
     return Entry(case, row["triton"], row["source"], code)
 

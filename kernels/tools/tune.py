@@ -85,7 +85,7 @@ class Results:
                 continue
         if not times:
             return candidates[0]
-        best = candidates[min(times, key=times.get)]
+        best = candidates[min(times, key=times.__getitem__)]
         self._keep(key, _plain(best))
         return best
 

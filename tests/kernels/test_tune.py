@@ -43,7 +43,7 @@ def times(**of):
 
 
 def test_it_is_off_unless_asked_for():
-    script = "from dcnify.kernels import tune; print(tune.ON)"
+    script = "from dcnify.kernels.tools import tune; print(tune.ON)"
     for told, on in ((None, "False"), ("0", "False"), ("1", "True")):
         environment = {k: v for k, v in os.environ.items() if k != "DCNIFY_AUTOTUNE"}
         if told is not None:

@@ -305,7 +305,7 @@ def python(program: str, cwd: pathlib.Path | None = None, **environment: str) ->
 
 ONE_CALL = """
 import torch
-from dcnify.ops import numba_path
+from dcnify.ops.numba import launch as numba_path
 from dcnify.ops.sampling import Sampling
 one = torch.ones(1, 1, 1, 1)
 def call():

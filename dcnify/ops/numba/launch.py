@@ -39,7 +39,7 @@ def available() -> bool:
         return False
     try:
         one = torch.ones(1, 1, 1, 1, dtype=torch.float32, device="cpu")
-        single = Sampling(1, padding=0, groups=1)
+        single = Sampling.of(1, padding=0, groups=1)
         forward(one, one.new_zeros(1, 1, 1, 1, 2), one[..., None], single)
     except Exception as error:
         warnings.warn(

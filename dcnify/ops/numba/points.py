@@ -50,7 +50,7 @@ class Tile(NamedTuple):
     """A rectangle of queries."""
 
     image: int
-    index: int
+    number: int
     """Among the image's tiles."""
     top: int
     bottom: int
@@ -118,7 +118,7 @@ def new_points(count, like):
 def located_at(points, located, tile, group, call):
     """``points``, but with columns, rows and weights in the tile's part of ``located``."""
     size = tile_points(call)
-    at = ((tile.image * call.groups + group) * tiles(call) + tile.index) * 3 * size
+    at = ((tile.image * call.groups + group) * tiles(call) + tile.number) * 3 * size
     return Points(
         located[at : at + size],
         located[at + size : at + 2 * size],
