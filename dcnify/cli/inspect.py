@@ -63,23 +63,12 @@ def _row(site: Site) -> tuple[object, ...]:
         site.role,
         _by(site.input_shape),
         _by(site.output_shape) if site.output_shape != site.input_shape else "same",
-        _what(site),
+        str(site.facts),
         site.stage,
         _by(site.grid),
         site.prefix_tokens or "",
         f"{site.parameters:,}",
     )
-
-
-def _what(site: Site) -> str:
-    if site.kernel is None:
-        return f"{site.heads} heads"
-    text = _by(site.kernel)
-    if site.stride not in (None, (1, 1)):
-        text += f" stride {_by(site.stride) if len(set(site.stride)) > 1 else site.stride[0]}"
-    if site.dilation not in (None, (1, 1)):
-        text += f" dilation {_by(site.dilation)}"
-    return text
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
-from dcnify.roles.registry import ADAPTERS
+from dcnify.roles.base import replacement_named
 from dcnify.surgery.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
@@ -79,7 +79,7 @@ def calibrate_layers(
             return linear
         module = replacements[path].eval()
         for step in _steps(swaps[path]):
-            fit = ADAPTERS[swaps[path].module.type].calibrate
+            fit = replacement_named(swaps[path].module.type).calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
             fit(module, old[path], _first(calls, BATCH * step["batches"]), step["steps"])
