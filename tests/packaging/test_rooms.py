@@ -51,9 +51,6 @@ CIRCLES = {
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
 LONG = {
-    "dcnify/models/architecture.py",
-    "kernels/backward.py",
-    "kernels/tools/inspect.py",
     "studies/internimage_numbers.py",
 }
 CROWDED = {"dcnify/data"}
