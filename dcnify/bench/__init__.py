@@ -1,13 +1,19 @@
 """Benchmarks: what `dcnify bench` runs."""
 
-from dcnify.bench.csv_file import write_csv, write_models_csv
-from dcnify.bench.model_result import ModelReport, PassResult
-from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
-from dcnify.bench.op import OpBench, run
-from dcnify.bench.plot import check_plot, write_plot
-from dcnify.bench.request import settle, settle_models
-from dcnify.bench.result import COPY, CaseResult, Measurement, Report, Skipped
-from dcnify.bench.rivals import OURS
+from typing import TYPE_CHECKING
+
+from dcnify.bench.spec import ModelBenchSpec, OpBenchSpec
+from dcnify.lazy import load_on_use
+
+if TYPE_CHECKING:
+    from dcnify.bench.csv_file import write_csv, write_models_csv
+    from dcnify.bench.model_result import ModelReport, PassResult
+    from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
+    from dcnify.bench.op import OpBench, run
+    from dcnify.bench.plot import check_plot, write_plot
+    from dcnify.bench.request import settle, settle_models
+    from dcnify.bench.result import COPY, CaseResult, Measurement, Report, Skipped
+    from dcnify.bench.rivals import OURS
 
 __all__ = [
     "CONVERTED",
@@ -17,8 +23,10 @@ __all__ = [
     "CaseResult",
     "Measurement",
     "ModelBench",
+    "ModelBenchSpec",
     "ModelReport",
     "OpBench",
+    "OpBenchSpec",
     "PassResult",
     "Report",
     "Skipped",
@@ -31,3 +39,5 @@ __all__ = [
     "write_models_csv",
     "write_plot",
 ]
+
+__getattr__ = load_on_use(__name__)

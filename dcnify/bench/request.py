@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from itertools import product
 
 import torch
@@ -16,7 +15,9 @@ from dcnify.bench.op import OpBench
 from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, Rival
 from dcnify.bench.shapes import Shape, parse_shapes
+from dcnify.bench.spec import ModelBenchSpec, OpBenchSpec
 from dcnify.errors import InputError
+from dcnify.words import did_you_mean
 
 RIVALS = BUILT_IN + PEERS
 PASSES = {"forward": (False,), "both": (True,), "all": (False, True)}
@@ -28,102 +29,64 @@ _MOST_THREADS = 1024
 """More than that OpenMP may not be able to start, and then it ends the process."""
 
 
-def settle(
-    *,
-    shapes: Sequence[str] = (),
-    batch: int | None = None,
-    dtypes: Sequence[str] = (),
-    device: str | None = None,
-    passes: Sequence[str] = (),
-    rivals: Sequence[str] = (),
-    offset_spread: float = 1.0,
-    seconds: float | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-) -> OpBench:
-    """Settle what to measure. Each text may hold several values with commas between.
-
-    Args:
-        shapes: such as ``56x56x128g4``; ``all``, and nothing, are the paper's.
-        batch: images; by device and shape where it is None.
-        dtypes: names of torch dtypes; by device where there is none.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; CUDA where there is one by default.
-        passes: ``forward``, ``both`` (forward and backward together) or ``all``.
-        rivals: names from `RIVALS`, ``all`` (as is nothing) or ``none``.
-        offset_spread: standard deviation of the offsets, in pixels.
-        seconds: for each interleaved run; 2 on CUDA and 5 on a CPU where it is None.
-        threads: of the CPU; as they are where it is None.
-        seed: of inputs and orders.
+def settle(spec: OpBenchSpec) -> OpBench:
+    """Settle what to measure on this machine.
 
     Raises:
         InputError: anything that cannot be measured as asked.
     """
-    _check_numbers(seconds, batch, threads)
-    if not (math.isfinite(offset_spread) and offset_spread >= 0):
-        raise InputError(f"--offsets is a number of pixels, 0 or more, not {offset_spread:g}")
-    found = _device(device)
-    seconds = seconds or _DEFAULT_SECONDS[found.type]
-    names = [_known(name, DTYPES, "dtype") for name in _split(dtypes)]
-    backward = [PASSES[_known(name, PASSES, "pass")] for name in _split(passes) or ["all"]]
+    _check_numbers(spec)
+    spread = spec.offset_spread
+    if not (math.isfinite(spread) and spread >= 0):
+        raise InputError(f"--offsets is a number of pixels, 0 or more, not {spread:g}")
+    found = _device(spec.device)
+    seconds = spec.seconds or _DEFAULT_SECONDS[found.type]
+    names = [_known(name, DTYPES, "dtype") for name in _split(spec.dtypes)]
+    backward = [PASSES[_known(name, PASSES, "pass")] for name in _split(spec.passes) or ["all"]]
     cases = tuple(
         Case(
             shape=shape,
-            batch=batch or (1 if shape.high_resolution else _DEFAULT_BATCH[found.type]),
+            batch=spec.batch or (1 if shape.high_resolution else _DEFAULT_BATCH[found.type]),
             dtype=getattr(torch, dtype),
             device=found,
             backward=with_gradients,
-            offset_spread=offset_spread,
-            seed=seed,
+            offset_spread=spread,
+            seed=spec.seed,
         )
         for dtype, with_gradients, shape in product(
             dict.fromkeys(names or _DEFAULT_DTYPES[found.type]),
             dict.fromkeys(one for some in backward for one in some),
-            parse_shapes(_split(shapes) or list(shapes) or ["all"]),
+            parse_shapes(_split(spec.shapes) or list(spec.shapes) or ["all"]),
         )
     )
     for case in cases:
         _check_memory(case)
-    return OpBench(cases, _rivals(_split(rivals)), found, seconds, offset_spread, seed, threads)
+    rivals = _rivals(_split(spec.rivals))
+    return OpBench(cases, rivals, found, seconds, spread, spec.seed, spec.threads)
 
 
-def settle_models(
-    *,
-    batch: int | None = None,
-    dtype: str | None = None,
-    device: str | None = None,
-    seconds: float | None = None,
-    train: bool = False,
-    threads: int | None = None,
-    seed: int = 0,
-) -> ModelBench:
-    """Settle how to time two models.
-
-    Args:
-        batch: images at once; 64 on CUDA and 4 on a CPU where it is None.
-        dtype: name of a torch dtype, of images and weights; as the weights are where it is None.
-        device: as in `settle`.
-        seconds: as in `settle`.
-        train: time forward and backward together as well.
-        threads: as in `settle`.
-        seed: of images and orders.
+def settle_models(spec: ModelBenchSpec) -> ModelBench:
+    """Settle how to time two models on this machine.
 
     Raises:
         InputError: anything that cannot be measured as asked.
     """
-    _check_numbers(seconds, batch, threads)
-    found = _device(device)
+    _check_numbers(spec)
+    found = _device(spec.device)
+    dtype = spec.dtype
     return ModelBench(
         device=found,
-        batch=batch or _DEFAULT_BATCH[found.type],
-        dtype=getattr(torch, _known(dtype, DTYPES, "dtype")) if dtype is not None else None,
-        seconds=seconds or _DEFAULT_SECONDS[found.type],
-        train=train,
-        threads=threads,
-        seed=seed,
+        batch=spec.batch or _DEFAULT_BATCH[found.type],
+        dtype=None if dtype is None else getattr(torch, _known(dtype, DTYPES, "dtype")),
+        seconds=spec.seconds or _DEFAULT_SECONDS[found.type],
+        train=spec.train,
+        threads=spec.threads,
+        seed=spec.seed,
     )
 
 
-def _check_numbers(seconds: float | None, batch: int | None, threads: int | None) -> None:
+def _check_numbers(spec: OpBenchSpec | ModelBenchSpec) -> None:
+    seconds, batch, threads = spec.seconds, spec.batch, spec.threads
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--time is a number of seconds above 0, not {seconds:g}")
     for name, number in (("--batch", batch), ("--threads", threads)):
@@ -141,9 +104,8 @@ def _known(name: str, valid: Iterable[str], what: str) -> str:
     valid = list(valid)
     if name in valid:
         return name
-    near = get_close_matches(name, valid, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(valid)}"
-    raise InputError(f"unknown {what} {name!r}, {hint}")
+    otherwise = f", there is {', '.join(valid)}"
+    raise InputError(f"unknown {what} {name!r}{did_you_mean(name, valid, otherwise=otherwise)}")
 
 
 def _rivals(names: list[str]) -> tuple[Rival, ...]:

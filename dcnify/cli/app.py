@@ -1,13 +1,14 @@
-"""The app: which verbs there are, and how what goes wrong becomes one line and an exit code.
+"""The app: the list of verbs, and how an exception becomes one line and an exit code.
 
-Adding a verb takes two steps: a file ``dcnify/cli/NAME.py`` and a line in `VERBS`. The file has
-a function ``NAME`` written as a typer command, or an ``app = typer.Typer()`` for a verb with
-verbs of its own (see ``recipe.py``). Its parameters come from `dcnify.cli.options` where they are
-shared, its output goes through `dcnify.cli.output`, and it imports its room inside the function.
-The file itself is imported only when the verb is asked for, so help stays fast.
+Adding a verb takes two steps: a file ``dcnify/cli/NAME.py`` and a line in `VERBS`. The file has a
+function ``NAME`` under the decorator `dcnify.cli.flatten.verb`, or an ``app = typer.Typer()`` for a
+verb with verbs of its own (see ``recipe.py``). The function takes its room's specs, whose fields
+become the options, and a `dcnify.cli.terminal.Terminal`, through which it prints. It checks what
+it can, and then imports its room. The file itself is imported only when the verb is asked for, so
+help stays fast.
 
 A verb returns nothing. To fail it raises a `DcnifyError`, or ``typer.Exit(code)`` once it has
-said why. ``--debug`` is added to every verb.
+printed why. ``--debug`` is added to every verb.
 """
 
 from __future__ import annotations
@@ -81,15 +82,18 @@ class Verb(TyperCommand):
         super().__init__(name, help=summary)
         self.module = module
 
-    def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> Any:
-        return self.load().make_context(info_name, args, **extra)
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        return self.load().make_context(info_name, args, parent, **extra)
 
-    def load(self) -> TyperCommand | TyperGroup:
+    def load(self) -> Any:
+        """Import the verb's file, and return its click command or group."""
         module = importlib.import_module(self.module)
         app = getattr(module, "app", None)
         if app is None:
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
-            app.command(self.name)(getattr(module, self.name.replace("-", "_")))
+            app.command(self.name)(getattr(module, str(self.name).replace("-", "_")))
         command = get_command(app)
         command.name = self.name
         _add_debug(command)
@@ -123,7 +127,7 @@ def _root(version: _Version = False, debug: _Debug = False) -> None:
     """What ``dcnify`` itself accepts in front of a verb; the callbacks do the work."""
 
 
-def _add_debug(command: TyperCommand | TyperGroup) -> None:
+def _add_debug(command: Any) -> None:
     """Give a verb, and every verb beneath it, the option ``--debug``."""
 
     def only_debug(debug: _Debug = False) -> None: ...

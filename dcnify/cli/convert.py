@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.options import AsJson, DataDir, Overrides, Overwrite, Quiet, RecipeName, Split
-from dcnify.cli.output import emit, say, warn
-from dcnify.cli.phases import phases
-from dcnify.cli.plotting import Plot, drawing
-from dcnify.cli.sources import Given, fidelity_images, takes_source
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import (
+    Overrides,
+    Overwrite,
+    Plot,
+    RecipeName,
+    Source,
+    fidelity_plot,
+)
+from dcnify.cli.terminal import Terminal
+from dcnify.data.spec import ImageSpec
+
+if TYPE_CHECKING:
+    from dcnify.surgery import ConvertResult
 
 Output = Annotated[
     Path,
@@ -24,48 +33,22 @@ Output = Annotated[
         show_default=False,
     ),
 ]
-Images = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="WHERE",
-        help="Images to measure fidelity on: a folder, a file, builtin:cluttered-digits, or a "
-        "dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, wds/, torch/, ImageFolder). "
-        "Photographs that ship with packages by default.",
-        show_default=False,
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        "--image-count",
-        min=1,
-        max=4096,
-        help="How many images to measure on, and to calibrate on where the recipe does; 2 to 8 "
-        "photographs by default, or 16 of --images, and what the recipe asks for.",
-        show_default=False,
-    ),
-]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of everything random.")
 ]
 
 
-@takes_source
+@verb
 def convert(
-    given: Given,
+    source: Source,
     recipe: RecipeName,
     output: Output,
+    images: ImageSpec,
+    terminal: Terminal,
     overrides: Overrides = None,
-    images: Images = None,
-    split: Split = None,
-    data_dir: DataDir = None,
-    image_count: Count = None,
     seed: Seed = 0,
     plot: Plot = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Turn a trained model into one with DCNv4 layers, and write it as an artifact.
 
@@ -73,39 +56,47 @@ def convert(
     $ dcnify convert model.pt -r convnext -o out/
     $ dcnify convert timm:vit_tiny_patch16_224 --pretrained -r vit -o vit-dcn/ --images photos/
     """
-    from dcnify.artifact import check_output, save
+    source.check()
     from dcnify.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or ())
+    from dcnify.artifact import check_output, open_source, save
     from dcnify.surgery import convert as run
     from dcnify.surgery import images_wanted
 
-    loaded = Recipe.load(recipe, overrides or ())
     check_output(output, overwrite)
-    draw = drawing(plot, overwrite)
-    with phases("opening the model", quiet=quiet or as_json) as step:
-        opened = given.open(step)
-        step("planning", 0, 1)
-        example = given.example(opened, loaded.input)
-        count = image_count or (images_wanted(loaded) if images is not None else None)
-        batch = fidelity_images(
-            images, opened, tuple(example.shape), count, split=split, data_dir=data_dir, step=step
+    draw = fidelity_plot(plot, overwrite)
+    with terminal.progress("opening the model") as shown:
+        opened = open_source(source, on_progress=shown.phase)
+        shown.phase("planning", 0, 1)
+        shape = source.input_shape(opened.input_size, loaded.input)
+        example = opened.example(shape)
+        batch = images.load(
+            shape,
+            mean=opened.mean,
+            std=opened.std,
+            count=images_wanted(loaded) if images.images is not None else None,
+            progress=shown.phase,
         )
-        result = run(opened.model, loaded, example, calibration=batch, seed=seed, progress=step)
-        step("writing", 0, 1)
+        result = run(
+            opened.model, loaded, example, calibration=batch, seed=seed, progress=shown.phase
+        )
+        shown.phase("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)
     for note in opened.notes:
-        say(note, quiet=quiet)
+        terminal.say(note)
     for remark in batch.remarks() if batch else ():
-        warn(remark, quiet=quiet)
+        terminal.warn(remark)
     data = {
         "artifact": str(output),
         "plan": json.loads(result.plan.to_json()),
         "report": result.report.to_dict(),
     }
-    emit(as_json, data, lambda: _render(result, output))
+    terminal.emit(data, lambda: _render(result, output))
     draw(data["report"])
 
 
-def _render(result, written: Path) -> list:
+def _render(result: ConvertResult, written: Path) -> list[Any]:
     from dcnify.surgery.table import result_table
 
     return [*result_table(result), f"wrote {written}"]

@@ -1,4 +1,4 @@
-"""What goes wrong, as one line on stderr and an exit code."""
+"""Turn an exception into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass
-from difflib import get_close_matches
+from typing import Any
 
 import typer
 
 from dcnify.cli.output import complain
 from dcnify.errors import DcnifyError
+from dcnify.words import did_you_mean
 
 INTERRUPTED = 130
 
 # typer brings its own copy of click since 0.26 and depends on click before; both derive from this.
-ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 @dataclass
 class Session:
-    """What one run of the command line remembers."""
+    """State of one run of the command line."""
 
     debug: bool = False
 
 
 def report(error: BaseException, *, debug: bool) -> int:
-    """Say what went wrong and return the exit code. With ``debug`` the traceback comes first."""
+    """Print the error, after the traceback if ``debug``, and return the exit code."""
     if isinstance(error, typer.Abort) and error.__cause__ is not None:
         error = error.__cause__  # typer hides an EOFError, such as that of a truncated checkpoint
     if isinstance(error, BrokenPipeError):
@@ -53,32 +54,28 @@ def report(error: BaseException, *, debug: bool) -> int:
     return 1
 
 
-def _usage(error: Exception) -> int:
-    """A misspelt verb or option, a missing argument: click's words, one line, the nearest fix."""
+def _usage(error: Any) -> int:
+    """Print an error in the arguments as one line with the nearest fix, and return the code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return 0
     context = getattr(error, "ctx", None)
     words = error.format_message().strip().rstrip(".")
     if (option := getattr(error, "option_name", None)) and "No such option" in words:
-        words = f"no such option {option!r}" + _nearest(option, _options(context))
+        words = f"no such option {option!r}" + did_you_mean(option, _options(context, option))
     elif words.startswith("No such command") and context and len(words.split("'")) > 1:
         name = words.split("'")[1]
         verbs = list(getattr(context.command, "commands", {}))
-        words = f"no such command {name!r}" + (
-            _nearest(name, verbs) or f"; there is {', '.join(verbs)}"
-        )
+        otherwise = f"; there is {', '.join(verbs)}"
+        words = f"no such command {name!r}" + did_you_mean(name, verbs, otherwise=otherwise)
     words = words[:1].lower() + words[1:]
     complain(f"{words} (see '{context.command_path} --help')" if context else words)
     return getattr(error, "exit_code", 2)
 
 
-def _options(context: object) -> list[str]:
-    command = getattr(context, "command", None)
-    return [name for param in getattr(command, "params", ()) for name in param.opts] + ["--help"]
-
-
-def _nearest(word: str, valid: list[str]) -> str:
-    alike = [name for name in valid if name.startswith("-") == word.startswith("-")]
-    matches = get_close_matches(word, alike)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+def _options(context: object, near: str) -> list[str]:
+    """The options of a command that are long or short, as ``near`` is."""
+    params = getattr(getattr(context, "command", None), "params", ())
+    names = [*(name for param in params for name in param.opts), "--help"]
+    dashes = near[: 1 + near.startswith("--")]
+    return [name for name in names if name.startswith(dashes)]

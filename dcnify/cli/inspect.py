@@ -5,40 +5,42 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dcnify.cli.options import AsJson, Quiet
-from dcnify.cli.output import emit, say, table
-from dcnify.cli.phases import phases
-from dcnify.cli.sources import Given, takes_source
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import Source
+from dcnify.cli.output import table
+from dcnify.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from dcnify.graph import Site, Sites
 
 
-@takes_source
-def inspect(given: Given, as_json: AsJson = False, quiet: Quiet = False) -> None:
+@verb
+def inspect(source: Source, terminal: Terminal) -> None:
     """List every site of a model that a swap could replace, and the near misses with the reason.
 
     \b
     $ dcnify inspect timm:convnext_tiny
     $ dcnify inspect checkpoint.pth --arch vit_small_patch16_224 --json
     """
+    source.check()
+    from dcnify.artifact import open_source
     from dcnify.graph import find_sites
 
-    with phases("opening the model", quiet=quiet or as_json) as step:
-        opened = given.open(step)
-        step("capturing the graph", 0, 1)
-        example = given.example(opened)
+    with terminal.progress("opening the model") as shown:
+        opened = open_source(source, on_progress=shown.phase)
+        shown.phase("capturing the graph", 0, 1)
+        example = opened.example(source.input_shape(opened.input_size))
         sites = find_sites(opened.model, example)
     for note in opened.notes:
-        say(note, quiet=quiet)
+        terminal.say(note)
     data = {
-        "source": given.source,
+        "source": source.source,
         "architecture": opened.base.name if opened.base else type(opened.model).__name__,
         "input": list(example.shape),
         "sites": [site.to_dict() for site in sites],
         "near_misses": [miss.to_dict() for miss in sites.near_misses],
     }
-    emit(as_json, data, lambda: _render(given.source, sites))
+    terminal.emit(data, lambda: _render(source.source, sites))
 
 
 def _render(source: str, sites: Sites) -> list[Any]:
@@ -61,23 +63,12 @@ def _row(site: Site) -> tuple[object, ...]:
         site.role,
         _by(site.input_shape),
         _by(site.output_shape) if site.output_shape != site.input_shape else "same",
-        _what(site),
+        str(site.facts),
         site.stage,
         _by(site.grid),
         site.prefix_tokens or "",
         f"{site.parameters:,}",
     )
-
-
-def _what(site: Site) -> str:
-    if site.kernel is None:
-        return f"{site.heads} heads"
-    text = _by(site.kernel)
-    if site.stride not in (None, (1, 1)):
-        text += f" stride {_by(site.stride) if len(set(site.stride)) > 1 else site.stride[0]}"
-    if site.dilation not in (None, (1, 1)):
-        text += f" dilation {_by(site.dilation)}"
-    return text
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -1,27 +1,31 @@
-"""Options that mean the same on every verb. A verb annotates its parameters with these.
+"""Options that mean the same on several verbs and belong to no spec.
 
-``--debug`` is not here: `dcnify.cli.app` adds it to every verb by itself.
+``--json`` and ``--quiet`` are in `dcnify.cli.terminal.Terminal`; `dcnify.cli.app` adds ``--debug``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dcnify.cli.flatten import Offer
+from dcnify.errors import InputError
+from dcnify.files import near_files
+from dcnify.sources.spec import SourceSpec
+
+Source = Annotated[SourceSpec, Offer(argument="source")]
 ArtifactPath = Annotated[
     Path,
     typer.Argument(
         metavar="ARTIFACT",
         help="What 'dcnify convert' wrote: a folder, or a .pt file.",
         show_default=False,
+        callback=lambda path: must_exist(path),
     ),
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no remarks.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 RecipeName = Annotated[
     str,
@@ -43,17 +47,53 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-Split = Annotated[
-    str | None,
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Import the Python code that an artifact names.")
+]
+Csv = Annotated[
+    Path | None,
     typer.Option(
-        "--split",
-        help="The part of --images to use; the training images by default, else what there is.",
+        "--csv", metavar="FILE", help="Write every measurement there.", show_default=False
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the fidelity of each layer: .png, .svg or .pdf.",
         show_default=False,
     ),
 ]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir", help="The folder in which a dataset of --images is.", show_default=False
-    ),
-]
+
+
+def must_exist(path: Path) -> Path:
+    """Return ``path``, or refuse it before anything heavy is imported.
+
+    Raises:
+        InputError: there is nothing.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist{near_files(path)}")
+    return path
+
+
+def fidelity_plot(plot: Path | None, overwrite: bool) -> Callable[..., None]:
+    """Check that ``plot`` can be drawn, and return a function that draws a report there.
+
+    Raises:
+        InputError: a plot cannot be written there.
+    """
+    if plot is None:
+        return lambda report, recomputed=None: None
+    from dcnify.bench import check_plot
+    from dcnify.files import check_file, write_file
+    from dcnify.report import write_plot
+
+    check_plot(plot)
+    check_file(plot, overwrite)
+
+    def draw(report: dict[str, Any], recomputed: dict[str, Any] | None = None) -> None:
+        write_file(plot, lambda path: write_plot(report, path, recomputed), overwrite)
+
+    return draw

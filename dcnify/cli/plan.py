@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 
-from dcnify.cli.options import AsJson, Overrides, Quiet, RecipeName
-from dcnify.cli.output import emit, say
-from dcnify.cli.phases import phases
-from dcnify.cli.sources import Given, takes_source
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import Overrides, RecipeName, Source
+from dcnify.cli.terminal import Terminal
 
 
-@takes_source
+@verb
 def plan(
-    given: Given,
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    source: Source, recipe: RecipeName, terminal: Terminal, overrides: Overrides = None
 ) -> None:
     """Show which site becomes what, what that costs, and why each other candidate stays.
 
@@ -26,15 +21,19 @@ def plan(
     $ dcnify plan timm:convnext_tiny -r convnext-late
     $ dcnify plan model.pt -r my.yaml --set swaps.late.replace.kernel_size=5
     """
+    source.check()
     from dcnify.recipe import Recipe
+
+    loaded = Recipe.load(recipe, overrides or ())
+    from dcnify.artifact import open_source
     from dcnify.surgery import plan as make_plan
     from dcnify.surgery.table import plan_tables
 
-    loaded = Recipe.load(recipe, overrides or ())
-    with phases("opening the model", quiet=quiet or as_json) as step:
-        opened = given.open(step)
-        step("planning", 0, 1)
-        made = make_plan(opened.model, loaded, given.example(opened, loaded.input))
+    with terminal.progress("opening the model") as shown:
+        opened = open_source(source, on_progress=shown.phase)
+        shown.phase("planning", 0, 1)
+        shape = source.input_shape(opened.input_size, loaded.input)
+        made = make_plan(opened.model, loaded, opened.example(shape))
     for note in opened.notes:
-        say(note, quiet=quiet)
-    emit(as_json, json.loads(made.to_json()), lambda: plan_tables(made))
+        terminal.say(note)
+    terminal.emit(json.loads(made.to_json()), lambda: plan_tables(made))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.options import AsJson, Overrides, Overwrite, Quiet
-from dcnify.cli.output import complain, emit, say, table
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import Overrides, Overwrite
+from dcnify.cli.output import complain, table
+from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
+from dcnify.files import check_file, write_file
 
 if TYPE_CHECKING:
     from dcnify.recipe import Builtin, StagePreset
@@ -32,7 +35,8 @@ NameOrPath = Annotated[
 
 
 @app.command("ls")
-def ls(as_json: AsJson = False) -> None:
+@verb
+def ls(terminal: Terminal) -> None:
     """List the built-in recipes, and the stages that their fine-tuning can name.
 
     With --json, one list: "kind" is "recipe" or "stage", and a stage has no sha256.
@@ -50,8 +54,7 @@ def ls(as_json: AsJson = False) -> None:
     def listed(kind: str, found: Builtin | StagePreset) -> dict[str, str]:
         return {"name": found.name, "summary": found.summary, "kind": kind}
 
-    emit(
-        as_json,
+    terminal.emit(
         [listed("recipe", r) | {"sha256": Recipe.load(r.name).sha256} for r in recipes]
         + [listed("stage", stage) for stage in stages],
         lambda: [
@@ -63,13 +66,14 @@ def ls(as_json: AsJson = False) -> None:
 
 
 @app.command("show")
+@verb
 def show(
     name: NameOrPath,
+    terminal: Terminal,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Every default written out, comments left out.")
     ] = False,
     overrides: Overrides = None,
-    as_json: AsJson = False,
 ) -> None:
     """Print a recipe, or a stage of fine-tuning: as it is written, or resolved.
 
@@ -88,22 +92,22 @@ def show(
         if stage
         else room.Recipe.load(name, overrides or ())
     )
-    if resolved or overrides or as_json:
-        emit(as_json, room.resolved(found), lambda: room.to_yaml(found).rstrip("\n"))
+    if resolved or overrides or terminal.as_json:
+        terminal.emit(room.resolved(found), lambda: room.to_yaml(found).rstrip("\n"))
     else:
         print(stage.text if stage else room.source_text(name)[0], end="")
 
 
 @app.command("copy")
+@verb
 def copy(
     name: Name,
+    terminal: Terminal,
     dest: Annotated[
         Path | None,
         typer.Argument(metavar="DEST", help="File or folder to write. Default: ./NAME.yaml"),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Copy a built-in recipe to start your own.
 
@@ -119,20 +123,21 @@ def copy(
     if path.is_dir():
         path = path / f"{name}.yaml"
     _write(path, found.text, overwrite)
-    emit(as_json, {"recipe": name, "path": str(path)}, lambda: str(path))
-    say(f"next: edit it, then run 'dcnify recipe validate {path}'", quiet=quiet)
+    terminal.emit({"recipe": name, "path": str(path)}, lambda: str(path))
+    terminal.say(f"next: edit it, then run 'dcnify recipe validate {path}'")
 
 
 @app.command("validate")
+@verb
 def validate(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="YAML files to check.")],
+    terminal: Terminal,
     overrides: Overrides = None,
-    as_json: AsJson = False,
 ) -> None:
     """Check recipe files; no model needed.
 
-    A wrong recipe is one line on stderr that says where, and the exit code is 2. With --json
-    every result, good or bad, is on stdout.
+    Each invalid recipe is one line on stderr with its place, and the exit code is 2. With --json
+    all results, valid or not, are on stdout.
 
     \b
     $ dcnify recipe validate my.yaml
@@ -140,7 +145,7 @@ def validate(
     """
     from dcnify.recipe import Recipe
 
-    results = []
+    results: list[dict[str, Any]] = []
     for path in paths:
         try:
             recipe = Recipe.load(path, overrides or ())
@@ -149,9 +154,9 @@ def validate(
         except InputError as error:
             results.append({"path": path, "valid": False, "error": str(error)})
     good = [r for r in results if r["valid"]]
-    if as_json or good:
+    if terminal.as_json or good:
         rows = [(r["path"], r["name"], r["swaps"]) for r in good]
-        emit(as_json, results, lambda: table(["valid recipe", "name", ">swaps"], rows))
+        terminal.emit(results, lambda: table(["valid recipe", "name", ">swaps"], rows))
     for result in results:
         if not result["valid"]:
             complain(result["error"])
@@ -160,18 +165,18 @@ def validate(
 
 
 @app.command("schema")
+@verb
 def schema(
+    terminal: Terminal,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout."),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
     """Print the JSON Schema, for editors.
 
-    An editor that has it completes keys, explains them and marks mistakes while you type.
+    With it, an editor completes keys, explains them and marks mistakes while you type.
 
     \b
     $ dcnify recipe schema -o recipe.schema.json
@@ -188,15 +193,10 @@ def schema(
         print(text)
         return
     _write(output, f"{text}\n", overwrite)
-    emit(as_json, {"path": str(output)}, lambda: str(output))
-    say(f"name it in a recipe's first line: # yaml-language-server: $schema={output}", quiet=quiet)
+    terminal.emit({"path": str(output)}, lambda: str(output))
+    terminal.say(f"name it in a recipe's first line: # yaml-language-server: $schema={output}")
 
 
 def _write(path: Path, text: str, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {str(path.parent)!r}")
-    try:
-        with path.open("w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise InputError(f"{path}: exists already; --overwrite replaces it") from None
+    check_file(path, overwrite)
+    write_file(path, lambda place: place.write_text(text, "utf-8"), overwrite)

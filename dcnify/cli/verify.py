@@ -1,119 +1,94 @@
-"""dcnify verify: recompute what an artifact says, from its files and from its source."""
+"""dcnify verify: recompute what an artifact claims, from its files and from its source."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from dcnify.cli.options import ArtifactPath, AsJson, DataDir, Overwrite, Quiet, Split
-from dcnify.cli.output import emit, say, table, warn
-from dcnify.cli.phases import phases
-from dcnify.cli.plotting import Plot, drawing
-from dcnify.cli.sources import (
-    Arch,
-    Given,
-    ModelArgs,
-    Pretrained,
-    TrustCode,
-    TrustPickle,
-    UseEma,
-    fidelity_images,
-    need_source,
-)
+from dcnify.cli.flatten import Offer, verb
+from dcnify.cli.options import ArtifactPath, Overwrite, Plot, TrustCode, fidelity_plot
+from dcnify.cli.output import table
+from dcnify.cli.terminal import Terminal
+from dcnify.data.spec import ImageSpec
 from dcnify.errors import CheckError
+from dcnify.sources.spec import SourceSpec, refuse_options
 
 if TYPE_CHECKING:
     from dcnify.artifact import Artifact, Verification
 
 Against = Annotated[
-    str | None,
-    typer.Option(
-        "--against",
-        metavar="SOURCE",
-        help="The model it was converted from: its layers are measured against the new ones again. "
-        "The options of a source are about this one.",
-        show_default=False,
+    SourceSpec | None,
+    Offer(
+        flags={"source": "--against"},
+        help={
+            "source": "The model it was converted from: its layers are measured against the new "
+            "ones again. The options of a source are about this one."
+        },
+        without=("trust_code", "input_size"),
     ),
 ]
 Images = Annotated[
-    str | None,
-    typer.Option(
-        "--images",
-        metavar="WHERE",
-        help="With --against: images to measure on, as given to convert; by default the "
-        "photographs that convert takes.",
-        show_default=False,
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        "--image-count",
-        min=1,
-        max=4096,
-        help="With --against: how many images, as given to convert; as many as it took by default.",
-        show_default=False,
+    ImageSpec,
+    Offer(
+        help={
+            "images": "With --against: images to measure on, as given to convert; by default the "
+            "photographs that convert takes.",
+            "image_count": "With --against: how many images, as given to convert; as many as it "
+            "took by default.",
+        }
     ),
 ]
 
 
+@verb
 def verify(
     artifact: ArtifactPath,
-    against: Against = None,
-    images: Images = None,
-    split: Split = None,
-    data_dir: DataDir = None,
-    image_count: Count = None,
+    against: Against,
+    images: Images,
+    terminal: Terminal,
     plot: Plot = None,
     overwrite: Overwrite = False,
-    arch: Arch = None,
-    model_arg: ModelArgs = None,
-    pretrained: Pretrained = False,
-    use_ema: UseEma = False,
-    trust_pickle: TrustPickle = False,
     trust_code: TrustCode = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Check that an artifact is what was written, computes what it computed, and is that close.
+    """Check that an artifact is intact, and computes what it did when it was written.
 
-    Its hashes, loading, a stored output and the operator on this machine are checked from its files
-    alone. Exit code 3 if a check fails.
+    Hashes, loading, a stored output and the operator on this machine are checked from its files
+    alone; --against measures its fidelity again. Exit code 3 if a check fails.
 
     \b
     $ dcnify verify out/
     $ dcnify verify out/ --against model.pt --plot fidelity.png
     """
-    from dcnify.artifact import images_reported, read_artifact
+    if against is None:
+        given = {f"--{name.replace('_', '-')}": value for name, value in images.to_dict().items()}
+        refuse_options(given, "needs --against SOURCE, the model to compare with")
+    else:
+        against = dataclasses.replace(against, trust_code=trust_code)
+        against.check()
+    draw = fidelity_plot(plot, overwrite)
+    from dcnify.artifact import images_reported, open_source, read_artifact
     from dcnify.artifact import verify as run
 
-    options = {"--images": images, "--image-count": image_count, "--arch": arch}
-    options |= {"--split": split, "--data-dir": data_dir}
-    options |= {"--model-arg": model_arg, "--pretrained": pretrained, "--use-ema": use_ema}
-    need_source(against, {**options, "--trust-pickle": trust_pickle})
-    draw = drawing(plot, overwrite)
     record = read_artifact(artifact)
     opened, batch = None, None
-    with phases("opening the source", quiet=quiet or as_json) as step:
+    with terminal.progress("opening the source") as shown:
         if against is not None:
-            given = Given(against, arch, model_arg, pretrained, use_ema, trust_pickle, trust_code)
-            opened = given.open(step)
-            count = image_count
-            if images is not None and count is None:
-                count = images_reported(record)
-            batch = fidelity_images(
-                images, opened, record.input_shape, count, split=split, data_dir=data_dir, step=step
+            opened = open_source(against, on_progress=shown.phase)
+            batch = images.load(
+                record.input_shape[1:],
+                mean=opened.mean,
+                std=opened.std,
+                count=images_reported(record) if images.images is not None else None,
+                progress=shown.phase,
             )
-        done = run(record, against=opened, images=batch, trust_code=trust_code, progress=step)
+        done = run(
+            record, against=opened, images=batch, trust_code=trust_code, progress=shown.phase
+        )
     for note in opened.notes if opened else ():
-        say(note, quiet=quiet)
-    for remark in batch.remarks() if batch else ():
-        warn(remark, quiet=quiet)
-    for words in done.warnings:
-        warn(words, quiet=quiet)
-    emit(as_json, _data(done), lambda: _render(done, record))
+        terminal.say(note)
+    for words in (*(batch.remarks() if batch else ()), *done.warnings):
+        terminal.warn(words)
+    terminal.emit(_data(done), lambda: _render(done, record))
     draw(done.report, _fidelity(done))
     if done.failed:
         names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
@@ -137,37 +112,36 @@ def _data(done: Verification) -> dict[str, Any]:
     }
 
 
-def _render(done: Verification, record: Artifact) -> list:
+def _render(done: Verification, record: Artifact) -> list[Any]:
     words = {True: "passed", False: "FAILED", None: "not checked"}
     rows = [
         (check.name, words[check.passed], _number(check.value), _number(check.limit), check.detail)
         for check in done.checks
     ]
-    parts: list = [table(("check", "result", ">value", ">limit", "detail"), rows)]
+    parts: list[Any] = [table(("check", "result", ">value", ">limit", "detail"), rows)]
     if done.fidelity is not None:
         parts += ["", *_compared(done, record)]
     return parts
 
 
-def _compared(done: Verification, record: Artifact) -> list:
+def _compared(done: Verification, record: Artifact) -> list[Any]:
     from dcnify.verify.fidelity import reported_sites
 
     assert done.fidelity is not None
-    said, required = reported_sites(done.report), {}
-    for swap in record.plan.swaps:
-        required[swap.site.path] = (swap.require or {}).get("sqnr_db")
-    rows = []
-    for site in done.fidelity.sites:
-        was = said.get(site.path, {})
-        numbers = (was.get("sqnr_db", ""), site.sqnr_db, was.get("cosine", ""), site.cosine)
-        rows.append((site.path, *map(_fixed, numbers, (2, 2, 4, 4)), required[site.path]))
-    output, was = done.fidelity.output, done.report.get("output")
-    was = was if isinstance(was, dict) else {}
-    numbers = (was.get("sqnr_db", ""), output.sqnr_db, was.get("cosine", ""), output.cosine)
-    rows.append(("(output)", *map(_fixed, numbers, (2, 2, 4, 4)), None))
+    output = done.fidelity.output
+    measured: dict[str, Any] = {site.path: site for site in done.fidelity.sites}
+    measured["(output)"] = output
+    reported = dict(reported_sites(done.report))
+    said = done.report.get("output")
+    reported["(output)"] = said if isinstance(said, dict) else {}
+    required = {swap.site.path: (swap.require or {}).get("sqnr_db") for swap in record.plan.swaps}
+    rows: list[tuple[object, ...]] = []
+    for path, now in measured.items():
+        was = reported.get(path, {})
+        numbers = (was.get("sqnr_db", ""), now.sqnr_db, was.get("cosine", ""), now.cosine)
+        rows.append((path, *map(_fixed, numbers, (2, 2, 4, 4)), required.get(path)))
     columns = ("site", ">SQNR dB, reported", ">now", ">cosine, reported", ">now", ">required dB")
-    if not any(row[-1] is not None for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    shown = len(columns) if any(row[-1] is not None for row in rows) else len(columns) - 1
     agreed = ""
     if output.top1_agreement is not None:
         agreed = f", top-1 agreement {output.top1_agreement:.0%}"
@@ -176,7 +150,7 @@ def _compared(done: Verification, record: Artifact) -> list:
         f"output: relative error {output.relative_error:.1e}{agreed} on {output.images} images "
         f"({images['origin']})"
     )
-    return [table(columns, rows), line]
+    return [table(columns[:shown], [row[:shown] for row in rows]), line]
 
 
 def _number(value: float | None) -> str:
@@ -186,7 +160,7 @@ def _number(value: float | None) -> str:
 
 
 def _fixed(value: Any, digits: int) -> str:
-    """A number of a report; null stands for an infinite one, and anything else is no number."""
+    """A number from a report, where null is infinity; anything else as it is."""
     if value is None:
         return "inf"
     return f"{value:.{digits}f}" if type(value) in (int, float) else str(value)

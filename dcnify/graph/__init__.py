@@ -1,19 +1,30 @@
-"""Capture a model as an FX graph and find the sites in it.
+"""Capture a model as an FX graph, and describe the sites in it.
 
-`Example` and `find_sites` load on first use: what a site is can be read without importing torch.
+What needs torch or the roles loads on first use.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dcnify.graph.site import ROLES, NearMiss, Site, Sites
+from dcnify.graph.site import NearMiss, Sites
 from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.graph.example import Example
+    from dcnify.roles import Site  # which knows a role's facts once the role is registered
     from dcnify.roles.find import find_sites
+
+    ROLES: tuple[str, ...]
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
-__getattr__ = load_on_use(__name__)
+_load = load_on_use(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ROLES":
+        from dcnify.roles import ROLES
+
+        return tuple(ROLES)
+    return _load(name)

@@ -66,6 +66,10 @@ class Axis:
         """No tokens before or after the factors."""
         return not self.before and not self.after
 
+    def cut(self) -> Axis:
+        """The same axis, cut into windows."""
+        return replace(self, factors=tuple(replace(f, windowed=True) for f in self.factors))
+
 
 Axes = tuple[Axis, ...]
 
@@ -241,7 +245,6 @@ def _mark_single_windows(
         if 0 <= i < len(shape) and 0 <= j < len(shape) and shape[i] == shape[j] == 1 and i != j:
             marked = list(after)
             for index in (row, col):
-                cut = tuple(replace(f, windowed=True) for f in after[index].factors)
-                marked[index] = replace(after[index], factors=cut)
+                marked[index] = after[index].cut()
             return marked
     return after

@@ -103,12 +103,8 @@ def _roll(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """Shifted rows and columns are not in raster order until they are shifted back."""
     dims = _arg(node, 2, "dims") or range(len(shape))
     moved = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
-    return tuple(
-        replace(a, factors=tuple(replace(f, windowed=True) for f in a.factors))
-        if i in moved and a.spatial
-        else a
-        for i, a in enumerate(_axes(node.args[0], found))
-    )
+    axes = enumerate(_axes(node.args[0], found))
+    return tuple(a.cut() if i in moved and a.spatial else a for i, a in axes)
 
 
 @rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
@@ -218,7 +214,7 @@ def _sliced(source: Axis, start: int, size: int, cut: bool) -> Axis:
             return replace(source, before=source.before - start, after=after)
         return axis(OTHER, size)
     if cut and source.spatial:
-        return Axis(tuple(replace(f, windowed=True) for f in _resized(source, size).factors))
+        return _resized(source, size).cut()
     return _resized(source, size)
 
 

@@ -53,7 +53,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Capture:
-    """The captured forward pass; everything that looks for sites reads this and nothing else."""
+    """The captured forward pass: all that the search for sites reads."""
 
     graph: fx.Graph
     example: Example
@@ -68,7 +68,7 @@ class Capture:
     tensors: dict[fx.Node, torch.Tensor] = field(repr=False)
     """The live tensor behind each placeholder or attribute that is not an input."""
     refused: dict[str, str] = field(default_factory=dict)
-    """What ``prepare`` left alone, by path, and why."""
+    """Layers that ``prepare`` could not make traceable, by path, with the reason."""
 
     @cached_property
     def image_dependent(self) -> frozenset[fx.Node]:
@@ -135,7 +135,7 @@ def stack_of(node: fx.Node) -> dict[str, str]:
 
 
 Prepare = Callable[[nn.Module], dict[str, str]]
-"""Makes layers of a model traceable, in place; returns what it left alone, and why."""
+"""Makes layers of a model traceable, in place; returns those it could not, with the reasons."""
 
 
 def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> Capture:

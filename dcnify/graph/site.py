@@ -1,14 +1,52 @@
-"""What the graph room hands to everybody else: plain, frozen descriptions of sites."""
+"""Plain, frozen descriptions of sites: what the finders hand to everybody else."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from dcnify.errors import InputError
 
 Pair = tuple[int, int]
 
-ROLES = ("depthwise_conv", "attention", "dcnv3")
+
+def fact(default: Any = MISSING, *, where: str = "") -> Any:
+    """Declare a field of a `Facts` class.
+
+    Args:
+        default: the value where it is not given, and of sites whose role does not have the fact.
+        where: description of the key that recipes test it with; without one they cannot.
+    """
+    return field(default=default, metadata={"where": where})
+
+
+class Facts:
+    """What sites of one role have beyond what every `Site` has.
+
+    Subclass it as a frozen dataclass that names its role, if it is not a base of such classes.
+    ``str(facts)`` is the text that `dcnify inspect` shows.
+    """
+
+    of_role: ClassVar[dict[str, type[Facts]]] = {}
+    absent: ClassVar[dict[str, Any]] = {}
+    """Every fact of every role, with its value at sites of roles that do not have it."""
+
+    def __init_subclass__(cls, role: str | None = None) -> None:
+        if role is not None:
+            Facts.of_role[role] = cls
+        for name in inspect.get_annotations(cls):
+            default = vars(cls).get(name)
+            if hasattr(default, "metadata"):
+                default = None if default.default is MISSING else default.default
+            Facts.absent.setdefault(name, default)
+
+    def __str__(self) -> str:
+        return ""
+
+
+_NO_FACTS = Facts()
 
 
 @dataclass(frozen=True)
@@ -16,7 +54,8 @@ class Site:
     """One place in the model that a swap could replace.
 
     Shapes are those of the captured call, batch first. ``layout`` names the axes of the input and
-    output: ``BCHW``, ``BHWC`` or ``BNC`` (tokens). Pairs are (height, width).
+    output: ``BCHW``, ``BHWC`` or ``BNC`` (tokens). Pairs are (height, width). Facts of the role are
+    attributes too: ``site.kernel`` is ``site.facts.kernel``, and None for an attention.
     """
 
     path: str
@@ -31,44 +70,49 @@ class Site:
     parameters: int
     flops: int
     """Floating-point operations of the captured call; a multiply-add counts as two."""
-    kernel: Pair | None = None
-    stride: Pair | None = None
-    dilation: Pair | None = None
-    padding: tuple[int, int, int, int] | None = None
-    """Zero padding in force at the captured size: (top, bottom, left, right)."""
-    padding_policy: str = "fixed"
-    """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
-    bias: bool = False
-    heads: int | None = None
-    groups: int | None = None
-    """Groups of channels that share their sampling points."""
-    prefix_tokens: int = 0
-    returns: str = "tensor"
-    """What the caller expects back: ``tensor``, or ``tuple`` whose first item is the tensor."""
+    facts: Facts = _NO_FACTS
     calls: int = 1
     """How often one forward pass runs this module."""
     aliases: tuple[str, ...] = ()
     """Other paths under which the model holds the very same module."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in Facts.absent:
+            raise AttributeError(f"a site has no {name!r}")
+        return getattr(self.facts, name, Facts.absent[name])
+
     def to_dict(self) -> dict[str, Any]:
-        """The site as JSON-ready data."""
-        return asdict(self)
+        """Return the site as JSON-ready data, with the facts of all roles beside the rest."""
+        data = asdict(self)
+        del data["facts"]
+        return {**data, **{name: getattr(self, name) for name in Facts.absent}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Site:
-        """Inverse of `to_dict`; lists become tuples again."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        """Read what `to_dict` wrote.
+
+        Raises:
+            InputError: the role is not registered here.
+        """
+        facts = Facts.of_role.get(data["role"])
+        if facts is None:
+            raise InputError(f"no role {data['role']!r}, expected one of {sorted(Facts.of_role)}")
+        data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        own = {one.name: data[one.name] for one in fields(facts) if one.name in data}
+        rest = {name: value for name, value in data.items() if name not in Facts.absent}
+        return cls(**rest, facts=facts(**own))
 
 
 @dataclass(frozen=True)
 class NearMiss:
-    """Something that looked like a site and is not one, with the reason in words."""
+    """Something that looked like a site but is not one, with the reason in words."""
 
     path: str
     role: str
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
         return asdict(self)
 
 

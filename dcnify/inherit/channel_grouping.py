@@ -61,12 +61,10 @@ def share(kernels: Tensor, groups: int, generator: torch.Generator) -> Shared:
     for _ in range(2 * _ROUNDS):
         if left <= _EXACT**2 * energy:
             break
-        tried = reseat(kernels, shared, reshape=True)
-        now = tried.left(kernels)
-        shared = tried
-        if left - now < _ENOUGH * left:
+        before, shared = left, reseat(kernels, shared, reshape=True)
+        left = shared.left(kernels)
+        if before - left < _ENOUGH * before:
             break
-        left = now
     return shared
 
 

@@ -74,7 +74,7 @@ class Ridge:
         penalty = min(errors, key=errors.__getitem__)
         if errors[penalty] >= total:  # nothing carries over from image to image
             return self.prior.clone(), 1.0
-        gram, cross = sum(self._gram), sum(self._cross)
+        gram, cross = self._gram[0] + self._gram[1], self._cross[0] + self._cross[1]
         return self.prior + _solved(gram, cross, 2 * penalty * scale), errors[penalty] / total
 
     def _left_out(self, penalty: float) -> float:

@@ -10,8 +10,8 @@ from scipy.optimize import linear_sum_assignment, nnls
 from torch import Tensor
 
 from dcnify.inherit.footprints import AWAY, Footprints, spread, weigh
+from dcnify.inherit.static_points import before_softmax, offsets_to, points_at
 from dcnify.nn import DCNv4
-from dcnify.roles.depthwise_conv.replace import before_softmax, offsets_to, points_at
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.models.arguments import check_arguments, check_block_ids
+from dcnify.models.arguments import check_arguments
 from dcnify.models.blocks import Stem, layer_norm, levels_of
 from dcnify.models.heads import (
     CLIP_CHANNELS,
@@ -80,8 +80,7 @@ class InternImage(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        check_arguments(core_op, depths, groups, layer_scale, res_post_norm)
-        check_block_ids(post_norm_block_ids, depths)
+        check_arguments(core_op, depths, groups, layer_scale, res_post_norm, post_norm_block_ids)
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate = drop_rate
         layer = {"offset_scale": offset_scale, "dw_kernel_size": dw_kernel_size}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def page(recipe: Recipe, source: str, told: Mapping[str, Any], pictures: Sequence[str]) -> str:
-    """What was done and how it went, with the pictures that lie beside it."""
+    """Describe a run: accuracies, timings, layers, and the pictures beside the page."""
     return "\n".join(_lines(recipe, source, told, pictures)) + "\n"
 
 

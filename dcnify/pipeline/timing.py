@@ -15,11 +15,10 @@ from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.example import Example, example_with
-from dcnify.roles.dcnv3.find import running_here
+from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
+from dcnify.surgery.prepare import runnable
 from dcnify.verify.fidelity import refuse_another
-
-Step = Callable[[str, int, int], None]
 
 
 def time_artifact(
@@ -29,22 +28,22 @@ def time_artifact(
     against: Source | None = None,
     size: Sequence[int] | None = None,
     trust_code: bool = False,
-    step: Step = lambda what, done, total: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[ModelReport, str]:
     """Time the model of an artifact and the original in one interleaved run.
 
-    Layers that hand over are timed as they are once that is over.
+    Layers that hand over are timed in their final state.
 
     Args:
         record: what `dcnify.artifact.read_artifact` returned.
-        bench: how.
+        bench: how to time.
         against: the original; what the artifact names by default, where ``timm:`` has random
             weights, since times do not depend on them. Its model is moved and cast.
         size: (C, H, W) of an image; as it was converted at by default.
         trust_code: import the code that the artifact names, if its base is ``python:``.
-        step: hears what is done: description, steps done and in all.
-        say: hears remarks.
+        progress: progress callback.
+        say: called with remarks, one line each.
 
     Returns:
         What was measured, and the name of the original.
@@ -53,12 +52,12 @@ def time_artifact(
         InputError: the artifact does not load, the original is not there or is another model, or
             one of the two does not run on such images.
     """
-    step("loading", 0, 1)
+    progress("loading", 0, 1)
     model, _ = load_record(record, trust_code=trust_code)
     opened = against or recorded_source(record, "name it with --against", weights=False)
     refuse_another(record, model, opened)
     if layers := handovers(model):
-        say(f"{len(layers)} layers hand over: timed as they are once that is over")
+        say(f"{len(layers)} layers hand over: timed in their final state")
         finish(model, record.plan, force=True)
     shape, example = tuple(size or record.input_shape[1:]), record.example()
     before = opened.model
@@ -67,12 +66,12 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(running_here(one, _call(one, shape, example)))
+                reason = stack.enter_context(runnable(one, _call(one, shape, example)))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
-        return bench_models(before, model, shape, bench, step, example), opened.spec
+        return bench_models(before, model, shape, bench, progress, example), opened.spec
 
 
 def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from dcnify.graph.site import ROLES
+from dcnify.recipe.by_role import Replace, Select, adopt_roles, fitted
 from dcnify.recipe.finetune.section import Finetune
 from dcnify.recipe.reading.origins import Origins
 from dcnify.recipe.reading.shorthand import (
@@ -25,83 +25,21 @@ from dcnify.recipe.reading.shorthand import (
     Count,
     Flag,
     ImageShape,
-    Kernel,
     Number,
-    Odd,
     OneOrMore,
     Pattern,
     Size,
-    StageIndex,
     Text,
     ZeroOrMore,
     is_int,
     refuse,
     shown,
 )
-from dcnify.recipe.selection.where import Part, Range, Where
+from dcnify.recipe.selection.where import Part, Range
+from dcnify.roles import ROLES
+from dcnify.roles.base import on_register
 
-Role = Literal[ROLES]
 METHODS = ("paper", "transfer", "fit", "calibrate")
-FLASH = ("flash_intern_image", *(f"flash_intern_image_{size}" for size in "tsbl"))
-
-
-class Select(Part):
-    """Which sites a swap takes: those that pass every condition given here."""
-
-    role: Role
-    """What the layer does, as ``dcnify inspect`` shows it."""
-    modules: OneOrMore[Pattern] | None = None
-    """Patterns on module paths, one of which must match. ``*`` stands for one component,
-    ``**`` for any number; "re:..." is a regular expression. A pattern also covers what lies
-    beneath the modules it matches. Without it, every path passes."""
-    stages: OneOrMore[StageIndex] | None = None
-    """Stage numbers as ``dcnify inspect`` shows them, from 0. Without it, every stage passes."""
-    where: Where = Where()
-    """Conditions on facts such as the kernel size, which hold across model families."""
-
-
-class Replace(Part):
-    """The module that takes the place of a selected layer."""
-
-    with_: Literal["dcnv4", "fused_dcnv3"] = Field(alias="with")
-    """``dcnv4``; or, for role dcnv3, ``fused_dcnv3``: the same layer on the fused kernel, with the
-    same outputs, to which no other key here applies."""
-    like: Literal[FLASH] | None = None
-    """Role dcnv3 only: make the layers those of the published FlashInternImage of the model's
-    size, or of the size that is named. It decides every other key here, and which biases go."""
-    kernel_size: Kernel = (3, 3)
-    """Sampling points per query: 3 samples 3x3 of them. An integer or [h, w]."""
-    group_channels: Size = 16
-    """Channels that share one set of offsets and weights; the layer has channels divided by
-    this many groups. Fewer channels per group fit the old layer better and cost more. Where
-    the number does not divide a layer's channels, the plan takes a smaller one and says so."""
-    dw_kernel_size: Odd | None = None
-    """Kernel of the depthwise convolution that looks around before offsets are predicted.
-    null predicts them from each position alone, which is the fastest."""
-    pointwise: Flag = True
-    """Linear projections before and after sampling. false where 1x1 convolutions already
-    surround the layer."""
-    offset_scale: Annotated[Number, Field(gt=0)] = 1.0
-    """Factor on the sampling grid and on the predicted offsets."""
-    softmax: Flag = False
-    """Normalise the weights of a group with a softmax, as DCNv3 does."""
-    remove_center: Flag = False
-    """Leave out the sampling point in the middle; needs an odd kernel."""
-    center_feature_scale: Flag = False
-    """Blend the sampled value with the one in the middle by a learned gate per group."""
-    prefix: Literal["attend", "mean", "identity"] | None = None
-    """Attention only: what becomes of class and register tokens. ``attend`` (the default)
-    keeps the original attention for them, ``mean`` gives them the mean of the tokens,
-    ``identity`` passes them on."""
-
-    @model_validator(mode="after")
-    def _center_exists(self) -> Replace:
-        if self.remove_center and not all(k % 2 for k in self.kernel_size):
-            height, width = self.kernel_size
-            words = f"an even kernel ({height}x{width}) has no center point to remove"
-            raise refuse(words, at=("remove_center",))
-        return self
-
 
 _USUAL = {"batches": 16, "steps": 100, "model_steps": 100}
 _MOST = {"batches": 1024, "steps": 100_000, "model_steps": 1_000_000}
@@ -197,41 +135,20 @@ class Swap(Part):
     original function. It goes when its share has come down to 0."""
 
     @model_validator(mode="after")
-    def _replacement_fits_role(self) -> Swap:
-        for key, given in (("with", self.replace.with_ != "dcnv4"), ("like", self.replace.like)):
-            if given and self.select.role != "dcnv3":
-                words = f"only for role dcnv3; this swap selects {self.select.role}"
-                raise refuse(words, at=("replace", key))
-        decided = "with" if self.replace.with_ != "dcnv4" else "like" if self.replace.like else ""
-        if decided:
-            for key in type(self.replace).model_fields:
-                plain = Replace.model_fields[key].default
-                if key not in ("with_", "like") and getattr(self.replace, key) != plain:
-                    words = f"{decided}: {getattr(self.replace, decided.replace('with', 'with_'))}"
-                    raise refuse(f"{words} decides this by itself", at=("replace", key))
-        return self
-
-    @model_validator(mode="after")
-    def _init_can_run(self) -> Swap:
-        methods = [step.method for step in self.init]
-        if self.replace.with_ == "fused_dcnv3" and methods != ["transfer"]:
-            raise refuse("with: fused_dcnv3 is exact and knows only transfer", at=("init",))
-        if methods[0] == "calibrate":
+    def _fits_role(self) -> Swap:
+        replace = fitted(self.replace, self.select.role)
+        object.__setattr__(self, "replace", replace)
+        replacement = ROLES[self.select.role].replacements[replace.with_]
+        unknown = {step.method for step in self.init} - set(replacement.methods)
+        if unknown:
+            exact = "is exact and " if replacement.exact else ""
+            words = f"with: {replace.with_} {exact}knows only {' and '.join(replacement.methods)}"
+            raise refuse(words, at=("init",))
+        if self.init[0].method == "calibrate":
             raise refuse("needs a start before it: transfer, fit or paper", at=("init", 0))
-        if self.replace.with_ == "fused_dcnv3" and self.handover:
-            words = "with: fused_dcnv3 is exact, so there is nothing to hand over"
+        if replacement.exact and self.handover:
+            words = f"with: {replace.with_} is exact, so there is nothing to hand over"
             raise refuse(words, at=("handover",))
-        return self
-
-    @model_validator(mode="after")
-    def _prefix_fits_role(self) -> Swap:
-        if self.select.role == "attention":
-            if self.replace.prefix is None:
-                resolved = self.replace.model_copy(update={"prefix": "attend"})
-                object.__setattr__(self, "replace", resolved)
-        elif self.replace.prefix is not None:
-            words = f"only for role attention; this swap selects {self.select.role}"
-            raise refuse(words, at=("replace", "prefix"))
         return self
 
 
@@ -313,3 +230,11 @@ class Recipe(Part):
     def origins(self) -> Origins:
         """Where the recipe's keys and values were written, for errors about them."""
         return self._origins
+
+
+@on_register
+def _rebuild() -> None:
+    """Let recipes name a role that is registered after this module was imported."""
+    adopt_roles()
+    Swap.model_rebuild(force=True)
+    Recipe.model_rebuild(force=True)

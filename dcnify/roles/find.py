@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
 
 from dcnify.graph.axis_rules import trace_axes
-from dcnify.graph.capture import Capture, capture
-from dcnify.graph.site import NearMiss, Site, Sites
-from dcnify.roles.attention.find import find_attention
-from dcnify.roles.dcnv3.find import find_dcnv3, on_our_operator
-from dcnify.roles.depthwise_conv.find import find_depthwise
+from dcnify.graph.capture import Capture, Region, capture
+from dcnify.graph.flops import node_flops
+from dcnify.graph.isolation.candidates import Candidate, isolate_candidates
+from dcnify.graph.site import Facts, NearMiss, Pair, Site, Sites
+from dcnify.roles.base import ROLES, Found, Seen
 
 _STAGE_IN_PATH = re.compile(r"(?:^|\.)(?:stages?|levels?)[._]?(\d+)(?:\.|$)")
-
-
-_DCNV3 = "dcnify.nn.dcnv3.DCNv3"
 _HANDOVER = "dcnify.nn.handover.Handover"
-_FINDERS = (find_depthwise, find_attention, find_dcnv3)
-"""One per role: (capture, axes) to sites and near misses."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """Sites together with the graph nodes they were found at, for whoever reads weights next."""
-
-    sites: Sites
-    nodes: dict[str, fx.Node]
-    """By site path: the convolution, or the node at which an attention mixes its values."""
-    capture: Capture
-    model: nn.Module
-    """The live model, for whoever reads layers."""
-    projections: dict[str, Any] = field(default_factory=dict)
-    """What `dcnify.roles.weights` has read so far, by site path."""
 
 
 def find_sites(model: nn.Module, example: Any) -> Sites:
@@ -53,61 +34,127 @@ def find_sites(model: nn.Module, example: Any) -> Sites:
 
 
 def find(model: nn.Module, example: Any) -> Found:
-    """As `find_sites`, keeping the capture."""
-    captured = capture(model, example, on_our_operator)
+    """As `find_sites`, keeping the capture.
+
+    Where a site is a part of a module's forward, that part is isolated on a copy of the model, and
+    the copy is captured again.
+    """
+    found, candidates = _look(model, example)
+    if not candidates:
+        return found
+    isolated = isolate_candidates(model, found.capture, candidates, _prepare_layers)
+    if isolated.isolations:
+        found, _ = _look(isolated.model, example)
+    why = {miss: f"{miss.reason}; {reason}" for miss, reason in isolated.reasons.items()}
+    near = tuple(replace(m, reason=why.get(m, m.reason)) for m in found.sites.near_misses)
+    sites = replace(found.sites, near_misses=near)
+    return replace(found, sites=sites, isolations=isolated.isolations)
+
+
+def _prepare_layers(model: nn.Module) -> list[NearMiss]:
+    """Let layers that only run elsewhere run here, in place; those left alone, and why."""
+    return [
+        NearMiss(path, role.name, why)
+        for role in ROLES.values()
+        if role.prepare is not None
+        for path, why in role.prepare(model).items()
+    ]
+
+
+def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
+    """What the roles see in the model as it is, and what they would see if it were isolated."""
+    refused: list[NearMiss] = []
+
+    def prepare(twin: nn.Module) -> dict[str, str]:
+        refused.extend(_prepare_layers(twin))
+        return {}
+
+    captured = capture(model, example, prepare)
     axes = trace_axes(captured)
-    seen = [item for finder in _FINDERS for item in finder(captured, axes)]
+    seen: list[Seen] = [(captured.image, miss) for miss in refused]
+    for role in ROLES.values():
+        seen += role.find(captured, axes)
     order = {node: index for index, node in enumerate(captured.graph.nodes)}
     seen.sort(key=lambda item: order[item[0]])
-    near: list[NearMiss] = []
-    mine: list[Site] = []
-    nodes: dict[str, fx.Node] = {}
-    for node, item in seen:
-        if _hands_over(node):
-            near.append(NearMiss(item.path, item.role, "handing over to DCNv4 already"))
-        elif _is_ours(node) and item.role != "dcnv3":
-            near.append(NearMiss(item.path, item.role, "part of a DCNv4 that is already there"))
-        elif isinstance(item, NearMiss):
-            near.append(item)
-        else:
-            mine.append(item)
-            nodes.setdefault(item.path, node)
-    whole = {site.path for site in mine if site.role == "dcnv3"}
-    inside = [(site, path) for site in mine for path in whole if site.path.startswith(f"{path}.")]
-    near = [miss for miss in near if miss.path not in whole]
-    near += [NearMiss(site.path, site.role, f"part of {path}") for site, path in inside]
+    held = dict(model.named_modules(remove_duplicate=False))
+    judged = [(node, _judged(node, item, held)) for node, item in seen]
+    mine = [item for _node, item in judged if isinstance(item, Site)]
+    others = [item for _node, item in judged if not isinstance(item, Site)]
+    near = [item.miss if isinstance(item, Candidate) else item for item in others]
+    near = _with_swallowed(mine, near)
     spoiled = {(miss.path, miss.role) for miss in near}
     mine = [site for site in mine if (site.path, site.role) not in spoiled]
-    paths = tuple(path for path, _ in model.named_modules(remove_duplicate=False) if path)
-    held = dict(model.named_modules(remove_duplicate=False))
-    near += [
-        NearMiss(site.path, site.role, "the model holds no module of this name: is a slice called?")
-        for site in mine
-        if site.path not in held
-    ]
-    sites = _number_stages(_one_per_module(mine, model))
-    return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured, model)
+    sites = _number_stages(_one_per_module(mine))
+    nodes: dict[str, fx.Node] = {}
+    for node, item in judged:
+        if isinstance(item, Site):
+            nodes.setdefault(item.path, node)
+    paths = tuple(path for path in held if path)
+    found = Sites(tuple(sites), tuple(dict.fromkeys(near)), paths)
+    candidates = [item for item in others if isinstance(item, Candidate)]
+    return Found(found, nodes, captured, model), candidates
 
 
-def _is_ours(node: fx.Node) -> bool:
-    """Whether the node runs inside a module that an earlier conversion put there."""
-    owners = (node.meta.get("nn_module_stack") or {}).values()
-    return any(owner.startswith("dcnify.nn.") and owner != _DCNV3 for _path, owner in owners)
+def site_at(
+    capture: Capture, region: Region, role: str, layout: str, facts: Facts, grid: Pair | None = None
+) -> Site:
+    """The site of a region that takes and returns one tensor of the same layout.
+
+    ``grid`` is that of tokens; a feature map has its own.
+    """
+    before, after = (
+        tuple(int(size) for size in node.meta["val"].shape)
+        for node in (region.inputs[0], region.outputs[0])
+    )
+    rows = layout.index("H") if grid is None else 0
+    return Site(
+        path=region.path,
+        role=role,
+        layout=layout,
+        input_shape=before,
+        output_shape=after,
+        channels=before[layout.index("C")],
+        grid=grid or (before[rows], before[rows + 1]),
+        stage=0,
+        parameters=capture.parameter_count.get(region.path, 0),
+        flops=node_flops(region.nodes),
+        facts=facts,
+        aliases=capture.aliases.get(region.path, ()),
+    )
 
 
-def _hands_over(node: fx.Node) -> bool:
-    """Whether the node runs beside or inside a new layer that is still taking over."""
-    owners = (node.meta.get("nn_module_stack") or {}).values()
-    return any(owner == _HANDOVER for _path, owner in owners)
+def _judged(
+    node: fx.Node, seen: Site | NearMiss | Candidate, held: dict[str, nn.Module]
+) -> Site | NearMiss | Candidate:
+    """What a role found, or a near miss where it cannot be swapped whatever the role."""
+    item = seen.miss if isinstance(seen, Candidate) else seen
+    owners = [owner for _path, owner in (node.meta.get("nn_module_stack") or {}).values()]
+    originals = {name for role in ROLES.values() for name in role.originals}
+    ours = any(owner.startswith("dcnify.nn.") and owner not in originals for owner in owners)
+    if _HANDOVER in owners:
+        return NearMiss(item.path, item.role, "handing over to DCNv4 already")
+    if ours and not ROLES[item.role].originals:  # which tells its own layers apart
+        return NearMiss(item.path, item.role, "part of a DCNv4 that is already there")
+    if isinstance(item, Site) and item.path not in held:
+        reason = "the model holds no module of this name: is a slice called?"
+        return NearMiss(item.path, item.role, reason)
+    return seen
 
 
-def _one_per_module(found: list[Site], model: nn.Module) -> list[Site]:
-    """Calls of one module become one site; what the model does not own under its path is left."""
-    registered = dict(model.named_modules(remove_duplicate=False))
+def _with_swallowed(sites: list[Site], near: list[NearMiss]) -> list[NearMiss]:
+    """The near misses, and the sites that are part of one whose role swallows theirs."""
+    takes = {site.path: ROLES[site.role].swallows for site in sites if ROLES[site.role].swallows}
+    left = [miss for miss in near if miss.path not in takes]
+    for path, roles in takes.items():
+        inside = [one for one in sites if one.role in roles and one.path.startswith(f"{path}.")]
+        left += [NearMiss(one.path, one.role, f"part of {path}") for one in inside]
+    return left
+
+
+def _one_per_module(found: list[Site]) -> list[Site]:
+    """Calls of one module become one site."""
     first: dict[str, Site] = {}
     for site in found:
-        if site.path not in registered:
-            continue
         known = next((p for p in (site.path, *site.aliases) if p in first), None)
         if known is None:
             first[site.path] = site

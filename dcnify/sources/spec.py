@@ -19,6 +19,7 @@ PREFIXES = {"timm": "timm:convnext_tiny", "python": "python:package.module:facto
 _PREFIX = re.compile(r"([A-Za-z][\w-]+):(.*)", re.DOTALL)
 _HUB = ("hf-hub", "hf_hub")
 _LARGEST_SIDE = 1 << 14
+_DEFAULT_SHAPE = (3, 224, 224)
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -68,14 +69,20 @@ class SourceSpec(Spec):
         """
         return parse_model_args(self.model_arg)
 
-    def input_shape(self, default: tuple[int, ...]) -> tuple[int, int, int]:
-        """(C, H, W) of the input: ``input_size``, completed from ``default`` (C, H, W).
+    def input_shape(
+        self, own: tuple[int, ...] | None, recipe: tuple[int, ...] | None = None
+    ) -> tuple[int, int, int]:
+        """(C, H, W) of the input: ``input_size``, else the recipe's, else the model's own.
+
+        Args:
+            own: (C, H, W) of the model, if known; it completes a size without channels.
+            recipe: (C, H, W) that a recipe names.
 
         Raises:
             InputError: the size is malformed or out of range.
         """
-        size = self._parse_size()
-        channels, rows, columns = default
+        size, own = self._parse_size(), own or _DEFAULT_SHAPE
+        channels, rows, columns = (recipe or own) if not size else own
         if size:
             channels, rows, columns = size if len(size) == 3 else (channels, size[0], size[-1])
         if max(channels, rows, columns) > _LARGEST_SIDE:

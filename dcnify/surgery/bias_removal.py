@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +62,21 @@ def without_bias(linear: nn.Linear, inputs: Sequence[Tensor]) -> nn.Linear:
     return made
 
 
+def in_block_of(linear: str, sites: Iterable[str]) -> bool:
+    """Whether a linear layer is in the same block as one of the sites, by their paths."""
+    return any(linear.startswith(site.rpartition(".")[0] + ".") for site in sites)
+
+
 def linear_at(model: nn.Module, path: str) -> nn.Linear:
     """Return the linear layer at ``path``.
 
     Raises:
         InputError: the model has none there.
     """
-    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        module = model
     if not isinstance(module, nn.Linear):
         raise InputError(f"plan: the model has no linear layer {path!r}")
     return module

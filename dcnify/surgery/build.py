@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.roles.registry import ADAPTERS
+from dcnify.roles.base import replacement_named
 from dcnify.surgery.bias_removal import remove_biases
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
+from dcnify.surgery.prepare import prepare
 from dcnify.words import first_line
 
 _MAX_SIZE = 1 << 20
@@ -22,14 +23,12 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
     Raises:
         InputError: the spec names no adapter, or its arguments do not make one.
     """
-    role = ADAPTERS.get(spec.type)
-    if role is None:
-        raise InputError(f"plan: no module type {spec.type!r}, expected one of {sorted(ADAPTERS)}")
+    replacement = replacement_named(spec.type)
     _check_sizes(spec.args)
-    extra = {"original": original} if role.takes_original else {}
+    extra = {"original": original} if replacement.takes_original else {}
     try:
         with torch.device("meta"):
-            module = role.module(**spec.args, **extra)
+            module = replacement.module(**spec.args, **extra)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = first_line(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
@@ -99,6 +98,7 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     """
     from dcnify.surgery.handover import begin
 
+    prepare(model, plan)
     old = {}
     for swap in plan.swaps:
         old[swap.site.path] = get(model, swap.site.path)

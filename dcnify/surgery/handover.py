@@ -1,4 +1,4 @@
-"""Handover: old layers beside new ones at the start, a blend for the training to lower, an end."""
+"""Handover: old layers fade out beside the new ones, while training lowers their blend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
-from dcnify.surgery.bias_removal import Removed, linear_at
+from dcnify.surgery.bias_removal import Removed, in_block_of, linear_at
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
@@ -38,7 +38,7 @@ def begin(
     for swap in handing:
         put(model, swap, _wrapped(old[swap.site.path], get(model, swap.site.path)))
     for path, (weight, bias) in removed.items():
-        if any(_same_block(path, swap.site.path) for swap in handing):
+        if in_block_of(path, [swap.site.path for swap in handing]):
             linear = linear_at(model, path)
             put_at(model, path, _wrapped(_as_it_was(linear, weight, bias), linear))
     for parameter, learns in learned:  # other layers may share an old layer's
@@ -51,10 +51,6 @@ def _wrapped(old: nn.Module, new: nn.Module) -> Handover:
     return both
 
 
-def _same_block(path: str, site: str) -> bool:
-    return path.startswith(site.rpartition(".")[0] + ".")
-
-
 def _as_it_was(linear: nn.Linear, weight: torch.Tensor, bias: nn.Parameter) -> nn.Linear:
     own = nn.Parameter(weight, linear.weight.requires_grad)
     twin = copy.deepcopy(linear, {id(linear.weight): own})
@@ -63,7 +59,7 @@ def _as_it_was(linear: nn.Linear, weight: torch.Tensor, bias: nn.Parameter) -> n
 
 
 def handovers(model: nn.Module) -> dict[str, Handover]:
-    """The layers of ``model`` that hand over, each under its first path."""
+    """Return the handovers of ``model``, each by its first path."""
     return {path: one for path, one in model.named_modules() if isinstance(one, Handover)}
 
 
@@ -107,7 +103,7 @@ def cosine_blend(step: int, steps: int) -> float:
 
 @contextmanager
 def both_outputs(model: nn.Module) -> Iterator[dict[str, Pairs]]:
-    """Within this, layers that hand over run both layers at any blend, and keep both outputs.
+    """Within this context, both layers of a handover run at any blend, and both outputs are kept.
 
     For a loss layer by layer, which lets new layers learn at blend 1 as well. Backward belongs
     inside too, where activations are recomputed; nothing is kept afterwards.
@@ -131,9 +127,9 @@ def both_outputs(model: nn.Module) -> Iterator[dict[str, Pairs]]:
 
 
 def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
-    """Take the old layers out of ``model``: each new one stands alone, at every path it has.
+    """Remove the old layers from ``model``, at every path.
 
-    What is saved afterwards with the plan that is returned is as if there had been no handover.
+    A model saved afterwards with the returned plan is as if there had been no handover.
 
     Args:
         model: a converted model, in place.
@@ -141,7 +137,7 @@ def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
         force: end it at a blend other than 0, where the outputs change.
 
     Raises:
-        InputError: nothing hands over; or the blend is not 0, and ``force`` is not given.
+        InputError: nothing hands over; or the blend is not 0 and ``force`` is not set.
     """
     layers = _some(model)
     early = [path for path, layer in layers.items() if layer.blend.item() != 0]
@@ -160,12 +156,12 @@ def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
 
 
 def finish_result(result: ConvertResult, *, force: bool = False) -> ConvertResult:
-    """As `finish`, for what `dcnify.convert` returned: the same with its model finished."""
+    """Return the result of `dcnify.convert` with its handovers finished, see `finish`."""
     return dataclasses.replace(result, plan=finish(result.model, result.plan, force=force))
 
 
 def settled(swaps: Iterable[PlannedSwap]) -> tuple[PlannedSwap, ...]:
-    """The swaps as they are when no handover is left."""
+    """Return the swaps without their handovers."""
     return tuple(dataclasses.replace(swap, handover=False) for swap in swaps)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from dcnify.errors import DcnifyError
-from dcnify.roles.find import Found
-from dcnify.roles.registry import ADAPTERS
+from dcnify.roles.base import Found, replacement_named
 from dcnify.surgery.plan import PlannedSwap
 
 
@@ -29,15 +29,19 @@ def initialise(
         for parameter in own:
             parameter.fill_(float("nan"))
     warnings: tuple[str, ...] = ()
+    site, replacement = planned.site, replacement_named(planned.module.type)
     for step in planned.init:
-        if step["method"] == "calibrate":  # needs the whole model: `dcnify.surgery.calibrate`
-            continue
-        warnings = (*warnings, *_METHODS[step["method"]](module, planned, found, generator))
-    always = ADAPTERS[planned.module.type].always
-    if always is not None:
-        always(module, planned, found)
+        if step["method"] == "paper":
+            _paper(module, generator)
+        elif step["method"] != "calibrate":  # which needs the whole model: `surgery.calibrate`
+            _reset_predictor(module, generator)
+            fit = replacement.fit if step["method"] == "fit" else None
+            inherit = fit or replacement.transfer
+            warnings = (*warnings, *inherit(module, site, found, generator))
+    if replacement.always is not None:
+        replacement.always(module, site, found)
     if not all(torch.isfinite(parameter).all() for parameter in own):
-        raise DcnifyError(f"init left parameters of {planned.site.path} without a finite value")
+        raise DcnifyError(f"init left parameters of {site.path} without a finite value")
     return warnings
 
 
@@ -47,33 +51,13 @@ def _own_parameters(module: nn.Module, old: nn.Module) -> Iterator[nn.Parameter]
     return (parameter for parameter in module.parameters() if id(parameter) not in kept)
 
 
-def paper_init(
-    module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
-) -> tuple[str, ...]:
+def _paper(module: nn.Module, generator: torch.Generator) -> None:
     """As published: offsets and aggregation weights zero, Xavier-uniform projections."""
-    del planned, found
+    dcn: Any = getattr(module, "dcn", module)
     with _seeded(generator):
-        getattr(module, "dcn", module).reset_parameters()
+        dcn.reset_parameters()
     if getattr(module, "bias", None) is not None:
         nn.init.zeros_(module.bias)
-    return ()
-
-
-def transfer_init(
-    module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
-) -> tuple[str, ...]:
-    """Copy what the old layer holds: a kernel onto sampling points, or V and output projections."""
-    _reset_predictor(module, generator)
-    return ADAPTERS[planned.module.type].transfer(module, planned, found, generator)
-
-
-def fit_init(
-    module: nn.Module, planned: PlannedSwap, found: Found, generator: torch.Generator
-) -> tuple[str, ...]:
-    """Points, weights and groups fitted to what the old layer holds; else as `transfer_init`."""
-    role = ADAPTERS[planned.module.type]
-    _reset_predictor(module, generator)
-    return (role.fit or role.transfer)(module, planned, found, generator)
 
 
 def _reset_predictor(module: nn.Module, generator: torch.Generator) -> None:
@@ -82,9 +66,6 @@ def _reset_predictor(module: nn.Module, generator: torch.Generator) -> None:
     if getattr(dcn, "offset_mask_dw", None) is not None:
         with _seeded(generator):
             dcn.offset_mask_dw.reset_parameters()
-
-
-_METHODS = {"paper": paper_init, "transfer": transfer_init, "fit": fit_init}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dcnify.progress import Progress, silent
-from dcnify.roles.find import Found
+from dcnify.roles.base import Found
 from dcnify.surgery.build import build, get
 from dcnify.surgery.initialise import initialise
 from dcnify.surgery.plan import Plan

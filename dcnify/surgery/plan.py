@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcnify.errors import InputError
-from dcnify.graph.site import Site
+from dcnify.graph.isolation.record import Isolation
+from dcnify.roles import Site
 
 PLAN_VERSION = 1
-
-Arguments = tuple[dict[str, Any], tuple[str, ...]]
-"""Arguments of an adapter, and notes for the person who reads the plan."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class ModuleSpec:
     """All that is needed to build a replacement again: the adapter's name and its arguments."""
 
     type: str
-    """``depthwise``, ``tokens``, ...: what stands at the site; see `dcnify.roles.registry`."""
+    """The adapter's name, as `dcnify.roles.Replacement` declares it: ``depthwise``, ``tokens``."""
     args: dict[str, Any]
 
 
@@ -66,10 +64,15 @@ class Plan:
     """Parts of the recipe that touched nothing."""
     trims: tuple[str, ...] = ()
     """Linear layers that lose their bias, which the target architecture does not have."""
+    isolations: tuple[Isolation, ...] = ()
+    """Regions of blocks that become submodules first, in this order."""
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
-        return json.dumps({"version": PLAN_VERSION, **asdict(self)}, indent=indent)
+        data = {"version": PLAN_VERSION, **asdict(self)}
+        for swap, planned in zip(data["swaps"], self.swaps, strict=True):
+            swap["site"] = planned.site.to_dict()
+        return json.dumps(data, indent=indent)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -93,6 +96,7 @@ class Plan:
                 hits=data["hits"],
                 notes=tuple(data["notes"]),
                 trims=tuple(map(str, data.get("trims", ()))),
+                isolations=tuple(map(Isolation.from_dict, data.get("isolations", ()))),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a dcnify plan: {error!r}") from None

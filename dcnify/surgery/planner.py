@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.errors import InputError
-from dcnify.graph.site import Site
-from dcnify.nn import PrefixAttention
-from dcnify.roles.dcnv3.flash_internimage import Like, like, trims
-from dcnify.roles.find import Found, find
+from dcnify.graph.isolation.record import needed
+from dcnify.roles import ROLES, Replacement, Site
+from dcnify.roles.base import Found, Keys
+from dcnify.roles.find import find
 from dcnify.surgery.build import build, get
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
@@ -46,18 +46,19 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
 
     selection = select(recipe, found.sites)
     chosen = {site.path for site, _ in selection.chosen}
-    likes = _likes(model, selection.chosen)
+    keys = _keys(found, selection.chosen)
     swaps: list[PlannedSwap] = []
-    trimmed: list[str] = []
+    biases: list[str] = []
     skipped = [Skipped(*item) for item in selection.skipped]
     for site, swap in selection.chosen:
         outer = next((p for p in chosen if site.path.startswith(p + ".")), None)
         if outer is not None:
             skipped.append(Skipped(site.path, site.role, f"inside {outer}, which is swapped"))
-        else:
-            swaps.append(_planned(model, found, site, swap, likes.get(swap.name)))
-            if swap.name in likes:
-                trimmed += trims(model, likes[swap.name], [site])
+            continue
+        swaps.append(_planned(found, site, swap, keys[swap.name]))
+        replacement = _replacement(swap)
+        if replacement.biases is not None:
+            biases += replacement.biases(found, site, keys[swap.name])
     return Plan(
         recipe=recipe.name,
         input_shape=found.capture.example.shape,
@@ -65,38 +66,52 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
         skipped=tuple(skipped),
         hits=dict(selection.hits),
         notes=selection.notes,
-        trims=tuple(trimmed),
+        trims=tuple(biases),
+        isolations=needed(found.isolations, [swap.site.path for swap in swaps]),
     )
 
 
-def _likes(model: nn.Module, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Like]:
-    """By swap that names an architecture: which it is, given all the sites that the swap takes."""
+def _replacement(swap: Swap) -> Replacement:
+    return ROLES[swap.select.role].replacements[swap.replace.with_]
+
+
+def _keys(found: Found, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Keys]:
+    """By swap, the keys of its ``replace``, with what all of its sites decide together."""
     taken: dict[str, list[Site]] = {}
-    wanted: dict[str, str] = {}
     for site, swap in chosen:
-        if swap.replace.like is not None:
-            taken.setdefault(swap.name, []).append(site)
-            wanted[swap.name] = swap.replace.like
-    return {name: like(wanted[name], model, sites) for name, sites in taken.items()}
+        taken.setdefault(swap.name, []).append(site)
+    decided: dict[str, Keys] = {}
+    for swap in {swap.name: swap for _site, swap in chosen}.values():
+        keys, decide = swap.replace.model_dump(), _replacement(swap).decide
+        decided[swap.name] = decide(found, taken[swap.name], keys) if decide else keys
+    return decided
 
 
-def _planned(
-    model: nn.Module, found: Found, site: Site, swap: Swap, alike: Like | None
-) -> PlannedSwap:
-    spec, notes = resolve(found, site, swap.replace, alike)
-    original = get(model, site.path)
+def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
+    spec, notes = resolve(found, site, swap.replace.with_, keys)
+    original = get(found.model, site.path)
+    dtype = _dtype(original)
     try:
         module = build(spec, original=_meta_twin(original))
     except InputError as error:
         raise InputError(f"swap {swap.name!r} at {site.path}: {error}") from error
+    parameters = sum(p.numel() for p in module.parameters())
+
+    def count(part: nn.Module, shape: tuple[int, ...]) -> int:
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            part.to(dtype).eval()(torch.empty(shape, device="meta", dtype=dtype))
+        return counter.get_total_flops()
+
+    flops = _replacement(swap).flops
     return PlannedSwap(
         site=site,
         swap=swap.name,
         module=spec,
         init=tuple(step.model_dump() for step in swap.init),
         require=swap.require.model_dump() if swap.require else None,
-        parameters=sum(p.numel() for p in module.parameters()),
-        flops=_flops(module, site, _dtype(original)),
+        parameters=parameters,
+        flops=flops(module, site, count) if flops else count(module, site.input_shape),
         notes=notes,
         handover=swap.handover,
     )
@@ -116,18 +131,3 @@ def _meta_twin(module: nn.Module) -> nn.Module:
 def _dtype(module: nn.Module) -> torch.dtype:
     floats = (p.dtype for p in module.parameters() if p.is_floating_point())
     return next(floats, torch.get_default_dtype())
-
-
-def _flops(module: nn.Module, site: Site, dtype: torch.dtype) -> int:
-    kept = getattr(module, "prefix_attn", None)
-    if kept is None or isinstance(kept, PrefixAttention):
-        return _count(module, site.input_shape, dtype)
-    image = (site.input_shape[0], *site.grid, site.channels)
-    return site.flops + _count(module.dcn, image, dtype)
-
-
-def _count(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        module.to(dtype).eval()(torch.empty(shape, device="meta", dtype=dtype))
-    return counter.get_total_flops()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dcnify.errors import CheckError
+from dcnify.surgery.bias_removal import in_block_of
 from dcnify.surgery.plan import PlannedSwap, Skipped
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
@@ -47,8 +48,7 @@ def apply_requirements(measurements: Measurements) -> None:
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise CheckError(f"require not met: {failed[0]}{more}; the model is unchanged")
-    blocks = tuple(path.rpartition(".")[0] + "." for path in reverted)
-    trims = tuple(path for path in plan.trims if not path.startswith(blocks))
+    trims = tuple(path for path in plan.trims if not in_block_of(path, reverted))
     kept = dataclasses.replace(plan, swaps=tuple(swaps), skipped=tuple(skipped), trims=trims)
     measurements.warnings = (*measurements.warnings, *warnings)
     measurements.transaction.reduce_to(kept)

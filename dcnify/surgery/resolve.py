@@ -2,59 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dcnify.errors import InputError
-from dcnify.graph.site import Site
-from dcnify.roles.dcnv3.flash_internimage import Like
-from dcnify.roles.find import Found
-from dcnify.roles.registry import REPLACEMENTS
+from dcnify.roles import ROLES, Site
+from dcnify.roles.base import Found, Keys
 from dcnify.surgery.plan import ModuleSpec
-
-if TYPE_CHECKING:
-    from dcnify.recipe import Replace
-
 
 LARGEST_KERNEL = 63
 """Beyond any published kernel; the offset projection grows with its square."""
 
 
-def resolve(
-    found: Found, site: Site, replace: Replace, like: Like | None = None
-) -> tuple[ModuleSpec, tuple[str, ...]]:
-    """The module for ``site``, and notes on what was adapted to it.
+_ARGUMENTS = (
+    "offset_scale",
+    "dw_kernel_size",
+    "softmax",
+    "remove_center",
+    "center_feature_scale",
+    "pointwise",
+)
+"""Keys of a recipe's ``replace`` that are arguments of adapters."""
 
-    ``like`` is the published architecture whose layer is wanted, where the recipe names one.
+
+def resolve(
+    found: Found, site: Site, replacement: str, keys: Keys
+) -> tuple[ModuleSpec, tuple[str, ...]]:
+    """Return the module for ``site``, and notes on what was adapted to it.
+
+    Args:
+        found: what ``site`` is one of.
+        site: where the module goes.
+        replacement: the recipe's ``with``.
+        keys: the other keys of its ``replace``.
     """
-    role = REPLACEMENTS[site.role, replace.with_]
-    if replace.with_ != "dcnv4":
-        args, notes = role.arguments(found, site, site.kernel, replace)
-        return ModuleSpec(role.adapter, args), notes
-    if like is not None:
-        own, notes = role.arguments(found, site, site.kernel, replace)
-        return ModuleSpec(role.adapter, {**like.arguments(found, site), **own}), notes
-    width = group_width(site.channels, replace.group_channels)
-    notes: list[str] = []
-    if width != replace.group_channels:
-        notes.append(
-            f"{width} channels per group: {replace.group_channels} does not divide {site.channels}"
-        )
-    kernel = replace.kernel_size
+    made = ROLES[site.role].replacements[replacement]
+    kernel = keys["kernel_size"]
+    own, notes = made.arguments(found, site, kernel, keys)
+    if made.exact:
+        return ModuleSpec(made.adapter, own), notes
+    if max(kernel) > LARGEST_KERNEL:
+        raise InputError(f"kernel_size {max(kernel)} at {site.path}: at most {LARGEST_KERNEL}")
+    wanted = keys["group_channels"]
+    width = group_width(site.channels, wanted)
+    if width != wanted and "groups" not in own:
+        text = f"{width} channels per group: {wanted} does not divide {site.channels}"
+        notes = (text, *notes)
     args: dict[str, Any] = {
         "channels": site.channels,
         "kernel_size": list(kernel),
         "groups": site.channels // width,
-        "offset_scale": replace.offset_scale,
-        "dw_kernel_size": replace.dw_kernel_size,
-        "softmax": replace.softmax,
-        "remove_center": replace.remove_center,
-        "center_feature_scale": replace.center_feature_scale,
-        "pointwise": replace.pointwise,
+        **{name: keys[name] for name in _ARGUMENTS},
     }
-    if max(kernel) > LARGEST_KERNEL:
-        raise InputError(f"kernel_size {max(kernel)} at {site.path}: at most {LARGEST_KERNEL}")
-    own, more = role.arguments(found, site, kernel, replace)
-    return ModuleSpec(role.adapter, {**args, **own}), (*notes, *more)
+    return ModuleSpec(made.adapter, {**args, **own}), notes
 
 
 def group_width(channels: int, wanted: int) -> int:

@@ -1,4 +1,4 @@
-"""What a conversion hands back: the model, its plan, and how close it stayed."""
+"""The result of a conversion: the model, its plan, and its fidelity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SiteFidelity:
-    """Old layer against new layer on the original model's own activations."""
+    """A new layer compared with the old one on the original model's own activations."""
 
     path: str
     sqnr_db: float
@@ -29,24 +29,24 @@ class SiteFidelity:
 
 @dataclass(frozen=True)
 class OutputFidelity:
-    """Original model against converted model at the output."""
+    """The converted model compared with the original at the output."""
 
     sqnr_db: float
     cosine: float
     top1_agreement: float | None
-    """None where the output is no vector of classes."""
+    """None unless the output is (B, classes)."""
     images: int
     relative_error: float = 0.0
     """Norm of the difference over norm of the original's output."""
     accuracy: float | None = None
-    """Of the converted model on these images; None where they have no labels."""
+    """Accuracy of the converted model on these images; None without labels."""
     original_accuracy: float | None = None
-    """Of the original on the same."""
+    """Accuracy of the original on the same images."""
 
 
 @dataclass(frozen=True)
 class StepFidelity:
-    """What was measured after one step of the ``init``."""
+    """The fidelity after one step of the ``init``."""
 
     step: str
     """``transfer``, ``calibrate: layers``, ..."""
@@ -61,16 +61,17 @@ class Report:
     seed: int
     versions: dict[str, str]
     images: dict[str, Any]
-    """Where the images of the fidelity came from, how many, and their size."""
+    """Where the images of the fidelity came from, how many, and their size; with other inputs
+    of the model, ``other_inputs``: their shapes, repeated for every batch."""
     sites: tuple[SiteFidelity, ...]
     output: OutputFidelity | None
     parameters: tuple[int, int]
-    """Of the whole model, before and after."""
+    """Number of parameters of the whole model, before and after."""
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     steps: tuple[StepFidelity, ...] = ()
-    """The same after each step of the ``init``, where there is more than one; the last is what
-    ``sites`` and ``output`` say, but for layers that were reverted since."""
+    """The fidelity after each step of the ``init``, where there is more than one. The last equals
+    ``sites`` and ``output``, except for layers that were reverted since."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data; an infinite SQNR (no error at all) becomes None."""
@@ -87,7 +88,7 @@ def _finite(data: Any) -> Any:
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """The converted model (the live object that was given), its plan and its report."""
+    """The converted model (the same object that was passed in), its plan and its report."""
 
     model: nn.Module
     plan: Plan

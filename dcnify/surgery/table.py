@@ -9,6 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from dcnify.roles import ROLES
+from dcnify.roles.base import replacement_named
+
 if TYPE_CHECKING:
     from dcnify.surgery.plan import Plan, PlannedSwap
     from dcnify.surgery.result import ConvertResult, OutputFidelity
@@ -31,7 +34,7 @@ def plan_tables(plan: Plan) -> list[Any]:
     for swap in plan.swaps:
         table.add_row(
             swap.site.path,
-            _role(swap),
+            ROLES[swap.site.role].label(swap.site),
             _shape(swap.site.input_shape),
             _module(swap),
             _change(swap.site.parameters, swap.parameters),
@@ -128,21 +131,11 @@ def _totals(plan: Plan) -> str:
     )
 
 
-def _role(swap: PlannedSwap) -> str:
-    site = swap.site
-    if site.role == "dcnv3":
-        return f"dcnv3 {site.kernel[0]}x{site.kernel[1]} G{site.groups}"
-    if site.kernel:
-        stride = f" /{site.stride[0]}" if site.stride and site.stride != (1, 1) else ""
-        return f"dw conv {site.kernel[0]}x{site.kernel[1]}{stride}"
-    prefix = f" +{site.prefix_tokens}" if site.prefix_tokens else ""
-    return f"attention {site.heads}h {site.grid[0]}x{site.grid[1]}{prefix}"
-
-
 def _module(swap: PlannedSwap) -> str:
+    exact = replacement_named(swap.module.type).exact
+    if exact:
+        return exact
     args = swap.module.args
-    if swap.module.type == "fused_dcnv3":
-        return "the same, fused"
     kernel = "x".join(str(k) for k in args["kernel_size"])
     text = f"DCNv4 {kernel} G{args['groups']}"
     if args.get("dw_kernel_size"):

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dcnify.inherit import calibrate as in_turns
 from dcnify.inherit.train_layer import train_layer
-from dcnify.roles import registry as roles
 from dcnify.surgery.calibrate import calibration_steps
 from dcnify.surgery.calibrate import train_whole_model as together
 from dcnify.surgery.calibrate.distillation_loss import _CLOSE, TEMPERATURE, DistillationLoss, _mean
@@ -78,7 +78,7 @@ def weighed(
             model, [swap.site.path for swap in plan.swaps], [one.images for one in examples]
         )
         scales = {model.get_submodule(path): heed.squares.sqrt() for path, heed in heeds.items()}
-        with mock.patch.object(roles, "train_layer", functools.partial(_teach_weighed, scales)):
+        with mock.patch.object(in_turns, "train_layer", functools.partial(_teach_weighed, scales)):
             return calibrate(model, plan, fresh, examples, *rest)
 
     with (

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from dcnify.inherit import calibrate
+from dcnify.inherit.calibrate import calibrate_in_turns
 from dcnify.inherit.output_projection import fit_output
 from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DepthwiseDCNv4, TokenDCNv4
-from dcnify.roles import registry as roles
-from dcnify.roles.registry import ADAPTERS
 
 
 def _started(layer):
@@ -51,8 +51,7 @@ def test_a_projection_is_found_again_in_any_layout(name, images):
     new = _with_other_projection(old)
     torch.manual_seed(2)
     inputs = [torch.randn(images, *shape), torch.randn(1, *shape)]
-    adapter = "depthwise" if name.startswith("depthwise") else "tokens"
-    ADAPTERS[adapter].calibrate(new, old, inputs, 0)
+    calibrate_in_turns(new, old, inputs, 0)
     for key in ("weight", "bias"):
         mine, theirs = getattr(new.dcn.output_proj, key), getattr(old.dcn.output_proj, key)
         assert float((mine - theirs).norm() / theirs.norm()) < 1e-2
@@ -68,7 +67,7 @@ def test_a_layer_in_half_precision_is_fitted_in_single():
     new = _with_other_projection(old).bfloat16()
     torch.manual_seed(2)
     inputs = [torch.randn(4, 8, 6, 5).bfloat16()]
-    ADAPTERS["depthwise"].calibrate(new, old.bfloat16(), inputs, 0)
+    calibrate_in_turns(new, old.bfloat16(), inputs, 0)
     mine, theirs = (one.dcn.output_proj.weight.float() for one in (new, old))
     assert new.dcn.output_proj.weight.dtype == torch.bfloat16
     assert float((mine - theirs).norm() / theirs.norm()) < 0.05
@@ -85,7 +84,7 @@ def test_what_does_not_carry_over_from_image_to_image_is_not_fitted():
             return new_output(x) + 3 * torch.randn(x.shape)
 
     new_output = copy.deepcopy(new).forward
-    ADAPTERS["depthwise"].calibrate(new, Noise(), inputs, 0)
+    calibrate_in_turns(new, Noise(), inputs, 0)
     changed = new.dcn.output_proj.weight - first["dcn.output_proj.weight"]
     assert float(changed.norm() / first["dcn.output_proj.weight"].norm()) < 0.3
 
@@ -101,9 +100,9 @@ def test_descent_and_closed_form_take_turns_and_the_closed_form_is_last(monkeypa
         calls.append("fit")
         fit_output(*args)
 
-    monkeypatch.setattr(roles, "train_layer", descend)
-    monkeypatch.setattr(roles, "fit_output", fit)
+    monkeypatch.setattr(calibrate, "train_layer", descend)
+    monkeypatch.setattr(calibrate, "fit_output", fit)
     new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
     old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)
-    ADAPTERS["depthwise"].calibrate(new, old, [torch.randn(2, 8, 6, 5)], 7)
+    calibrate_in_turns(new, old, [torch.randn(2, 8, 6, 5)], 7)
     assert calls == [3, "fit", 4, "fit"]

@@ -36,17 +36,8 @@ UPWARDS = {
     "dcnify.artifact -> dcnify.verify.result",
     "dcnify.artifact -> dcnify.verify.verification",
     "dcnify.finetune.session -> dcnify.verify.fidelity",
+    "dcnify.graph -> dcnify.roles",
     "dcnify.graph -> dcnify.roles.find",
-    "dcnify.inherit.settle_points -> dcnify.roles.depthwise_conv.replace",
-    "dcnify.roles.attention.fit -> dcnify.surgery.plan",
-    "dcnify.roles.attention.replace -> dcnify.recipe",
-    "dcnify.roles.attention.replace -> dcnify.surgery.plan",
-    "dcnify.roles.dcnv3.replace -> dcnify.recipe",
-    "dcnify.roles.dcnv3.replace -> dcnify.surgery.plan",
-    "dcnify.roles.depthwise_conv.fit -> dcnify.surgery.plan",
-    "dcnify.roles.depthwise_conv.replace -> dcnify.recipe",
-    "dcnify.roles.depthwise_conv.replace -> dcnify.surgery.plan",
-    "dcnify.roles.registry -> dcnify.surgery.plan",
     "dcnify.sources.open -> dcnify.artifact.config",
     "dcnify.sources.open -> dcnify.artifact.layout",
     "dcnify.sources.open -> dcnify.artifact.load",
@@ -59,15 +50,8 @@ CIRCLES = {
     "dcnify.surgery.build dcnify.surgery.handover",
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
-LONG = {
-    "dcnify/graph/axis_rules.py",
-    "dcnify/pipeline/run.py",
-    "dcnify/recipe/model.py",
-    "kernels/backward.py",
-    "kernels/tools/inspect.py",
-    "studies/internimage_numbers.py",
-}
-CROWDED = {"dcnify/cli", "dcnify/data"}
+LONG: set[str] = set()
+CROWDED = {"dcnify/data"}
 
 MOST_LINES, MOST_FILES = 300, 16
 

@@ -88,20 +88,20 @@ def test_the_work_of_another_recipe_or_seed_is_not_taken_for_this_ones(folder, d
 
 
 def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch):
-    from dcnify.cli.training import Shown
+    from dcnify.cli.progress import Display
 
     class Died(Exception):
         pass
 
-    beat = Shown.beat
+    step = Display.step
 
     def die(self, seen):
-        beat(self, seen)
+        step(self, seen)
         if seen.stage == "recover":
             raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(Shown, "beat", die)
+        patch.setattr(Display, "step", die)
         assert call(folder, "again") == 1
     assert (folder / "again" / "converted" / "config.json").exists()
     assert not (folder / "again" / "finetuned" / "config.json").exists()

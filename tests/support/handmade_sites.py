@@ -7,6 +7,8 @@ import pytest
 from dcnify.errors import InputError
 from dcnify.graph.site import NearMiss, Site, Sites
 from dcnify.recipe import Recipe, select
+from dcnify.roles.attention import AttentionFacts
+from dcnify.roles.depthwise_conv import DepthwiseFacts
 
 
 def conv(path: str, stage: int, *, kernel=(7, 7), stride=(1, 1), channels=96, aliases=()) -> Site:
@@ -22,9 +24,7 @@ def conv(path: str, stage: int, *, kernel=(7, 7), stride=(1, 1), channels=96, al
         stage=stage,
         parameters=0,
         flops=0,
-        kernel=kernel,
-        stride=stride,
-        dilation=(1, 1),
+        facts=DepthwiseFacts(kernel, stride, dilation=(1, 1), padding=(0, 0, 0, 0)),
         aliases=aliases,
     )
 
@@ -42,8 +42,7 @@ def attention(path: str, *, heads=3) -> Site:
         stage=0,
         parameters=0,
         flops=0,
-        heads=heads,
-        prefix_tokens=1,
+        facts=AttentionFacts(heads=heads, prefix_tokens=1),
     )
 
 

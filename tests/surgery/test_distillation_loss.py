@@ -1,4 +1,4 @@
-"""What a converted model is told of the original, and how its layers are held to what they were."""
+"""The distillation loss of a converted model, and how its layers are held near their start."""
 
 from __future__ import annotations
 

@@ -42,6 +42,10 @@ class _Cache(FunctionCache):
             return super().load_overload(sig, target_context)
         except OSError:
             return None
+        except Exception:  # the index refers to classes of another version
+            with suppress(OSError):
+                self.flush()
+            return None
 
     def save_overload(self, sig, data):
         try:

@@ -51,24 +51,14 @@ class Where(Part):
     fact a single number means both, and both must lie within a range.
     """
 
-    kernel: PairFact | None = None
-    """Kernel size of the convolution: 7, [1, 11] or {min: 3, max: 5}."""
-    stride: PairFact | None = None
-    """Stride of the convolution."""
-    dilation: PairFact | None = None
-    """Dilation of the convolution."""
-    heads: IntFact | None = None
-    """Heads of the attention."""
-    groups: IntFact | None = None
-    """Groups of channels of a DCNv3 layer."""
+    # The facts of the roles are fields too; `dcnify.recipe.selection.by_role` adds them.
+
     channels: IntFact | None = None
     """Channels that enter the layer."""
-    prefix_tokens: IntFact | None = None
-    """Class and register tokens in front of the token grid."""
     grid: PairFact | None = None
     """Rows and columns of the input: the feature map, or the tokens without their prefix."""
 
     def conditions(self) -> dict[str, tuple[int, int] | int | Range]:
         """The conditions that were given, by the name of the `Site` attribute they test."""
-        facts = ((name, getattr(self, name)) for name in type(self).model_fields)
+        facts = ((name, getattr(self, name, None)) for name in type(self).model_fields)
         return {name: value for name, value in facts if value is not None}

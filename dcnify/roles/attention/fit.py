@@ -15,14 +15,14 @@ from torch import Tensor, fx
 
 from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import Capture
+from dcnify.graph.evaluate import evaluate, evaluate_all
 from dcnify.graph.site import Site
 from dcnify.inherit.settle_points import settle
 from dcnify.nn import DCNv4, TokenDCNv4
 from dcnify.roles.attention.attended_points import Look, places
+from dcnify.roles.attention.projections import read_projections
 from dcnify.roles.attention.replace import transfer
-from dcnify.roles.find import Found
-from dcnify.roles.weights import evaluate, evaluate_all, read_projections
-from dcnify.surgery.plan import PlannedSwap
+from dcnify.roles.base import Found
 
 _FLAT = 1e-4
 """Patterns that vary less than this say nothing about positions."""
@@ -32,11 +32,11 @@ _MOST = 0.5
 
 @torch.no_grad()
 def fit(
-    module: TokenDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: TokenDCNv4, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Carry the projections over as `transfer` does, and place the points by what positions say."""
-    warnings = transfer(module, planned, found, generator)
-    dcn, site = module.dcn, planned.site
+    warnings = transfer(module, site, found, generator)
+    dcn = module.dcn
     attention = read_pattern(found, site)
     if attention is None:
         words = "positions alone do not say where it looks; its points start as by transfer"

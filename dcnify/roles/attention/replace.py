@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,22 +10,18 @@ from torch import nn
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.nn import DCNv4, PrefixAttention, TokenDCNv4
-from dcnify.roles.find import Found
-from dcnify.roles.weights import Affine, read_projections
-from dcnify.surgery.plan import Arguments, PlannedSwap
-
-if TYPE_CHECKING:
-    from dcnify.recipe import Replace
+from dcnify.roles.attention.projections import Affine, read_projections
+from dcnify.roles.base import Arguments, Count, Found, Keys
 
 
-def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Arguments:
+def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     """What `TokenDCNv4` needs beyond `DCNv4`'s own to stand at ``site``."""
     padding = [(k - 1) // 2 for k in kernel]
     args: dict[str, Any] = {
         "grid": list(site.grid),
         "layout": site.layout,
         "prefix_tokens": site.prefix_tokens,
-        "prefix": replace.prefix or "attend",
+        "prefix": keys["prefix"],
         "returns": site.returns,
         "padding": padding,
     }
@@ -46,7 +42,7 @@ def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Argum
 
 @torch.no_grad()
 def transfer(
-    module: TokenDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: TokenDCNv4, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Start from the local average of the old values, through the old output projection.
 
@@ -64,14 +60,14 @@ def transfer(
     )
     dcn.set_static_points(offsets, weights)
     shut_gate(dcn)
-    path = planned.site.path
+    path = site.path
     if dcn.without_pointwise:
         return (f"{path}: pointwise is off, so the value and output projections are lost",)
-    return tuple(f"{path}: {text}" for text in _carry(dcn, planned, found, generator))
+    return tuple(f"{path}: {text}" for text in _carry(dcn, site, found, generator))
 
 
-def _carry(dcn: DCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator) -> list[str]:
-    read = read_projections(found, planned.site)
+def _carry(dcn: DCNv4, site: Site, found: Found, generator: torch.Generator) -> list[str]:
+    read = read_projections(found, site)
     value, output = read.value, read.output
     if value is None or output is None:
         lost = "value" if value is None else "output"
@@ -91,11 +87,19 @@ def _carry(dcn: DCNv4, planned: PlannedSwap, found: Found, generator: torch.Gene
     return []
 
 
-def carry_prefix(module: TokenDCNv4, planned: PlannedSwap, found: Found) -> None:
+def flops(module: TokenDCNv4, site: Site, count: Count) -> int:
+    """Count the adapter's call; an original layer kept for prefix tokens costs what it did."""
+    kept = module.prefix_attn
+    if kept is None or isinstance(kept, PrefixAttention):
+        return count(module, site.input_shape)
+    return site.flops + count(module.dcn, (site.input_shape[0], *site.grid, site.channels))
+
+
+def carry_prefix(module: TokenDCNv4, site: Site, found: Found) -> None:
     """Fill the prefix tokens' attention with the projections of the layer it came from."""
     if not isinstance(module.prefix_attn, PrefixAttention):
         return
-    read = read_projections(found, planned.site)
+    read = read_projections(found, site)
     for name in ("query", "key", "value", "output"):
         _copy(getattr(module.prefix_attn, name), getattr(read, name))
 

@@ -7,10 +7,7 @@ runs them on our operator, and what is found in the graph is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MethodType
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -18,12 +15,11 @@ from torch import fx, nn
 from dcnify.errors import InputError
 from dcnify.graph.axis_rules import AxesOf
 from dcnify.graph.capture import Capture, stack_of
-from dcnify.graph.example import Example
-from dcnify.graph.flops import node_flops
 from dcnify.graph.site import NearMiss, Site
 from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
-from dcnify.words import first_line
+from dcnify.roles.dcnv3 import Dcnv3Facts
+from dcnify.roles.find import site_at
 
 ROLE = "dcnv3"
 _FUSED = ".FusedDCNv3"
@@ -48,41 +44,6 @@ def on_our_operator(model: nn.Module) -> dict[str, str]:
     return refused
 
 
-@contextmanager
-def running_here(model: nn.Module, example: Any) -> Iterator[str]:
-    """Let foreign DCNv3 layers run on our operator for a while, if the model does not run as it is.
-
-    Their own kernel may need a GPU or an extension that is not installed. A model that fails for
-    another reason fails again, with its own error, when it is used.
-
-    Yields:
-        Why the model does not run as it is; nothing if it does.
-    """
-    foreign = [m for m in model.modules() if is_dcnv3(m) and not isinstance(m, DCNv3)]
-    reason = _why_it_fails(model, example) if foreign else ""
-    if not reason:
-        yield ""
-        return
-    before = [(module, vars(module).get("forward")) for module in foreign]
-    on_our_operator(model)
-    try:
-        yield reason
-    finally:
-        for module, forward in before:
-            vars(module).pop("forward", None)
-            if forward is not None:
-                module.forward = forward
-
-
-def _why_it_fails(model: nn.Module, example: Any) -> str:
-    try:
-        with torch.no_grad():
-            Example.of(example).call(model)
-    except Exception as error:
-        return first_line(error)
-    return ""
-
-
 def _forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return parts_of(module).forward(x)
 
@@ -103,8 +64,6 @@ def find_dcnv3(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | Nea
         key, path = list(stack.items())[-1]
         seen = _classify(capture, node, key, path)
         found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
-    for path, reason in capture.refused.items():
-        found.append((capture.image, NearMiss(path, ROLE, reason)))
     return found
 
 
@@ -127,24 +86,14 @@ def _classify(capture: Capture, node: fx.Node, key: str, path: str) -> Site | st
     if len(before) != 4 or before[3] != channels or after[3] != channels:
         return f"its layer turns {before} into {after}, which is not (B, H, W, {channels})"
     top, left = sampling["padding"]
-    return Site(
-        path=path,
-        role=ROLE,
-        layout="BHWC",
-        input_shape=before,
-        output_shape=after,
-        channels=channels,
-        grid=before[1:3],
-        stage=0,
-        parameters=capture.parameter_count.get(path, 0),
-        flops=node_flops(region.nodes),
+    facts = Dcnv3Facts(
         kernel=sampling["kernel_size"],
         stride=sampling["stride"],
         dilation=sampling["dilation"],
         padding=(top, top, left, left),
         groups=sampling["groups"],
-        aliases=capture.aliases.get(path, ()),
     )
+    return site_at(capture, region, ROLE, "BHWC", facts)
 
 
 def sampling_at(node: fx.Node) -> dict:

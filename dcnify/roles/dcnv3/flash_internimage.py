@@ -12,8 +12,8 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.graph.site import Site
 from dcnify.models import FLASH, INTERN_IMAGE
+from dcnify.roles.base import Found, Keys
 from dcnify.roles.dcnv3.find import sampling_at
-from dcnify.roles.find import Found
 
 FAMILY = "flash_intern_image"
 
@@ -56,8 +56,15 @@ class Like:
         }
 
 
+def decide(found: Found, sites: Sequence[Site], keys: Keys) -> Keys:
+    """Return the keys with the architecture that their ``like`` means, if they have it."""
+    if keys.get("like") is None:
+        return keys
+    return {**keys, "like": like(keys["like"], found.model, sites)}
+
+
 def like(wanted: str, model: nn.Module, sites: Sequence[Site]) -> Like:
-    """The architecture that a recipe's ``like`` means for a model with these ``dcnv3`` sites.
+    """Return the architecture that a recipe's ``like`` means for a model with these sites.
 
     Args:
         wanted: ``flash_intern_image``, or that with ``_t``, ``_s``, ``_b`` or ``_l``.
@@ -104,15 +111,11 @@ def _size_of(model: nn.Module, sites: Sequence[Site]) -> str:
     return ""
 
 
-def trims(model: nn.Module, like: Like, sites: Sequence[Site]) -> Iterator[str]:
-    """The MLPs' second layers beside the sites, where ``like`` has no bias and the model has."""
-    if like.fc2_bias:
+def biases(found: Found, site: Site, keys: Keys) -> Iterator[str]:
+    """Find the MLP's second layer beside a site that has a bias, where ``like`` has none."""
+    if keys.get("like") is None or keys["like"].fc2_bias:
         return
-    for site in sites:
-        path = f"{site.path.rpartition('.')[0]}.mlp.fc2"
-        try:
-            linear = model.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(linear, nn.Linear) and linear.bias is not None:
-            yield path
+    path = f"{site.path.rpartition('.')[0]}.mlp.fc2"
+    linear = found.model.get_submodule(path) if path in found.sites.module_paths else None
+    if isinstance(linear, nn.Linear) and linear.bias is not None:
+        yield path

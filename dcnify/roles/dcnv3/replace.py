@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,8 @@ from dcnify.inherit.ridge import Ridge
 from dcnify.inherit.train_layer import train_layer
 from dcnify.nn import DCNv4, FusedDCNv3
 from dcnify.nn.dcnv3_parts import Dcnv3Parts, pack_, parts_of
+from dcnify.roles.base import Arguments, Found, Keys
 from dcnify.roles.dcnv3.find import sampling_at
-from dcnify.roles.find import Found
-from dcnify.surgery.plan import Arguments, PlannedSwap
-
-if TYPE_CHECKING:
-    from dcnify.recipe import Replace
 
 
 def layer(*, pointwise: bool = True, **args: Any) -> DCNv4:
@@ -30,34 +26,39 @@ def layer(*, pointwise: bool = True, **args: Any) -> DCNv4:
     return DCNv4(without_pointwise=not pointwise, **args)
 
 
-def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Arguments:
-    """What a DCNv4 layer needs beyond what ``replace`` says, to stand at ``site``."""
-    del replace
+def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
+    """What a DCNv4 layer needs beyond what the recipe says, to stand at ``site``."""
+    args: dict[str, Any] = {}
+    if keys.get("like") is not None:
+        args, kernel = keys["like"].arguments(found, site), site.kernel
     how = sampling_at(found.nodes[site.path])
-    args: dict[str, Any] = {"stride": list(how["stride"]), "dilation": list(how["dilation"])}
     grown = [d * (k - old) for d, k, old in zip(how["dilation"], kernel, site.kernel, strict=True)]
-    args["padding"] = [max(0, p + g // 2) for p, g in zip(how["padding"], grown, strict=True)]
+    args |= {
+        "stride": list(how["stride"]),
+        "dilation": list(how["dilation"]),
+        "padding": [max(0, p + g // 2) for p, g in zip(how["padding"], grown, strict=True)],
+    }
     return args, ()
 
 
-def fused_arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Arguments:
+def fused_arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     """None: the layer says all."""
-    del found, site, kernel, replace
+    del found, site, kernel, keys
     return {}, ()
 
 
 def fuse(
-    module: FusedDCNv3, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: FusedDCNv3, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Pack the old layer's two linears into one; all else is its own."""
     del generator
-    pack_(module.offset_mask, parts_of(found.model.get_submodule(planned.site.path)))
+    pack_(module.offset_mask, parts_of(found.model.get_submodule(site.path)))
     return ()
 
 
 @torch.no_grad()
 def transfer(
-    module: DCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: DCNv4, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Carry the projections over, and start from the points that the old layer has on average.
 
@@ -66,8 +67,8 @@ def transfer(
     the weights alone. Every query starts with those.
     """
     del generator
-    parts = parts_of(found.model.get_submodule(planned.site.path))
-    path = planned.site.path
+    parts = parts_of(found.model.get_submodule(site.path))
+    path = site.path
     warnings = []
     if module.without_pointwise:
         warnings.append(f"{path}: pointwise is off, so its projections are lost")

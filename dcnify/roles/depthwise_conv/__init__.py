@@ -1,1 +1,41 @@
-"""Role ``depthwise_conv``."""
+"""Role ``depthwise_conv``: a convolution whose groups equal its input and output channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dcnify.graph.site import Site
+from dcnify.roles.base import KernelFacts, Replacement, Role, lazy, register
+
+
+@dataclass(frozen=True)
+class DepthwiseFacts(KernelFacts, role="depthwise_conv"):
+    """Facts of a depthwise convolution."""
+
+    padding_policy: str = "fixed"
+    """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
+    bias: bool = False
+
+
+def _label(site: Site) -> str:
+    stride = f" /{site.stride[0]}" if site.stride != (1, 1) else ""
+    return f"dw conv {site.kernel[0]}x{site.kernel[1]}{stride}"
+
+
+register(
+    Role(
+        name="depthwise_conv",
+        label=_label,
+        find=lazy(f"{__name__}.find:find_depthwise"),
+        replacements={
+            "dcnv4": Replacement(
+                adapter="depthwise",
+                module=lazy("dcnify.nn:DepthwiseDCNv4"),
+                arguments=lazy(f"{__name__}.replace:arguments"),
+                transfer=lazy(f"{__name__}.replace:transfer"),
+                fit=lazy(f"{__name__}.fit:fit"),
+                calibrate=lazy("dcnify.inherit.calibrate:calibrate_in_turns"),
+            )
+        },
+    )
+)

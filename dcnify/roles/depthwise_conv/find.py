@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import fx
 
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
-from dcnify.graph.flops import node_flops
+from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Site
+from dcnify.roles.base import Seen
+from dcnify.roles.depthwise_conv import DepthwiseFacts
+from dcnify.roles.find import site_at
 
 ROLE = "depthwise_conv"
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _PADDINGS = ("pad", "constant_pad_nd")
+_PART = (
+    "a functional convolution in the model's own forward",
+    "the convolution is called inside a module that does more than convolve",
+    "the module that owns the convolution also transforms its input or output",
+)
+"""Reasons that hold no longer once the convolution is a module of its own."""
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """The arguments of one captured convolution, pairs as (height, width)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    """(top, bottom, left, right)"""
-
-
-def find_depthwise(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+def find_depthwise(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     del axes  # a depthwise convolution says all about itself
-    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    found: list[Seen] = []
     for node in capture.operations():
         if node not in capture.image_dependent or not _is_candidate(node):
             continue
         stack = stack_of(node)
-        if not stack:
-            reason = "a functional convolution in the model's own forward"
-            found.append((node, NearMiss("", ROLE, reason)))
+        path = list(stack.values())[-1] if stack else ""
+        seen = _classify(capture, node, capture.region_at(node, path) if stack else None)
+        if not isinstance(seen, str):
+            found.append((node, seen))
             continue
-        key, path = list(stack.items())[-1]
-        seen = _classify(capture, node, capture.region(key, path))
-        found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
+        miss = NearMiss(path, ROLE, seen)
+        part = Candidate(miss, "conv_region", _source(node), node)
+        found.append((node, part if seen in _PART else miss))
     return found
 
 
@@ -62,7 +59,14 @@ def _groups(node: fx.Node) -> int:
     return int(node.kwargs.get("groups", 1))
 
 
-def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
+def _source(node: fx.Node) -> fx.Node:
+    """What a convolution reads, before padding that nothing else reads."""
+    source = node.all_input_nodes[0]
+    padded = operation(source) in _PADDINGS and len(source.users) == 1
+    return source.all_input_nodes[0] if padded and _pad_mode(source) == "constant" else source
+
+
+def _classify(capture: Capture, node: fx.Node, region: Region | None) -> Site | str:
     """The site at ``node``, or the reason why there is none."""
     source, weight = node.args[0], node.args[1]
     shape, kernel = _shape(source), _shape(weight)
@@ -80,37 +84,19 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
         return f"grouped, not depthwise: {groups} groups, {channels} channels in, {out} out"
     if kernel[2:] == (1, 1):
         return "its kernel is 1x1: a scale per channel, nothing in space"
+    if region is None:
+        return _PART[0]
     pads = [n for n in region.nodes if operation(n) in _PADDINGS and n in capture.image_dependent]
     if len(region.inputs) != 1 or region.outputs != (node,):
-        return "the convolution is called inside a module that does more than convolve"
+        return _PART[1]
     allowed = {node, *pads}
     if any(n in capture.image_dependent and n not in allowed for n in region.nodes):
-        return "the module that owns the convolution also transforms its input or output"
+        return _PART[2]
     if len(pads) > 1 or (pads and source is not pads[0]):
         return "the module that owns the convolution pads in a way that is not understood"
     if pads and _pad_mode(pads[0]) != "constant":
         return f"{_pad_mode(pads[0])} padding: DCNv4 reads zeros outside the image"
-    geometry = _geometry(node, pads[0] if pads else None)
-    before = _shape(region.inputs[0])
-    return Site(
-        path=region.path,
-        role=ROLE,
-        layout="BCHW",
-        input_shape=before,
-        output_shape=_shape(node),
-        channels=channels,
-        grid=(before[2], before[3]),
-        stage=0,
-        parameters=capture.parameter_count.get(region.path, 0),
-        flops=node_flops(region.nodes),
-        kernel=geometry.kernel,
-        stride=geometry.stride,
-        dilation=geometry.dilation,
-        padding=geometry.padding,
-        padding_policy="same" if pads and _recomputes_padding(node) else "fixed",
-        bias=len(node.args) > 2 and node.args[2] is not None,
-        aliases=capture.aliases.get(region.path, ()),
-    )
+    return site_at(capture, region, ROLE, "BCHW", _facts(node, pads[0] if pads else None))
 
 
 def _recomputes_padding(node: fx.Node) -> bool:
@@ -119,7 +105,7 @@ def _recomputes_padding(node: fx.Node) -> bool:
     return "same" in owner.rpartition(".")[2].lower()
 
 
-def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:
+def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
     schema = [a.name for a in node.target._schema.arguments]
 
     def argument(name: str, default):
@@ -140,7 +126,15 @@ def _geometry(node: fx.Node, pad: fx.Node | None) -> _Geometry:
     if pad is not None:
         left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
         sides = [a + b for a, b in zip(sides, (top, bottom, left, right), strict=True)]
-    return _Geometry(kernel, argument("stride", 1), dilation, tuple(sides))
+    top, bottom, left, right = sides
+    return DepthwiseFacts(
+        kernel=kernel,
+        stride=argument("stride", 1),
+        dilation=dilation,
+        padding=(top, bottom, left, right),
+        padding_policy="same" if pad is not None and _recomputes_padding(node) else "fixed",
+        bias=len(node.args) > 2 and node.args[2] is not None,
+    )
 
 
 def _pair(value) -> tuple[int, int]:

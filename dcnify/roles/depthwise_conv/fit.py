@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from dcnify.graph.site import Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.channel_grouping import Shared, reseat, share
 from dcnify.inherit.footprints import AWAY, Footprints, closer, fit_footprints, pursue
 from dcnify.inherit.regular_grid import place
 from dcnify.inherit.settle_points import Settled, settle
+from dcnify.inherit.static_points import before_softmax
 from dcnify.nn import DCNv4, DepthwiseDCNv4
-from dcnify.roles.depthwise_conv.replace import before_softmax, tap_positions, transfer
-from dcnify.roles.find import Found
-from dcnify.roles.weights import Kernel, read_kernel
-from dcnify.surgery.plan import PlannedSwap
+from dcnify.roles.base import Found
+from dcnify.roles.depthwise_conv.replace import Kernel, read_kernel, tap_positions, transfer
 
 _ROUNDS = 8
 _ENOUGH = 1e-3
@@ -32,7 +32,7 @@ _SAME = 1e-12
 
 @torch.no_grad()
 def fit(
-    module: DepthwiseDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: DepthwiseDCNv4, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Start from the points, weights, groups and gains that come closest to the kernels.
 
@@ -40,15 +40,15 @@ def fit(
     for its mean kernel. Wherever `transfer` is as close, its start is taken. Kernels that are not
     finite count as zero.
     """
-    dcn, path = module.dcn, planned.site.path
-    kernel, broken = _finite(read_kernel(found, planned.site))
+    dcn, path = module.dcn, site.path
+    kernel, broken = _finite(read_kernel(found, site))
     if not broken and dcn.softmax and dcn.without_pointwise:
-        return transfer(module, planned, found, generator)
-    canvas = _Canvas.of(kernel.weight, tap_positions(planned.site, dcn), dcn)
+        return transfer(module, site, found, generator)
+    canvas = _Canvas.of(kernel.weight, tap_positions(site, dcn), dcn)
     start = _mean_start(canvas, dcn) if dcn.without_pointwise else _start(canvas, dcn, generator)
     energy = float(canvas.kernels.square().sum())
     if not broken and _left_by_transfer(canvas, dcn) <= start.left(canvas) + _SAME * energy:
-        return transfer(module, planned, found, generator)
+        return transfer(module, site, found, generator)
     _write(module, start, kernel.bias)
     warnings = []
     if broken:

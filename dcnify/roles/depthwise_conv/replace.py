@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dcnify.graph.evaluate import evaluate
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.regular_grid import place
+from dcnify.inherit.static_points import before_softmax, offsets_to
 from dcnify.nn import DCNv4, DepthwiseDCNv4
 from dcnify.nn.geometry import aligned_padding, split_padding
-from dcnify.roles.find import Found
-from dcnify.roles.weights import read_kernel
-from dcnify.surgery.plan import Arguments, PlannedSwap
-
-if TYPE_CHECKING:
-    from dcnify.recipe import Replace
-
-_SOFTMAX_FLOOR = 1e-4
+from dcnify.roles.base import Arguments, Found, Keys
 
 
-def arguments(found: Found, site: Site, kernel: Pair, replace: Replace) -> Arguments:
+@dataclass(frozen=True)
+class Kernel:
+    """The effective kernel (C, kh, kw) and bias (C,) or None of a depthwise convolution."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def read_kernel(found: Found, site: Site) -> Kernel:
+    """Return the kernel in force at a site."""
+    node = found.nodes[site.path]
+    bias = node.args[2] if len(node.args) > 2 else None
+    weight = evaluate(found.capture, node.args[1], {})
+    return Kernel(
+        weight.detach().squeeze(1),
+        None if bias is None else evaluate(found.capture, bias, {}).detach(),
+    )
+
+
+def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     """What `DepthwiseDCNv4` needs beyond `DCNv4`'s own to stand at ``site``."""
-    del found, replace
-    assert site.kernel is not None
-    assert site.stride is not None
-    assert site.dilation is not None
+    del found, keys
     dilation = (_dilation(site, kernel, 0), _dilation(site, kernel, 1))
     args: dict[str, Any] = {
         "stride": list(site.stride),
@@ -57,9 +69,6 @@ def _dilation(site: Site, kernel: Pair, axis: int) -> int:
 
 
 def _aligned(site: Site, kernel: Pair, dilation: Pair, axis: int) -> Pair:
-    assert site.kernel is not None
-    assert site.dilation is not None
-    assert site.padding is not None
     old_reach = site.dilation[axis] * (site.kernel[axis] - 1)
     sides = (site.padding[2 * axis], site.padding[2 * axis + 1])
     return aligned_padding(sides, old_reach, dilation[axis] * (kernel[axis] - 1))
@@ -67,7 +76,7 @@ def _aligned(site: Site, kernel: Pair, dilation: Pair, axis: int) -> Pair:
 
 @torch.no_grad()
 def transfer(
-    module: DepthwiseDCNv4, planned: PlannedSwap, found: Found, generator: torch.Generator
+    module: DepthwiseDCNv4, site: Site, found: Found, generator: torch.Generator
 ) -> tuple[str, ...]:
     """Start from a static DCNv4 that convolves with each group's mean kernel.
 
@@ -77,28 +86,28 @@ def transfer(
     the footprints can represent the mean kernel, the result is exact.
     """
     dcn = module.dcn
-    kernel = read_kernel(found, planned.site)
+    kernel = read_kernel(found, site)
     weight = kernel.weight.double().cpu()
     means = weight.unflatten(0, (dcn.groups, -1)).mean(1)
-    taps = tap_positions(planned.site, dcn)
+    taps = tap_positions(site, dcn)
     points, weights = place(means, taps, dcn)
     warnings: tuple[str, ...] = ()
     scale = torch.ones(dcn.groups, dtype=torch.float64)
     if dcn.softmax:
         weights, scale, lossless = before_softmax(weights)
         if not lossless:
-            warnings = (f"{planned.site.path}: softmax cannot hold negative weights; clipped",)
+            warnings = (f"{site.path}: softmax cannot hold negative weights; clipped",)
     offsets = offsets_to(points, dcn).expand(dcn.groups, -1, 2)
     like = dcn.offset_mask.weight
     dcn.set_static_points(offsets.to(like), weights.to(like))
     _set_pointwise(module, scale, kernel.bias)
     if dcn.softmax and dcn.without_pointwise and not torch.allclose(scale, torch.ones_like(scale)):
-        warnings += (f"{planned.site.path}: softmax weights sum to 1 and there is no projection",)
+        warnings += (f"{site.path}: softmax weights sum to 1 and there is no projection",)
     shut_gate(dcn)
     return warnings
 
 
-def tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
+def tap_positions(site: Site, dcn: DCNv4) -> tuple[Tensor, Tensor]:
     """Pixels under the old kernel's taps, counted from the new window's first pixel."""
     positions = []
     for axis in (0, 1):
@@ -110,36 +119,7 @@ def tap_positions(site: Site, dcn: DCNv4) -> tuple[torch.Tensor, torch.Tensor]:
     return positions[0], positions[1]
 
 
-def offsets_to(points: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
-    """Offsets (..., K, 2) that bring the points to ``points``, undoing the scaled base grid."""
-    scale = dcn.offset_scale
-    return (points - _half(dcn) * (1 - scale)) / scale - dcn.base_points().double().cpu()
-
-
-def points_at(offsets: torch.Tensor, dcn: DCNv4) -> torch.Tensor:
-    """Where offsets (..., K, 2) bring the points; the inverse of `offsets_to`."""
-    scale = dcn.offset_scale
-    return (offsets + dcn.base_points().double().cpu()) * scale + _half(dcn) * (1 - scale)
-
-
-def _half(dcn: DCNv4) -> torch.Tensor:
-    spans = [dcn.dilation[axis] * (dcn.kernel_size[axis] - 1) // 2 for axis in (1, 0)]
-    return torch.tensor(spans, dtype=torch.float64)
-
-
-def before_softmax(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Logits whose softmax is proportional to ``weights``, the factor lost, and if all were > 0.
-
-    A group whose weights are mostly negative keeps its sign in the factor.
-    """
-    sign = torch.where(weights.sum(1, keepdim=True) < 0, -1.0, 1.0).double()
-    signed = weights * sign
-    floor = _SOFTMAX_FLOOR * signed.amax(1, keepdim=True).clamp_min(1e-12)
-    clipped = signed.clamp_min(floor)
-    return clipped.log(), (clipped.sum(1, keepdim=True) * sign)[:, 0], bool((signed >= 0).all())
-
-
-def _set_pointwise(module: DepthwiseDCNv4, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+def _set_pointwise(module: DepthwiseDCNv4, scale: Tensor, bias: Tensor | None) -> None:
     """Identity projections; the old bias, and a factor per group, in the output's."""
     dcn = module.dcn
     if dcn.without_pointwise:

@@ -6,7 +6,7 @@ layer's output for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +16,8 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
-from dcnify.roles.registry import ADAPTERS
-from dcnify.surgery.bias_removal import linear_at, without_bias
+from dcnify.roles.base import replacement_named
+from dcnify.surgery.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
@@ -66,7 +66,7 @@ def calibrate_layers(
         The new weights of those linear layers by path, and warnings.
     """
     swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
-    biased = {path: linear_at(model, path) for path in plan.trims if _in_block_of(path, swaps)}
+    biased = {path: linear_at(model, path) for path in plan.trims if in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
@@ -79,7 +79,7 @@ def calibrate_layers(
             return linear
         module = replacements[path].eval()
         for step in _steps(swaps[path]):
-            fit = ADAPTERS[swaps[path].module.type].calibrate
+            fit = replacement_named(swaps[path].module.type).calibrate
             if fit is None:
                 raise InputError(f"{path}: calibrate is not for role {swaps[path].site.role}")
             fit(module, old[path], _first(calls, BATCH * step["batches"]), step["steps"])
@@ -112,8 +112,3 @@ def _first(calls: Sequence[Call], images: int) -> list[Call]:
 
 def _steps(swap: PlannedSwap) -> list[dict[str, Any]]:
     return [step for step in swap.init if step["method"] == "calibrate"]
-
-
-def _in_block_of(linear: str, swaps: Iterable[str]) -> bool:
-    """Whether a linear layer is in the same block as a layer that is calibrated."""
-    return any(linear.startswith(path.rpartition(".")[0] + ".") for path in swaps)

@@ -127,17 +127,19 @@ def conversion_images(
     Raises:
         InputError: the given images do not have the example's channels.
     """
-    images, found_at = _all_images(model, example, calibration, flops, batches, classes)
+    if calibration is None:
+        found, labels, source = _photographs(model, example, flops, with_held_out(batches))
+    else:
+        found, labels, source = _given(calibration, classes)
+    images = Images(example, _like(example, found), labels)
+    size = "x".join(map(str, images.batches[0].shape[1:]))
+    origin: dict[str, Any] = {"origin": source, "size": size}
     warnings = []
-    origin: dict[str, Any] = {
-        "origin": found_at,
-        "size": "x".join(map(str, images.batches[0].shape[1:])),
-    }
-    if example.has_other_inputs:
-        origin["other_inputs"] = "repeated from the example"
+    if example.other_inputs:
+        origin["other_inputs"] = example.other_inputs
         warnings.append(
-            f"the model has other inputs than images ({example.describe()}): the example's are "
-            "repeated for every batch"
+            f"the example's other inputs ({', '.join(example.other_inputs)}) are repeated for "
+            "every batch of images"
         )
     if not batches:
         return ConversionImages(images, None, origin | {"count": images.count}, tuple(warnings))
@@ -159,35 +161,34 @@ def with_held_out(batches: int) -> int:
     return 4 * BATCH * batches // 3
 
 
-def _all_images(
-    model: nn.Module,
-    example: Example,
-    calibration: Calibration | None,
-    flops: int,
-    batches: int,
-    classes: int,
-) -> tuple[Images, str]:
-    """All images with their labels, and their origin."""
-    labels = None
+_Found = tuple[Sequence[torch.Tensor], tuple[torch.Tensor, ...] | None, str]
+"""Batches of images, of their labels if there are any, and where they came from."""
+
+
+def _given(calibration: Calibration, classes: int) -> _Found:
     if isinstance(calibration, ImageBatch):
-        found, origin = calibration.tensor.split(BATCH), calibration.origin
-        known, _reason = labels_for(calibration, classes)
-        labels = known.split(BATCH) if known is not None else None
-    elif calibration is not None:
-        given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-        found = [part for batch in given for part in _images_of(batch).split(BATCH)]
-        origin = "given"
-    else:
-        found, origin = _photographs(model, example, flops, with_held_out(batches))
-    found = [batch for batch in found if len(batch)]
-    if not found:
+        labels, _reason = labels_for(calibration, classes)
+        batches = None if labels is None else labels.split(BATCH)
+        return calibration.tensor.split(BATCH), batches, calibration.origin
+    given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
+    return [part for batch in given for part in _images_of(batch).split(BATCH)], None, "given"
+
+
+def _like(example: Example, batches: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Batches in the example's dtype and on its device.
+
+    Raises:
+        InputError: they are not images of as many channels, or there are none.
+    """
+    kept = [batch for batch in batches if len(batch)]
+    if not kept:
         raise InputError("no images to measure on: the calibration set is empty")
     channels = example.shape[1]
-    for batch in found:
+    for batch in kept:
         if batch.dim() != 4 or batch.shape[1] != channels:
             wanted = f"(N, {channels}, H, W)"
             raise InputError(f"calibration images are {tuple(batch.shape)}, expected {wanted}")
-    return Images(example, tuple(b.to(example.images) for b in found), labels), origin
+    return tuple(batch.to(example.images) for batch in kept)
 
 
 def _images_of(batch: object) -> torch.Tensor:
@@ -199,14 +200,12 @@ def _images_of(batch: object) -> torch.Tensor:
     return batch
 
 
-def _photographs(
-    model: nn.Module, example: Example, flops: int, least: int
-) -> tuple[Sequence[torch.Tensor], str]:
+def _photographs(model: nn.Module, example: Example, flops: int, least: int) -> _Found:
     count = max(min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST), least)
     config = getattr(model, "pretrained_cfg", None) or {}
     mean, std = config.get("mean") or _MEAN, config.get("std") or _STD
     try:
         images = load_images(None, count=count, size=example.shape[1:], mean=mean, std=std)
     except InputError:
-        return example.images.split(BATCH), NOT_IMAGES
-    return images.tensor.split(BATCH), images.origin
+        return example.images.split(BATCH), None, NOT_IMAGES
+    return images.tensor.split(BATCH), None, images.origin

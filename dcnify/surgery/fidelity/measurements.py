@@ -130,16 +130,13 @@ class Measurements:
         if paths:
             self.measure_output()
 
-    def warn_of_infinite_outputs(self) -> None:
-        """Warn where the original's own output is NaN or infinite."""
-        if not all(bool(torch.isfinite(output).all()) for output in self._outputs):
-            words = "the original model's output is not finite on these images"
-            self.warnings = (*self.warnings, words)
-
     def _compare_originals(self, outputs: list[Tensor]) -> None:
         """Keep the original's first outputs, and warn if it computes something else later."""
         if not self._outputs:
             self._outputs = outputs
+            if not all(bool(torch.isfinite(output).all()) for output in outputs):
+                words = "the original model's output is not finite on these images"
+                self.warnings = (*self.warnings, words)
             return
         sums = Agreement()
         for before, now in zip(self._outputs, outputs, strict=True):

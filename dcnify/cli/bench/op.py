@@ -1,0 +1,138 @@
+"""dcnify bench op: time the operator against its rivals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dcnify.bench.spec import OpBenchSpec
+from dcnify.cli.flatten import verb
+from dcnify.cli.options import Csv, Overwrite
+from dcnify.cli.output import table
+from dcnify.cli.terminal import Terminal
+from dcnify.errors import InputError
+
+if TYPE_CHECKING:
+    from dcnify.bench import CaseResult, Measurement, OpBench, Report
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the ratios there: .png, .svg or .pdf.",
+        show_default=False,
+    ),
+]
+
+
+@verb
+def op(
+    spec: OpBenchSpec,
+    terminal: Terminal,
+    csv: Csv = None,
+    plot: Plot = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Time dcnify.ops.dcnv4 against its rivals, all interleaved.
+
+    Rivals that compute the same function are checked against it first; a disagreement ends the run
+    with exit code 3. Times are medians, with the 20th and 80th percentile. A rival's "2.0x" means
+    that it takes twice as long.
+
+    \b
+    $ dcnify bench op --shapes 56x56x128g4 --pass forward --rivals grid_sample,sdpa
+    shape         batch       µs         p20-p80   GB/s   of copy   grid_sample    sdpa
+    56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
+    $ dcnify bench op --csv op.csv --plot op.png
+    """
+    from dcnify.files import check_file, write_file
+
+    written = [path for path in (csv, plot) if path]
+    if csv and plot and csv.resolve() == plot.resolve():
+        raise InputError(f"--csv and --plot both name {csv}")
+    for path in written:
+        check_file(path, overwrite)
+    from dcnify.bench import check_plot, run, settle, write_csv, write_plot
+
+    if plot:
+        check_plot(plot)
+    bench = settle(spec)
+    if plot and all(rival.missing for rival in bench.rivals):
+        raise InputError("--plot draws how rivals compare, and none is to be measured")
+    terminal.say(_announce(bench))
+    with terminal.progress("preparing") as shown:
+        report = run(bench, shown.phase)
+    if csv:
+        write_file(csv, lambda path: write_csv(report, path), overwrite)
+    if plot:
+        write_file(plot, lambda path: write_plot(report, path), overwrite)
+    terminal.emit(report.to_dict(), lambda: _render(report, written))
+
+
+def _announce(bench: OpBench) -> str:
+    count = len(bench.cases)
+    return f"measuring on {bench.device}: {count} interleaved run{'s' * (count > 1)}"
+
+
+def _render(report: Report, written: list[Path]) -> list[Any]:
+    parts: list[Any] = [report.machine.line, ""]
+    for dtype, passes, cases in report.tables():
+        parts += [_table(report, cases, f"{dtype}, {passes}"), ""]
+    for case in report.host:
+        parts += [_host_line(case), ""]
+    parts += _notes(report)
+    return parts + [f"wrote {path}" for path in written]
+
+
+def _table(report: Report, cases: tuple[CaseResult, ...], title: str) -> Any:
+    ours, _, *rivals = (contender.name for contender in report.contenders)
+    columns = ("shape", ">batch", ">µs", ">p20-p80", ">GB/s", ">of copy")
+    rows = []
+    for case in cases:
+        our = case.of(ours)
+        assert our is not None
+        rates = (f"{our.gb_per_s:.3g}", f"{our.share_of_copy:.0%}")
+        spread = f"{_us(our.p20_us)}-{_us(our.p80_us)}"
+        ratios = (_ratio(case.of(name)) for name in rivals)
+        rows.append((case.shape, case.batch, _us(our.p50_us), spread, *rates, *ratios))
+    return table((*columns, *(f">{name}" for name in rivals)), rows, title)
+
+
+def _host_line(case: CaseResult) -> str:
+    times = ", ".join(f"{m.contender} {_us(m.p50_us)} µs" for m in case.measurements)
+    return f"host time of one call ({_named(case)}): {times}"
+
+
+def _named(case: CaseResult) -> str:
+    return f"{case.batch}x{case.shape} {case.dtype} {case.pass_name}"
+
+
+def _notes(report: Report) -> list[str]:
+    """List the reasons for missing or doubtful numbers, each once with its cases."""
+    where: dict[str, list[str]] = {}
+    for case in (*report.cases, *report.host):
+        for skipped in case.skipped:
+            where.setdefault(f"{skipped.contender}: {skipped.reason}", []).append(_named(case))
+        for remark in case.remarks:
+            where.setdefault(remark, []).append(_named(case))
+    notes = []
+    for what, cases in where.items():
+        more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        notes.append(f"- {what} ({cases[0]}{more})")
+    if report.not_installed:
+        notes.append(f"not installed: {', '.join(one.name for one in report.not_installed)}")
+    return notes
+
+
+def _ratio(measurement: Measurement | None) -> str:
+    if measurement is None:
+        return "-"
+    ratio = measurement.ratio_to_ours
+    return f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+
+
+def _us(microseconds: float) -> str:
+    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.1f}"

@@ -1,0 +1,68 @@
+"""Run captured nodes to read what a layer computes, whatever its code looks like.
+
+A weight may be standardised, re-parametrised, fused into one matrix with two others, or followed by
+a folded normalisation. The graph knows; so weights are evaluated, not looked up by attribute name.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from dcnify.graph.capture import Capture
+
+
+class UndeterminedError(ValueError):
+    """A node needs more than was given."""
+
+
+def evaluate(captured: Capture, target: fx.Node, given: Mapping[fx.Node, Tensor]) -> Tensor:
+    """Return the value of ``target`` when the nodes in ``given`` have these values.
+
+    Only what ``target`` needs is run. Constants and parameters are the model's own tensors.
+    """
+    return evaluate_all(captured, [target], given)[0]
+
+
+@torch.no_grad()
+def evaluate_all(
+    captured: Capture, targets: Sequence[fx.Node], given: Mapping[fx.Node, Tensor]
+) -> list[Tensor]:
+    """As `evaluate`, for several nodes that share what they need."""
+    known: MutableMapping[fx.Node, Any] = ChainMap(dict(given), captured.tensors)
+    pending = list(targets)
+    while pending:
+        node = pending[-1]
+        if node in known:
+            pending.pop()
+            continue
+        missing = [n for n in node.all_input_nodes if n not in known]
+        if missing:
+            pending.extend(missing)
+            continue
+        if node.op != "call_function":
+            raise UndeterminedError(f"{node.name} depends on more than was given")
+        args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
+        if getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable:
+            args = (args[0].clone(), *args[1:])
+        # What is given need not have the captured strides, on which a view would insist.
+        is_view = node.target is torch.ops.aten.view.default
+        known[node] = (torch.reshape if is_view else node.target)(*args, **kwargs)
+        pending.pop()
+    return [known[target] for target in targets]
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Run small operations on this thread alone: to wake others would take longer."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,215 @@
+"""Run a whole recipe in one folder, and skip what an earlier call has done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dcnify.artifact import Artifact, Source, open_source, read_artifact, save
+from dcnify.artifact.layout import CONFIG, TRAINING
+from dcnify.bench import ModelBench, ModelBenchSpec, settle_models
+from dcnify.data import ImageBatch, Labelled
+from dcnify.errors import DcnifyError, InputError
+from dcnify.files import write_file
+from dcnify.finetune import CURVE, METRICS, StepMetrics, finetune
+from dcnify.finetune.parallel.fsdp import check_settings
+from dcnify.finetune.run_folder import is_begun
+from dcnify.finetune.training.augmentation import check_policy
+from dcnify.finetune.training.loaders import check_batch
+from dcnify.pipeline import earlier_work
+from dcnify.pipeline.earlier_work import BENCH, CONVERTED, FIDELITY, FINETUNED, PAGE, REPORT
+from dcnify.pipeline.page import page
+from dcnify.pipeline.spec import RunSpec
+from dcnify.pipeline.timing import time_artifact
+from dcnify.progress import Progress, silent
+from dcnify.recipe import Finetune, Recipe, load_finetune
+from dcnify.report import write_plot, write_training_curve
+from dcnify.surgery import convert, images_wanted
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What was done, as in ``report.json``."""
+
+    request: RunSpec
+    folder: Path
+    conversion: dict[str, Any]
+    """The report of the conversion."""
+    finetuning: dict[str, Any]
+    """Summary of the fine-tuning."""
+    bench: dict[str, Any]
+    skipped: tuple[str, ...]
+    """What an earlier call had done."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-ready data."""
+        return {
+            "request": self.request.to_dict(),
+            "folder": str(self.folder),
+            "conversion": self.conversion,
+            "finetune": self.finetuning,
+            "bench": self.bench,
+            "skipped": list(self.skipped),
+        }
+
+
+def run(
+    spec: RunSpec,
+    *,
+    progress: Progress = silent,
+    watch: Callable[[StepMetrics], None] | None = None,
+    looked: Callable[[str, int, float], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> RunResult:
+    """Convert, fine-tune, time and report, each unless an earlier call has done it.
+
+    Args:
+        spec: the request.
+        progress: progress callback of everything but the training.
+        watch: progress callback of the training.
+        looked: called with each validation: stage, step, accuracy.
+        say: called with remarks, one line each.
+
+    Raises:
+        InputError: something given is wrong, or the folder holds the work of another request.
+        DcnifyError: as `dcnify.finetune.finetune`.
+    """
+    spec.source.check()
+    recipe = Recipe.load(spec.recipe, spec.overrides)
+    stages = recipe.finetune or load_finetune("align,recover")
+    out, skipped = spec.folder, []
+    earlier_work.check_folder(out, spec.source.source)
+    device = "cpu" if spec.options.cpu else None
+    bench = settle_models(ModelBenchSpec(batch=spec.batch, device=device, seconds=spec.seconds))
+    check_settings()
+    source = open_source(spec.source, on_progress=progress)
+    for note in source.notes:
+        say(note)
+    shape = spec.source.input_shape(source.input_size, recipe.input)
+    images = _fidelity_images(spec, recipe, source, shape, progress)
+    data = _training_images(spec, source, stages, shape)
+    if spec.options.overwrite:
+        earlier_work.clear(out)
+    converted, trained = out / CONVERTED, out / FINETUNED
+    if (converted / CONFIG).is_file():
+        earlier_work.check_conversion(converted, recipe, source, spec.seed)
+        skipped.append(CONVERTED)
+    else:
+        example = source.example(shape)
+        result = convert(
+            source.model, recipe, example, calibration=images, seed=spec.seed, progress=progress
+        )
+        save(result, converted, source=source)
+    if (trained / CONFIG).is_file():
+        earlier_work.check_training(trained, stages, data)
+        skipped.append(FINETUNED)
+    else:
+        finetune(
+            converted,
+            data,
+            trained,
+            stages,
+            teacher=open_source(spec.source),
+            options=replace(spec.training, resume=is_begun(trained), overwrite=False),
+            watch=watch,
+            looked=looked,
+            say=say,
+        )
+    record = read_artifact(trained)
+    timed = _read(out / BENCH) if FINETUNED in skipped else {}
+    if earlier_work.is_timed(timed, shape, spec.seconds, bench):
+        skipped.append(BENCH)
+    else:
+        timed = _time(spec, record, bench, shape)
+        _write(out / BENCH, timed)
+    done = RunResult(
+        request=spec,
+        folder=out,
+        conversion=read_artifact(converted).report,
+        finetuning=record.report["finetune"][-1],
+        bench=timed,
+        skipped=tuple(skipped),
+    )
+    pictures = _draw(out, done, say)
+    _write(out / REPORT, done.to_dict())
+    text = page(recipe, source.spec, done.to_dict(), pictures)
+    write_file(out / PAGE, lambda path: path.write_text(text, "utf-8"), True)
+    return done
+
+
+def _fidelity_images(
+    spec: RunSpec, recipe: Recipe, source: Source, shape: tuple[int, int, int], progress: Progress
+) -> ImageBatch | None:
+    """The images to measure fidelity and to calibrate on; by default some of the training data."""
+    own = spec.images.images is not None
+    asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
+    return asked.load(
+        shape,
+        mean=source.mean,
+        std=source.std,
+        count=images_wanted(recipe),
+        called="images" if own else "data",
+        progress=progress,
+    )
+
+
+def _training_images(
+    spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
+) -> Labelled:
+    """The labelled images; whatever would be refused after the conversion is refused before it.
+
+    Raises:
+        InputError: there are no such images, too few for a stage, or an augmentation is unknown.
+    """
+    classes = getattr(source.model, "num_classes", None) or None
+    data = spec.data.open(classes, "L" if shape[0] == 1 else "RGB")
+    for stage in stages.stages:
+        check_batch(data.train, stage)
+        if stage.augment.auto is not None:
+            try:
+                check_policy(stage.augment.auto)
+            except InputError as error:
+                raise InputError(f"stage {stage.name}: {error}") from error
+    return data
+
+
+def _time(
+    spec: RunSpec, record: Artifact, bench: ModelBench, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    original, trust_code = open_source(spec.source), spec.options.trust_code
+    report, _ = time_artifact(record, bench, against=original, size=shape, trust_code=trust_code)
+    return report.to_dict()
+
+
+def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> list[str]:
+    """Draw what can be drawn, and return the names of the pictures."""
+    metrics = out / FINETUNED / TRAINING / METRICS
+    drawings: dict[str, Callable[[Path], object]] = {
+        FIDELITY: lambda path: write_plot(done.conversion, path),
+        CURVE: lambda path: write_training_curve(metrics, path),
+    }
+    made = []
+    for name, draw in drawings.items():
+        try:
+            write_file(out / name, draw, True)
+            made.append(name)
+        except (DcnifyError, OSError) as error:
+            say(f"{name} was not drawn: {error}")
+    return made
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one if there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    text = json.dumps(data, indent=2) + "\n"
+    write_file(path, lambda place: place.write_text(text, "utf-8"), True)

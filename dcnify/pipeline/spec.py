@@ -1,0 +1,65 @@
+"""The request of ``dcnify run`` as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dcnify.data.spec import DataSpec, ImageSpec
+from dcnify.finetune.spec import Options
+from dcnify.sources.spec import SourceSpec
+from dcnify.spec import Spec, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec(Spec):
+    """A recipe from end to end: what to convert, train on, time, and where to write it."""
+
+    recipe: str = option(
+        help="A built-in recipe (see 'dcnify recipe ls') or the path of a YAML file.",
+        metavar="RECIPE",
+    )
+    source: SourceSpec = option(
+        help="What to convert: timm:NAME, a checkpoint, an artifact folder, or "
+        "python:package.module:factory.",
+        flags=("--source",),
+        metavar="SOURCE",
+    )
+    data: DataSpec = option(help="Labelled images.")
+    output: str = option(
+        help="Folder of everything: converted/, finetuned/, bench.json, report.json, report.md.",
+        flags=("--output", "-o"),
+        metavar="OUT",
+    )
+    overrides: tuple[str, ...] = option(
+        (),
+        help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. May be "
+        "given more than once.",
+        flags=("--set",),
+        metavar="PATH=VALUE",
+    )
+    images: ImageSpec = option(
+        ImageSpec(), help="Images to measure fidelity on; those of ``data`` by default."
+    )
+    seed: int = option(0, help="Seed of everything random.", least=0, most=2**31 - 1)
+    options: Options = option(Options(), help="How the fine-tuning runs.")
+    batch: int = option(8, help="Images at once that are timed.", least=1)
+    seconds: float | None = option(
+        None,
+        help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
+        "CPU.",
+        flags=("--time",),
+        metavar="SECONDS",
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The output, without symbolic links."""
+        return Path(self.output).resolve()
+
+    @property
+    def training(self) -> Options:
+        """``options`` with this request's seed, and whole images where the dataset draws them."""
+        seed = self.seed if self.options.seed is None else self.options.seed
+        crop = self.options.crop_pct or (1.0 if self.data.builtin else None)
+        return replace(self.options, seed=seed, crop_pct=crop)
