@@ -16,8 +16,8 @@ from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
+from dcnify.surgery.prepare import runnable
 from dcnify.verify.fidelity import refuse_another
 
 
@@ -66,7 +66,7 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(running_here(one, _call(one, shape, example)))
+                reason = stack.enter_context(runnable(one, _call(one, shape, example)))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
