@@ -69,5 +69,12 @@ def _open_artifact(spec: SourceSpec, model_args: Mapping[str, Any]) -> OpenedMod
     weights = record.path / WEIGHTS if record.path.is_dir() else record.path
     note = f"a conversion of {record.base} with {len(record.plan.swaps)} swaps"
     return OpenedModel(
-        model, record.base, spec.source, sha256_file(weights), (note,), *expected, record.plan
+        model,
+        record.base,
+        spec.source,
+        sha256_file(weights),
+        (note,),
+        *expected,
+        plan=record.plan,
+        call=record.example(),
     )

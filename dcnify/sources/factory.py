@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.graph.example import Example
 from dcnify.words import did_you_mean, first_line
 
 
@@ -52,6 +53,25 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
         kind = type(model).__name__
         raise InputError(f"python:{name}: returned a {kind}, not a torch.nn.Module")
     return model
+
+
+def example_inputs(name: str) -> Example | None:
+    """Call ``example_inputs``, a function beside a factory; None without one.
+
+    Args:
+        name: ``package.module:factory``, which has been imported.
+
+    Raises:
+        InputError: the call fails, or the result is not an example.
+    """
+    function = getattr(sys.modules.get(name.partition(":")[0]), "example_inputs", None)
+    if not callable(function):
+        return None
+    try:
+        return Example.of(function())
+    except Exception as error:
+        said = f"example_inputs failed: {_describe(error)}"
+        raise InputError(f"python:{name}: {said}") from error
 
 
 def _describe(error: Exception) -> str:

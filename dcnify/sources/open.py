@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.factory import example_inputs
 from dcnify.sources.identify.resolve import resolve
 from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
@@ -47,16 +49,19 @@ class OpenedModel:
     std: tuple[float, ...] | None = None
     plan: Plan | None = None
     """The swaps that the model already has, if it came from an artifact."""
+    call: Example | None = None
+    """How the model is called; None with an image alone."""
 
-    def example(self, shape: tuple[int, int, int]) -> Tensor:
-        """(1, C, H, W) of noise in the model's dtype; the same each time.
+    def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
+        """A call of the model with noise (1, C, H, W) in the model's dtype; the same each time.
 
         Args:
             shape: (C, H, W), see `SourceSpec.input_shape`.
         """
         parameter = next(self.model.parameters(), None)
         dtype = torch.float32 if parameter is None else parameter.dtype
-        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        return noise if self.call is None else example_with(noise, self.call)
 
 
 def open_model(
@@ -143,7 +148,10 @@ def _opened(
         sha256 = sha256_tensors(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         )
-    return OpenedModel(model.eval(), base, spec.source, sha256, notes, *expected)
+    call = example_inputs(base.name) if base and base.kind == "python" else None
+    if call is not None and len(call.shape) == 4:
+        expected = expected._replace(input_size=(call.shape[1], call.shape[2], call.shape[3]))
+    return OpenedModel(model.eval(), base, spec.source, sha256, notes, *expected, call=call)
 
 
 def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
