@@ -194,8 +194,8 @@ def _difference(
     """
     try:
         prepare(source, record.plan)
-    except InputError as problem:
-        return str(problem)
+    except InputError as error:
+        return str(error)
     places = [path for swap in swaps for path in (swap.site.path, *swap.site.aliases)]
     inside = tuple(f"{path}." for path in places)
     trimmed = {f"{path}.bias" for path in record.plan.trims}
@@ -205,7 +205,7 @@ def _difference(
     )
     problem = compare(old, new)
     if problem:
-        return str(problem)
+        return str(error)
     for swap in swaps:
         try:
             layer = source.get_submodule(swap.site.path)
