@@ -205,7 +205,7 @@ def _difference(
     )
     problem = compare(old, new)
     if problem:
-        return str(error)
+        return str(problem)
     for swap in swaps:
         try:
             layer = source.get_submodule(swap.site.path)
