@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import IterableImageDataset
 from timm.data.readers.reader import Reader
 
 from dcnify.data import ImageBatch, load_images
-from dcnify.data.dataset_pictures import pictures_of
-from dcnify.data.images import from_pictures
+from dcnify.data.images import load_batch
+from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -234,8 +233,7 @@ class Endless(Reader):
 
 
 def stream(reader: Reader, count: int):
-    pictures = pictures_of(IterableImageDataset(None, reader=reader), count, "stream")
-    return from_pictures(pictures, count, (3, 28, 28), **PLAIN)
+    return load_batch(ImageStream(reader, "stream"), count, (3, 28, 28), **PLAIN)
 
 
 def test_of_a_stream_the_first_are_taken_and_no_more():

@@ -50,9 +50,7 @@ CIRCLES = {
     "dcnify.surgery.build dcnify.surgery.handover",
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
-LONG = {
-    "studies/internimage_numbers.py",
-}
+LONG: set[str] = set()
 CROWDED = {"dcnify/data"}
 
 MOST_LINES, MOST_FILES = 300, 16
