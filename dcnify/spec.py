@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Self, get_type_hints
@@ -20,6 +21,21 @@ class Option:
     flags: tuple[str, ...] = ()
     """``("--image-count", "-n")``; by default the field's name with dashes."""
     metavar: str | None = None
+    least: float | None = None
+    most: float | None = None
+
+    def check(self, flag: str, value: Any) -> None:
+        """
+        Raises:
+            InputError: a number is out of range.
+        """
+        if value is None or (self.least is None and self.most is None):
+            return
+        least = -math.inf if self.least is None else self.least
+        most = math.inf if self.most is None else self.most
+        if not least <= value <= most:
+            limits = f"{least} or more" if self.most is None else f"{least} to {most}"
+            raise InputError(f"{flag} {value}: expected {limits}")
 
 
 def option(
@@ -28,6 +44,8 @@ def option(
     help: str,
     flags: tuple[str, ...] = (),
     metavar: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """A field of a `Spec` that the command line offers as an option.
 
@@ -36,12 +54,29 @@ def option(
         help: one line for ``--help``.
         flags: other names than the field's own.
         metavar: what stands for the value in ``--help``.
+        least: least number that is valid.
+        most: greatest number that is valid.
     """
-    return field(default=default, metadata={"option": Option(help, flags, metavar)})
+    words = Option(help, flags, metavar, least, most)
+    return field(default=default, metadata={"option": words})
+
+
+def flags_of(name: str, option: Option) -> tuple[str, ...]:
+    """The flags of a field: its option's, or else its name with dashes."""
+    return option.flags or ("--" + name.replace("_", "-"),)
 
 
 class Spec:
     """Base of requests. A subclass is a frozen dataclass of JSON values, tuples and other specs."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InputError: a number is out of its option's range.
+        """
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            if words := one.metadata.get("option"):
+                words.check(flags_of(one.name, words)[0], getattr(self, one.name))
 
     def to_dict(self) -> dict[str, Any]:
         """The request as JSON-ready data."""

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from dcnify.errors import InputError
 from dcnify.graph.calls import output_tensor
 from dcnify.graph.example import Example
-from dcnify.roles.dcnv3.find import running_here
+from dcnify.surgery.prepare import runnable
 from dcnify.words import first_line
 
 _LARGEST_TILE = 1 << 20
@@ -143,7 +143,7 @@ def answer(model: nn.Module, example: Any) -> Tensor:
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            running_here(model, example),
+            runnable(model, example),
         ):
             torch.default_generator.manual_seed(_SEED)
             return output_tensor(example.call(model)).detach()

@@ -203,7 +203,10 @@ def _whole_plan(plan: Plan, source: Source | None) -> Plan:
     if earlier is None or settled(plan.swaps)[: len(earlier.swaps)] == settled(earlier.swaps):
         return plan
     return dataclasses.replace(
-        plan, swaps=(*earlier.swaps, *plan.swaps), trims=(*earlier.trims, *plan.trims)
+        plan,
+        swaps=(*earlier.swaps, *plan.swaps),
+        trims=(*earlier.trims, *plan.trims),
+        isolations=(*earlier.isolations, *plan.isolations),
     )
 
 

@@ -25,7 +25,6 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 _DEFAULT_DTYPES = {"cuda": DTYPES[:3], "cpu": ("float32",)}
 _DEFAULT_BATCH = {"cuda": 64, "cpu": 4}
 _DEFAULT_SECONDS = {"cuda": 2.0, "cpu": 5.0}
-_LARGEST_SEED = 2**63 - 1
 _MOST_THREADS = 1024
 """More than that OpenMP may not be able to start, and then it ends the process."""
 
@@ -87,14 +86,12 @@ def settle_models(spec: ModelBenchSpec) -> ModelBench:
 
 
 def _check_numbers(spec: OpBenchSpec | ModelBenchSpec) -> None:
-    seconds, batch, threads, seed = spec.seconds, spec.batch, spec.threads, spec.seed
+    seconds, batch, threads = spec.seconds, spec.batch, spec.threads
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--time is a number of seconds above 0, not {seconds:g}")
     for name, number in (("--batch", batch), ("--threads", threads)):
         if number is not None and number < 1:
             raise InputError(f"{name} must be at least 1, not {number}")
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise InputError(f"--seed must be from 0 to {_LARGEST_SEED}, not {seed}")
     if threads is not None and threads > _MOST_THREADS:
         raise InputError(f"--threads must be at most {_MOST_THREADS}, not {threads}")
 

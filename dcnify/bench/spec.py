@@ -59,7 +59,7 @@ class OpBenchSpec(Spec):
         metavar="SECONDS",
     )
     threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
-    seed: int = option(0, help="Random seed.")
+    seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)
 
 
 @dataclass(frozen=True)
@@ -84,4 +84,4 @@ class ModelBenchSpec(Spec):
         metavar="SECONDS",
     )
     threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
-    seed: int = option(0, help="Random seed.")
+    seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)

@@ -1,4 +1,4 @@
-"""What goes wrong, as one line on stderr and an exit code."""
+"""Turn an exception into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ClickException: Any = typer.BadParameter.__mro__[2]
 
 @dataclass
 class Session:
-    """What one run of the command line remembers."""
+    """State of one run of the command line."""
 
     debug: bool = False
 
 
 def report(error: BaseException, *, debug: bool) -> int:
-    """Say what went wrong and return the exit code. With ``debug`` the traceback comes first."""
+    """Print the error, after the traceback if ``debug``, and return the exit code."""
     if isinstance(error, typer.Abort) and error.__cause__ is not None:
         error = error.__cause__  # typer hides an EOFError, such as that of a truncated checkpoint
     if isinstance(error, BrokenPipeError):
@@ -55,7 +55,7 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 
 def _usage(error: Any) -> int:
-    """A misspelt verb or option, a missing argument: click's words, one line, the nearest fix."""
+    """Print an error in the arguments as one line with the nearest fix, and return the code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message())
         return 0

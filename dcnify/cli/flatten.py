@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from dcnify.errors import InputError
-from dcnify.spec import Option, Spec
+from dcnify.spec import Option, Spec, flags_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Leaf:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return self.option.flags or ("--" + self.path.rpartition(".")[2].replace("_", "-"),)
+        return flags_of(self.path.rpartition(".")[2], self.option)
 
     @property
     def flag(self) -> str:
@@ -61,6 +61,7 @@ class _Leaf:
         words: dict[str, Any] = {"help": self.option.help, "metavar": self.option.metavar}
         info = typer.Argument(**words) if argument else typer.Option(*self.flags, **words)
         info.show_default = shown
+        info.min, info.max = self.option.least, self.option.most
         kind = list[str] | None if get_origin(self.kind) is tuple else self.kind
         return inspect.Parameter(
             self.name,
@@ -102,7 +103,7 @@ class _Group:
                 words = outer
             flags = (self.offer.flags[path],) if path in self.offer.flags else words.flags
             help = self.offer.help.get(path, words.help)
-            yield _Leaf(path, hint, default, Option(help, flags, words.metavar))
+            yield _Leaf(path, hint, default, replace(words, help=help, flags=flags))
 
     def build(self, values: Mapping[str, Any]) -> Spec | None:
         """Assemble the spec from the values of all parameters.

@@ -1,9 +1,9 @@
-"""Everything the command line prints goes through here, but the bar of `dcnify.cli.phases`.
+"""Everything the command line prints, except the bar of `dcnify.cli.progress`.
 
-Results go to stdout: a table for a person, or with ``--json`` one JSON document alone. Remarks,
-progress and errors go to stderr. When a command fails, stdout stays empty and stderr has the one
-line, with ``--json`` as without (``recipe validate --json`` and ``verify`` report failures too).
-Colours follow NO_COLOR; a pipe gets plain text at full width.
+Results go to stdout: a table, or with ``--json`` a single JSON document. Remarks, progress and
+errors go to stderr. When a command fails, stdout stays empty and stderr has one line, also with
+``--json`` (``recipe validate --json`` and ``verify`` print a result as well). Colours follow
+NO_COLOR; a pipe gets plain text at full width.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _UNWRAPPED = 10_000
-"""Console width where nobody watches: no row is ever folded or cut."""
+"""Console width outside a terminal, where no row is folded or cut."""
 
 
 def emit(as_json: bool, data: Any, render: Callable[[], Any]) -> None:
     """Print a command's result.
 
     Args:
-        as_json: print ``data`` as JSON rather than what ``render`` returns.
-        data: plain data, dataclasses or pydantic models. Numbers that JSON does not have (NaN,
-            infinities) become null.
-        render: returns text, a `table`, or a list of those; called for a person only.
+        as_json: print ``data`` as JSON instead of what ``render`` returns.
+        data: plain data, dataclasses or pydantic models. NaN and infinities become null.
+        render: returns text, a `table`, or a list of those; not called for JSON.
     """
     if as_json:
         print(json.dumps(plain(data), indent=2))
@@ -44,9 +43,9 @@ def emit(as_json: bool, data: Any, render: Callable[[], Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """A table; columns whose name begins with ``>`` are set to the right.
+    """Make a table; a column whose name begins with ``>`` is aligned to the right.
 
-    Cells are shown as they are (no markup), folded rather than cut on a narrow terminal.
+    Cells are not read as markup, and are folded rather than cut on a narrow terminal.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -71,23 +70,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """A remark for the person, on stderr."""
+    """Print a remark on stderr."""
     if not quiet:
         print(text, file=sys.stderr)
 
 
 def warn(text: str, *, quiet: bool = False) -> None:
-    """A remark that something may not be as intended."""
+    """Print a warning on stderr."""
     say(f"warning: {text}", quiet=quiet)
 
 
 def complain(text: str) -> None:
-    """The one line of an error."""
+    """Print an error as one line on stderr."""
     print(f"error: {' '.join(text.splitlines())}", file=sys.stderr)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console without markup, on stdout unless told."""
+    """Make a rich console without markup, on stdout or stderr."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -96,7 +95,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def plain(data: Any) -> Any:
-    """``data`` as what JSON can hold."""
+    """Convert ``data`` to values that JSON has."""
     if hasattr(data, "model_dump"):
         data = data.model_dump(mode="json", by_alias=True)
     elif dataclasses.is_dataclass(data) and not isinstance(data, type):

@@ -47,8 +47,8 @@ class Display:
         elif self._lines and part > self._part:
             self._part = part
             where = f"{metrics.stage}, epoch {metrics.epoch + 1}, step {metrics.step}"
-            left = _clock(metrics.seconds_left)
-            say(f"{where}/{metrics.steps}: {_numbers(metrics)}, {left} left")
+            left = f", {_clock(metrics.seconds_left)} left"
+            say(f"{where}/{metrics.steps}: {_numbers(metrics, left)}")
 
     def validation(self, stage: str, step: int, accuracy: float) -> None:
         """Show a validation."""
@@ -114,11 +114,11 @@ def display(first: str = "", *, quiet: bool, lines: bool = False) -> Iterator[Di
         yield shown
 
 
-def _numbers(metrics: StepMetrics) -> str:
+def _numbers(metrics: StepMetrics, left: str = "") -> str:
     blend = "" if not metrics.blend else f", blend {metrics.blend:.2f}"
     return (
         f"loss {metrics.loss:.4g}, lr {metrics.lr:.3g}{blend}, "
-        f"{metrics.images_per_second:.0f} images/s, {metrics.memory / 1e9:.1f} GB"
+        f"{metrics.images_per_second:.0f} images/s{left}, {metrics.memory / 1e9:.1f} GB"
     )
 
 

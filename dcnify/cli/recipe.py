@@ -136,8 +136,8 @@ def validate(
 ) -> None:
     """Check recipe files; no model needed.
 
-    A wrong recipe is one line on stderr that says where, and the exit code is 2. With --json
-    every result, good or bad, is on stdout.
+    Each invalid recipe is one line on stderr with its place, and the exit code is 2. With --json
+    all results, valid or not, are on stdout.
 
     \b
     $ dcnify recipe validate my.yaml
@@ -176,7 +176,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema, for editors.
 
-    An editor that has it completes keys, explains them and marks mistakes while you type.
+    With it, an editor completes keys, explains them and marks mistakes while you type.
 
     \b
     $ dcnify recipe schema -o recipe.schema.json

@@ -1,4 +1,4 @@
-"""dcnify verify: recompute what an artifact says, from its files and from its source."""
+"""dcnify verify: recompute what an artifact claims, from its files and from its source."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def verify(
     overwrite: Overwrite = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Check that an artifact is what was written, computes what it computed, and is that close.
+    """Check that an artifact is intact, and computes what it did when it was written.
 
-    Its hashes, loading, a stored output and the operator on this machine are checked from its files
-    alone. Exit code 3 if a check fails.
+    Hashes, loading, a stored output and the operator on this machine are checked from its files
+    alone; --against measures its fidelity again. Exit code 3 if a check fails.
 
     \b
     $ dcnify verify out/

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.spec import Spec, option
 
 if TYPE_CHECKING:
-    from dcnify.data.batch import ImageBatch
+    from dcnify.data.images import ImageBatch
     from dcnify.data.labelled import Labelled
 
 _FEW = 16
 """Images that are read where nobody says how many."""
-_MOST = 4096
-"""Images that may be asked for."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Normalisation of a model that does not state its own."""
 
@@ -44,15 +41,9 @@ class ImageSpec(Spec):
         None,
         help="How many images to measure on, and to calibrate on where the recipe does; 2 to 8 "
         "photographs by default, or 16 of --images, and what the recipe asks for.",
+        least=1,
+        most=4096,
     )
-
-    def __post_init__(self) -> None:
-        """
-        Raises:
-            InputError: there are no such numbers of images.
-        """
-        if self.image_count is not None and not 1 <= self.image_count <= _MOST:
-            raise InputError(f"--image-count {self.image_count}: expected 1 to {_MOST}")
 
     def load(
         self,
@@ -110,7 +101,7 @@ class DataSpec(Spec):
         None, help="The folder in which a dataset of --data is.", metavar="PATH"
     )
     image_count: int | None = option(
-        None, help="How many training images builtin:cluttered-digits has."
+        None, help="How many training images builtin:cluttered-digits has.", least=1
     )
 
     @property

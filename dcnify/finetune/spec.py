@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcnify.data.spec import DataSpec
-from dcnify.errors import InputError
 from dcnify.sources.spec import SourceSpec
 from dcnify.spec import Spec, option
-
-_LEAST = {"seed": 0, "workers": 0, "look_every": 1, "keep_every": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Spec):
     """How a fine-tuning runs: device, workers, how often it validates and saves."""
 
-    seed: int | None = option(None, help="In place of the recipe's.")
+    seed: int | None = option(None, help="In place of the recipe's.", least=0, most=2**31 - 1)
     workers: int | None = option(
-        None, help="Processes that read images; up to 8 with a GPU, none without, by default."
+        None,
+        help="Processes that read images; up to 8 with a GPU, none without, by default.",
+        least=0,
     )
     cpu: bool = option(False, help="Train on the CPU, even where there is a GPU.")
     look_every: int | None = option(
@@ -27,30 +26,26 @@ class Options(Spec):
         help="Steps between two validations; an epoch by default.",
         flags=("--validate-every",),
         metavar="STEPS",
+        least=1,
     )
     keep_every: int | None = option(
         None,
         help="Steps between two checkpoints; an epoch by default.",
         flags=("--checkpoint-every",),
         metavar="STEPS",
+        least=1,
     )
     crop_pct: float | None = option(
         None,
         help="Share of a validation image's side that the model sees; its own by default, and 1 "
         "for builtin data.",
+        least=0.01,
+        most=1.0,
     )
     tensorboard: bool = option(False, help="Write events for TensorBoard too.")
     resume: bool = option(False, help="Go on where an earlier call stopped.")
     overwrite: bool = option(False, help="Replace the artifact or the fine-tuning that is there.")
     trust_code: bool = option(False, help="Import the Python code that an artifact names.")
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: expected {least} or more, got {value}")
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise InputError(f"crop_pct: expected a share above 0 and up to 1, got {self.crop_pct}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,50 +8,15 @@ model does not change. A plan records the isolation as plain data, and a loaded 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable
 
 from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.graph.isolation.cut import cut_out, find_cut
+from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region, install, release
-from dcnify.graph.isolation.trace import CannotIsolate, Constant, Traces, trace
-
-
-@dataclass(frozen=True)
-class Isolation:
-    """Which part of which block becomes a submodule."""
-
-    block: str
-    """Path of the block; empty for the model itself."""
-    name: str
-    """Of the new submodule in the block."""
-    entry: str
-    """The step of the block's traced forward whose output the region takes."""
-    exit: str
-    """The step whose output it returns."""
-    fingerprint: str
-    """Of the trace; another version of the block's code may trace differently."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    """Steps outside that the region reads: the axis of its input whose size they are."""
-    constants: Mapping[str, Constant] = field(default_factory=dict)
-    """Arguments of the block's forward that are fixed."""
-
-    @property
-    def path(self) -> str:
-        """Path of the region in the model."""
-        return f"{self.block}.{self.name}" if self.block else self.name
-
-    def to_dict(self) -> dict[str, Any]:
-        """The isolation as JSON-ready data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Isolation:
-        """Inverse of `to_dict`."""
-        return cls(**data)
+from dcnify.graph.isolation.trace import CannotIsolate, Traces, trace
 
 
 def fingerprint(traces: Traces) -> str:

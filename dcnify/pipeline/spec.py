@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dcnify.data.spec import DataSpec, ImageSpec
-from dcnify.errors import InputError
 from dcnify.finetune.spec import Options
 from dcnify.sources.spec import SourceSpec
 from dcnify.spec import Spec, option
-
-_LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +41,9 @@ class RunSpec(Spec):
     images: ImageSpec = option(
         ImageSpec(), help="Images to measure fidelity on; those of ``data`` by default."
     )
-    seed: int = option(0, help="Seed of everything random.")
+    seed: int = option(0, help="Seed of everything random.", least=0, most=2**31 - 1)
     options: Options = option(Options(), help="How the fine-tuning runs.")
-    batch: int = option(8, help="Images at once that are timed.")
+    batch: int = option(8, help="Images at once that are timed.", least=1)
     seconds: float | None = option(
         None,
         help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
@@ -54,16 +51,6 @@ class RunSpec(Spec):
         flags=("--time",),
         metavar="SECONDS",
     )
-
-    def __post_init__(self) -> None:
-        """
-        Raises:
-            InputError: a number is out of range.
-        """
-        if not 0 <= self.seed <= _LARGEST_SEED:
-            raise InputError(f"--seed {self.seed}: expected 0 to {_LARGEST_SEED}")
-        if self.batch < 1:
-            raise InputError(f"--batch {self.batch}: expected 1 or more")
 
     @property
     def folder(self) -> Path:

@@ -16,8 +16,8 @@ from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.surgery.handover import finish, handovers
+from dcnify.surgery.prepare import runnable
 from dcnify.verify.fidelity import refuse_another
 
 
@@ -33,11 +33,11 @@ def time_artifact(
 ) -> tuple[ModelReport, str]:
     """Time the model of an artifact and the original in one interleaved run.
 
-    Layers that hand over are timed as they are once that is over.
+    Layers that hand over are timed in their final state.
 
     Args:
         record: what `dcnify.artifact.read_artifact` returned.
-        bench: how.
+        bench: how to time.
         against: the original; what the artifact names by default, where ``timm:`` has random
             weights, since times do not depend on them. Its model is moved and cast.
         size: (C, H, W) of an image; as it was converted at by default.
@@ -57,7 +57,7 @@ def time_artifact(
     opened = against or recorded_source(record, "name it with --against", weights=False)
     refuse_another(record, model, opened)
     if layers := handovers(model):
-        say(f"{len(layers)} layers hand over: timed as they are once that is over")
+        say(f"{len(layers)} layers hand over: timed in their final state")
         finish(model, record.plan, force=True)
     shape, example = tuple(size or record.input_shape[1:]), record.example()
     before = opened.model
@@ -66,7 +66,7 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(running_here(one, _call(one, shape, example)))
+                reason = stack.enter_context(runnable(one, _call(one, shape, example)))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:

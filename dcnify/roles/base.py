@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dcnify.graph.axis_rules import AxesOf
     from dcnify.graph.calls import Call
     from dcnify.graph.capture import Capture
+    from dcnify.graph.isolate import Isolation
+    from dcnify.graph.isolation.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Found:
     """The node at which a role found its site, by path: the convolution, for one."""
     capture: Capture
     model: nn.Module
-    """The live model, for whoever reads layers."""
+    """The live model, or a copy that shares its tensors, for whoever reads layers."""
+    isolations: tuple[Isolation, ...] = ()
+    """What was isolated in ``model``, a copy then, so that every site is a module."""
     readings: dict[str, Any] = field(default_factory=dict)
     """What a role has read of its site's weights so far, by path."""
 
 
-Seen = tuple["fx.Node", "Site | NearMiss"]
+Seen = tuple["fx.Node", "Site | NearMiss | Candidate"]
+"""What a role found, and the node where. A candidate is a site if a region can be isolated."""
 Arguments = tuple[dict[str, Any], tuple[str, ...]]
 """Arguments of an adapter, and notes for the person who reads the plan."""
 Keys = Mapping[str, Any]

@@ -11,6 +11,7 @@ from torch import fx, nn
 from dcnify.graph.axis_rules import trace_axes
 from dcnify.graph.capture import Capture, Region, capture
 from dcnify.graph.flops import node_flops
+from dcnify.graph.isolation.candidates import Candidate, isolate_candidates
 from dcnify.graph.site import Facts, NearMiss, Pair, Site, Sites
 from dcnify.roles.base import ROLES, Found, Seen
 
@@ -33,13 +34,39 @@ def find_sites(model: nn.Module, example: Any) -> Sites:
 
 
 def find(model: nn.Module, example: Any) -> Found:
-    """As `find_sites`, keeping the capture."""
+    """As `find_sites`, keeping the capture.
+
+    Where a site is a part of a module's forward, that part is isolated on a copy of the model, and
+    the copy is captured again.
+    """
+    found, candidates = _look(model, example)
+    if not candidates:
+        return found
+    isolated = isolate_candidates(model, found.capture, candidates, _prepare_layers)
+    if isolated.isolations:
+        found, _ = _look(isolated.model, example)
+    why = {miss: f"{miss.reason}; {reason}" for miss, reason in isolated.reasons.items()}
+    near = tuple(replace(m, reason=why.get(m, m.reason)) for m in found.sites.near_misses)
+    sites = replace(found.sites, near_misses=near)
+    return replace(found, sites=sites, isolations=isolated.isolations)
+
+
+def _prepare_layers(model: nn.Module) -> list[NearMiss]:
+    """Let layers that only run elsewhere run here, in place; those left alone, and why."""
+    return [
+        NearMiss(path, role.name, why)
+        for role in ROLES.values()
+        if role.prepare is not None
+        for path, why in role.prepare(model).items()
+    ]
+
+
+def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
+    """What the roles see in the model as it is, and what they would see if it were isolated."""
     refused: list[NearMiss] = []
 
     def prepare(twin: nn.Module) -> dict[str, str]:
-        for role in ROLES.values():
-            reasons = role.prepare(twin) if role.prepare else {}
-            refused.extend(NearMiss(path, role.name, why) for path, why in reasons.items())
+        refused.extend(_prepare_layers(twin))
         return {}
 
     captured = capture(model, example, prepare)
@@ -52,7 +79,8 @@ def find(model: nn.Module, example: Any) -> Found:
     held = dict(model.named_modules(remove_duplicate=False))
     judged = [(node, _judged(node, item, held)) for node, item in seen]
     mine = [item for _node, item in judged if isinstance(item, Site)]
-    near = [item for _node, item in judged if isinstance(item, NearMiss)]
+    others = [item for _node, item in judged if not isinstance(item, Site)]
+    near = [item.miss if isinstance(item, Candidate) else item for item in others]
     near = _with_swallowed(mine, near)
     spoiled = {(miss.path, miss.role) for miss in near}
     mine = [site for site in mine if (site.path, site.role) not in spoiled]
@@ -62,7 +90,9 @@ def find(model: nn.Module, example: Any) -> Found:
         if isinstance(item, Site):
             nodes.setdefault(item.path, node)
     paths = tuple(path for path in held if path)
-    return Found(Sites(tuple(sites), tuple(dict.fromkeys(near)), paths), nodes, captured, model)
+    found = Sites(tuple(sites), tuple(dict.fromkeys(near)), paths)
+    candidates = [item for item in others if isinstance(item, Candidate)]
+    return Found(found, nodes, captured, model), candidates
 
 
 def site_at(
@@ -93,8 +123,11 @@ def site_at(
     )
 
 
-def _judged(node: fx.Node, item: Site | NearMiss, held: dict[str, nn.Module]) -> Site | NearMiss:
+def _judged(
+    node: fx.Node, seen: Site | NearMiss | Candidate, held: dict[str, nn.Module]
+) -> Site | NearMiss | Candidate:
     """What a role found, or a near miss where it cannot be swapped whatever the role."""
+    item = seen.miss if isinstance(seen, Candidate) else seen
     owners = [owner for _path, owner in (node.meta.get("nn_module_stack") or {}).values()]
     originals = {name for role in ROLES.values() for name in role.originals}
     ours = any(owner.startswith("dcnify.nn.") and owner not in originals for owner in owners)
@@ -105,7 +138,7 @@ def _judged(node: fx.Node, item: Site | NearMiss, held: dict[str, nn.Module]) ->
     if isinstance(item, Site) and item.path not in held:
         reason = "the model holds no module of this name: is a slice called?"
         return NearMiss(item.path, item.role, reason)
-    return item
+    return seen
 
 
 def _with_swallowed(sites: list[Site], near: list[NearMiss]) -> list[NearMiss]:

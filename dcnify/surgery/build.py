@@ -11,6 +11,7 @@ from dcnify.errors import InputError
 from dcnify.roles.base import replacement_named
 from dcnify.surgery.bias_removal import remove_biases
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
+from dcnify.surgery.prepare import prepare
 from dcnify.words import first_line
 
 _MAX_SIZE = 1 << 20
@@ -97,6 +98,7 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
     """
     from dcnify.surgery.handover import begin
 
+    prepare(model, plan)
     old = {}
     for swap in plan.swaps:
         old[swap.site.path] = get(model, swap.site.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,14 +15,15 @@ from dcnify._version import __version__
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
 from dcnify.progress import Progress, silent
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.roles.find import find
+from dcnify.surgery.build import get
 from dcnify.surgery.calibrate.calibration_steps import calibrate
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
 from dcnify.surgery.fidelity.images import Calibration, conversion_images
 from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
+from dcnify.surgery.prepare import isolating, runnable, without_unused
 from dcnify.surgery.requirements import apply_requirements, certify
 from dcnify.surgery.result import ConvertResult, Report
 from dcnify.surgery.transaction import Transaction
@@ -83,9 +84,11 @@ def _convert(
     progress: Progress,
 ) -> ConvertResult:
     clock, before = _Clock(), _parameters(model)
-    with _evaluating(model):
+    with _evaluating(model) as modes, ExitStack() as structure:
         found = find(model, example)
         plan = plan_found(model, recipe, found)
+        for one in structure.enter_context(isolating(model, plan)):
+            modes[get(model, one.path)] = modes[get(model, one.block)]
         clock.lap("plan")
         replacements, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")
@@ -96,7 +99,7 @@ def _convert(
         warnings = (*plan.notes, *warnings, *images.warnings)
         transaction = Transaction(model, plan, replacements)
         measurements = Measurements(transaction, images.measured, progress)
-        with running_here(model, example) as reason, _all_or_nothing(transaction):
+        with runnable(model, example) as reason, _all_or_nothing(transaction):
             if reason:
                 words = "DCNv3 layers do not run here, our operator ran in their place:"
                 warnings = (*warnings, f"{words} {reason}")
@@ -122,16 +125,21 @@ def _convert(
         steps=measurements.steps if len(measurements.steps) > 1 else (),
     )
     transaction.begin_handover()
-    return ConvertResult(model, transaction.plan, report, recipe, example)
+    settled = without_unused(model, transaction.plan)
+    return ConvertResult(model, settled, report, recipe, example)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into eval mode for a while, module by module as it was before."""
+def _evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+    """Put the model into eval mode for a while, module by module as it was before.
+
+    Yields:
+        Which modules will be in training mode again.
+    """
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield
+        yield training
     finally:
         for module, mode in training.items():
             module.training = mode

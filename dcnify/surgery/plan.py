@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcnify.errors import InputError
+from dcnify.graph.isolation.record import Isolation
 from dcnify.roles import Site
 
 PLAN_VERSION = 1
@@ -63,6 +64,8 @@ class Plan:
     """Parts of the recipe that touched nothing."""
     trims: tuple[str, ...] = ()
     """Linear layers that lose their bias, which the target architecture does not have."""
+    isolations: tuple[Isolation, ...] = ()
+    """Regions of blocks that become submodules first, in this order."""
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
@@ -93,6 +96,7 @@ class Plan:
                 hits=data["hits"],
                 notes=tuple(data["notes"]),
                 trims=tuple(map(str, data.get("trims", ()))),
+                isolations=tuple(map(Isolation.from_dict, data.get("isolations", ()))),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a dcnify plan: {error!r}") from None

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.errors import InputError
+from dcnify.graph.isolation.record import needed
 from dcnify.roles import ROLES, Replacement, Site
 from dcnify.roles.base import Found, Keys
 from dcnify.roles.find import find
@@ -66,6 +67,7 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
         hits=dict(selection.hits),
         notes=selection.notes,
         trims=tuple(biases),
+        isolations=needed(found.isolations, [swap.site.path for swap in swaps]),
     )
 
 

@@ -15,7 +15,6 @@ from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.recipe import Recipe
-from dcnify.roles.dcnv3.find import running_here
 from dcnify.sources.base import Base
 from dcnify.sources.compare import compare, shapes_of
 from dcnify.sources.open import Source
@@ -23,6 +22,7 @@ from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
+from dcnify.surgery.prepare import prepare, runnable
 from dcnify.surgery.requirements import allowed_error, below_required
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
@@ -87,9 +87,9 @@ def measure(
         new = {path: getattr(layer, "new", layer) for path, layer in new.items()}
     try:
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
-            with running_here(source.model, calls[0]):
+            with runnable(source.model, calls[0]):
                 sites, outputs = measure_sites(source.model, new, calls, progress or silent)
-            with running_here(model, calls[0]):
+            with runnable(model, calls[0]):
                 labels = _labels(images, outputs)
                 output = measure_output(model, outputs, calls, {}, progress or silent, labels)
     except DcnifyError:
@@ -190,7 +190,14 @@ def _alike(source: Base, base: Base) -> bool:
 def _difference(
     record: Artifact, model: nn.Module, source: nn.Module, swaps: Sequence[PlannedSwap]
 ) -> str:
-    """What keeps the source from being the model that the swaps were made on; nothing if it is."""
+    """What keeps the source from being the model that the swaps were made on; nothing if it is.
+
+    The source is given the structure that the swaps were made on.
+    """
+    try:
+        prepare(source, record.plan)
+    except InputError as error:
+        return str(error)
     places = [path for swap in swaps for path in (swap.site.path, *swap.site.aliases)]
     inside = tuple(f"{path}." for path in places)
     trimmed = {f"{path}.bias" for path in record.plan.trims}

@@ -182,7 +182,7 @@ def test_a_timm_name_needs_no_network_to_be_timed(dcnify):
 def test_layers_that_hand_over_are_timed_as_they_will_be(dcnify):
     code, out, err = dcnify("handing", *QUICK, "--json")
     assert code == 0
-    assert "9 layers hand over: timed as they are once that is over" in err
+    assert "9 layers hand over" in err
     sizes = json.loads(out)["models"]
     assert sizes == json.loads(dcnify("out", *QUICK, "--json")[1])["models"]
 

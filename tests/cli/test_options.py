@@ -183,7 +183,7 @@ def test_a_run_is_plain_data():
         ("inspect timm:x --input-size big", "--input-size big"),
         ("plan timm:x -r convnxt", "did you mean 'convnext'"),
         ("convert timm:x -r convnext -o out --set swaps.dw7.x=1", "--set swaps.dw7.x=1"),
-        ("convert timm:x -r convnext -o out --image-count 0", "--image-count 0"),
+        ("convert timm:x -r convnext -o out --image-count 0", "--image-count"),
         ("verify nowhere", "nowhere does not exist"),
         ("verify {here} --pretrained", "--pretrained needs --against SOURCE"),
         ("bench model {here} --against timn:x", "did you mean 'timm:'"),

@@ -382,3 +382,15 @@ def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path
     with (tmp_path / "dcnify" / "ops" / "numba" / "vectors.py").open("a") as file:
         file.write("# changed\n")
     assert [*before, python(program, cwd=tmp_path, **here).split()[2]] == ["0", "1", "0"]
+
+
+def test_kernels_are_compiled_again_when_the_cache_refers_to_a_class_that_is_gone(tmp_path):
+    shutil.copytree(pathlib.Path(numba_path.__file__).parents[2], tmp_path / "dcnify")
+    program = "import sys; sys.path.insert(0, '.')\n" + ONE_KERNEL + "print(*plane(), hits())"
+    here = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    python(program, cwd=tmp_path, **here)
+    points = tmp_path / "dcnify" / "ops" / "numba" / "points.py"
+    points.write_text(points.read_text().replace("CallLayout", "Renamed"))
+    program = program.replace("CallLayout", "Renamed")
+    after = [python(program, cwd=tmp_path, **here).split() for _ in range(2)]
+    assert after == [["7", "5.0", "0"], ["7", "5.0", "1"]]

@@ -97,13 +97,23 @@ def test_a_weight_computed_from_weights_is_a_site():
     assert len(find_sites(nn.Sequential(layer), IMAGE)) == 1
 
 
-def test_a_module_that_does_more_than_convolve_is_a_near_miss():
+def test_a_module_that_does_more_than_convolve_has_its_convolution_as_a_site():
     class ConvAndMore(nn.Conv2d):
         def forward(self, x):
             return F.relu(super().forward(x))
 
-    reasons = near(nn.Sequential(ConvAndMore(8, 8, 3, groups=8)))
+    (site,) = find_sites(nn.Sequential(ConvAndMore(8, 8, 3, groups=8)), IMAGE)
+    assert (site.path, site.kernel, site.parameters) == ("0.conv_region", (3, 3), 8 * 9 + 8)
+
+
+def test_a_module_that_does_more_and_cannot_be_traced_is_a_near_miss():
+    class ConvSometimes(nn.Conv2d):
+        def forward(self, x):
+            return F.relu(super().forward(x)) if x.shape[0] else x
+
+    reasons = near(nn.Sequential(ConvSometimes(8, 8, 3, groups=8)))
     assert "more than convolve" in reasons["0"]
+    assert "cannot be traced" in reasons["0"]
 
 
 def test_a_module_called_twice_is_one_site_with_two_calls():
@@ -151,8 +161,9 @@ def test_torch_multihead_attention_is_a_site_even_when_frozen():
     assert (site.path, site.returns) == ("mixer.attn", "tuple[2]")
 
 
-def test_a_residual_inside_the_module_is_a_near_miss():
-    assert "beside the attention" in near(Tokens(Attention(residual=True)))["mixer"]
+def test_an_attention_beside_its_residual_is_a_site_inside_its_module():
+    (site,) = find_sites(Tokens(Attention(residual=True)), IMAGE)
+    assert (site.path, site.layout, site.heads) == ("mixer.attention_region", "BNC", 2)
 
 
 def test_tokens_in_another_order_are_a_near_miss():

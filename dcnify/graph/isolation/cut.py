@@ -127,12 +127,13 @@ def _sizes_of(tensor: fx.Node) -> set[fx.Node]:
     for node in tensor.graph.nodes:
         inputs = node.all_input_nodes
         from_sizes = node.op == "call_function" and inputs and found.issuperset(inputs)
-        if from_sizes or (inputs == [tensor] and _is_size(node)):
+        if from_sizes or (inputs == [tensor] and is_size(node)):
             found.add(node)
     return found
 
 
-def _is_size(node: fx.Node) -> bool:
+def is_size(node: fx.Node) -> bool:
+    """Whether a step reads the shape of a tensor, or a part of it."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     return node.target is getattr and node.args[1] in ("shape", "ndim")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +20,10 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
 from dcnify.graph.capture import twin_of
-from dcnify.graph.isolate import Isolation, fingerprint, isolate_traced
-from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut
+from dcnify.graph.isolate import fingerprint, isolate_traced
+from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
+from dcnify.graph.isolation.record import Isolation
+from dcnify.graph.isolation.region import Region
 from dcnify.graph.isolation.trace import (
     BY_KEYWORD,
     CannotIsolate,
@@ -95,6 +98,10 @@ def _arguments(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> dict
     return {n: v for n, v in list(bound.arguments.items())[1:] if n not in extra}
 
 
+class _Shape(tuple[int, ...]):
+    """Of a tensor; a `torch.Size` is one that the block's code has read."""
+
+
 class _Watcher(fx.Interpreter):
     """Runs a trace, and notes which steps compute the wanted tensors, and every size."""
 
@@ -109,7 +116,7 @@ class _Watcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         is_tensor = isinstance(value, Tensor)
-        self.values[n] = value.shape if is_tensor else value
+        self.values[n] = _Shape(value.shape) if is_tensor else value
         if is_tensor and n.op != "output":
             for tensor, steps in (
                 (self.wanted.entry, self.entries),
@@ -122,36 +129,32 @@ class _Watcher(fx.Interpreter):
 
 def _sizes(cut: Cut, values: Mapping[fx.Node, Any]) -> dict[str, int]:
     """Which axis of the entry each size is that the region reads; see `cut_out`."""
-    sizes: dict[str, int] = {}
-    pending = list(cut.outside)
-    shape = tuple(values[cut.entry])
-    while pending:
-        node = pending.pop()
-        axis = _axis(node, values, shape)
-        if axis is not None:
-            sizes[node.name] = axis
-        elif node.op == "call_function" and node.target is not getattr:
-            pending += node.all_input_nodes
-        else:
-            raise CannotIsolate(f"the region reads {node.name} besides its input")
+    shape, sizes = tuple(values[cut.entry]), dict[str, int]()
+    for node in cut.outside:
+        sizes |= _size(node, values, shape)
     return sizes
 
 
-def _axis(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) -> int | None:
-    value = values[node]
-    if isinstance(value, torch.Size):
-        is_size = node.op == "call_method" or node.target is getattr
-        return WHOLE if is_size and tuple(value) == shape else None
-    if type(value) is not int:
-        return None
-    axes = [axis for axis, size in enumerate(shape) if size == value]
-    return (own if (own := _own_axis(node)) in axes else axes[0]) if axes else None
-
-
-def _own_axis(node: fx.Node) -> int | None:
-    """The axis that a size was read from, of whatever tensor."""
-    index = node.args[1] if len(node.args) > 1 else None
-    return index if isinstance(index, int) else None
+def _size(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) -> dict[str, int]:
+    """How a size follows from ``shape``: itself, or through what it is computed from."""
+    value, inputs = values[node], node.all_input_nodes
+    source = values[inputs[0]] if inputs else None
+    is_read = is_size(node) or (node.target is operator.getitem and isinstance(source, torch.Size))
+    if isinstance(value, torch.Size) and is_read and tuple(value) == shape:
+        return {node.name: WHOLE}
+    if node.op == "call_function" and not is_read and not isinstance(value, _Shape):
+        try:
+            parts = [_size(one, values, shape) for one in inputs]
+            return {name: axis for part in parts for name, axis in part.items()}
+        except CannotIsolate:
+            pass  # rows times columns may be an axis, though neither is
+    axes = [axis for axis, size in enumerate(shape) if type(value) is int and size == value]
+    if is_read and len(axes) > 1:
+        own = node.args[1] if len(node.args) > 1 else None
+        axes = [axis for axis in axes if axis == own and (axis == 0 or source == shape)]
+    if len(axes) != 1:
+        raise CannotIsolate(f"the region reads {node.name} besides its input")
+    return {node.name: axes[0]}
 
 
 def _check_training(traces: Traces, cut: Cut) -> None:
@@ -173,6 +176,8 @@ def _prove(
 ) -> None:
     before, after = _copy(block), _copy(block)
     region = isolate_traced(after, trace(after, isolation.constants), isolation)
+    if sum(isinstance(module, Region) for module in region.modules()) > 1:
+        raise CannotIsolate("a part of the region is isolated already")
     for training in (False, True):
         for module in (*before.modules(), *after.modules()):
             module.training = training

@@ -22,7 +22,7 @@ class Region(nn.Module):
 
     def __init__(self, graphs: Graphs, training: bool) -> None:
         super().__init__()
-        self.forward = MethodType(_function(graphs), self)  # type: ignore[method-assign]
+        self.forward = MethodType(_function(graphs), self)
         self.training = training
         self.moved: tuple[tuple[str, str], ...] = ()
         """What the block gave up: (slot, name)."""
@@ -58,7 +58,7 @@ def install(block: nn.Module, name: str, outer: Graphs, inner: Graphs) -> Region
         region.forward_before = forward_of(block)
     forward = functools.wraps(forward_of(block))(_function(outer))
     block._modules[name] = region
-    block.forward = MethodType(forward, block)  # type: ignore[method-assign]
+    block.forward = MethodType(forward, block)
     return region
 
 
@@ -76,7 +76,7 @@ def release(block: nn.Module, name: str) -> None:
         getattr(block, slot)[one] = getattr(region, slot)[one]
     del block.forward
     if region.forward_before is not None:
-        block.forward = MethodType(region.forward_before, block)  # type: ignore[method-assign]
+        block.forward = MethodType(region.forward_before, block)
 
 
 def _names(graphs: Graphs) -> list[str]:

@@ -18,9 +18,9 @@ from torch import Tensor, fx, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.capture import twin_of
+from dcnify.graph.isolation.record import Constant
 from dcnify.words import first_line
 
-Constant = bool | str | None
 BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -136,7 +136,7 @@ def _watched(owner: type, forward: Callable[..., Any], read: dict[str, Any]) -> 
     """A subclass that notes which plain attributes are read, and refuses to store any."""
 
     def getattribute(self: Any, name: str) -> Any:
-        value = owner.__getattribute__(self, name)
+        value = owner.__getattribute__(self, name)  # type: ignore[call-arg]  # of any class
         if (
             name != "training"
             and _is_plain(value)

@@ -18,8 +18,11 @@ from torch import fx
 from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
-from dcnify.graph.site import NearMiss, Site
+from dcnify.graph.isolation.candidates import Candidate
+from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
+from dcnify.roles.attention.region import region_around
+from dcnify.roles.base import Seen
 from dcnify.roles.find import site_at
 
 ROLE = "attention"
@@ -44,21 +47,39 @@ class Core:
         return math.prod(f.size for a in self.others for f in a.factors if f.kind == CHANNEL)
 
 
-def find_attention(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     by_owner: dict[str, list[Core]] = defaultdict(list)
     for core in _cores(capture, axes):
         stack = list(stack_of(core.node))
         by_owner[stack[-1] if stack else ""].append(core)
-    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    found: list[Seen] = []
     for cores in by_owner.values():
         stack = stack_of(cores[0].node)
         innermost = list(stack.values())[-1] if stack else ""
-        reason = next(filter(None, (_core_problem(core) for core in cores)), None)
-        seen = reason or _owner(capture, axes, cores, stack)
-        site = NearMiss(innermost, ROLE, seen) if isinstance(seen, str) else seen
-        found.append((cores[0].node, site))
+        problem = next(filter(None, (_core_problem(core) for core in cores)), None)
+        seen = problem or _owner(capture, axes, cores, stack)
+        if isinstance(seen, str):
+            miss = NearMiss(innermost, ROLE, seen)
+            found.append((cores[0].node, miss if problem else _part(capture, axes, cores, miss)))
+        else:
+            found.append((cores[0].node, seen))
     return found
+
+
+def _part(
+    capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss
+) -> NearMiss | Candidate:
+    """The attention as a part of a larger forward, if it is a site once that is isolated."""
+
+    def fits(first: fx.Node, last: fx.Node) -> bool:
+        if not (first in axes and last in axes and _shape(first) == _shape(last)):
+            return False
+        layout = _layout(axes[first], axes[last])
+        return layout is not None and _mixes_all(cores, layout)
+
+    ends = region_around(capture, [core.node for core in cores], fits)
+    return miss if ends is None else Candidate(miss, "attention_region", *ends)
 
 
 def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
@@ -209,6 +230,13 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         returns=next(iter(returns)),
     )
     return site_at(capture, region, ROLE, name, facts, grid)
+
+
+def _mixes_all(cores: list[Core], layout: tuple[str, Axis, Pair]) -> bool:
+    """Whether all of a layout's tokens are queries."""
+    _name, tokens, grid = layout
+    whole = not tokens.after and tokens.before == cores[0].queries.before
+    return whole and all(raster_grid(core.queries) == grid for core in cores)
 
 
 def _bypasses(capture: Capture, region: Region, cores: set[fx.Node]) -> bool:

@@ -7,10 +7,7 @@ runs them on our operator, and what is found in the graph is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MethodType
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -18,13 +15,11 @@ from torch import fx, nn
 from dcnify.errors import InputError
 from dcnify.graph.axis_rules import AxesOf
 from dcnify.graph.capture import Capture, stack_of
-from dcnify.graph.example import Example
 from dcnify.graph.site import NearMiss, Site
 from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
 from dcnify.roles.dcnv3 import Dcnv3Facts
 from dcnify.roles.find import site_at
-from dcnify.words import first_line
 
 ROLE = "dcnv3"
 _FUSED = ".FusedDCNv3"
@@ -47,41 +42,6 @@ def on_our_operator(model: nn.Module) -> dict[str, str]:
             continue
         module.forward = MethodType(_forward, module)
     return refused
-
-
-@contextmanager
-def running_here(model: nn.Module, example: Any) -> Iterator[str]:
-    """Let foreign DCNv3 layers run on our operator for a while, if the model does not run as it is.
-
-    Their own kernel may need a GPU or an extension that is not installed. A model that fails for
-    another reason fails again, with its own error, when it is used.
-
-    Yields:
-        Why the model does not run as it is; nothing if it does.
-    """
-    foreign = [m for m in model.modules() if is_dcnv3(m) and not isinstance(m, DCNv3)]
-    reason = _why_it_fails(model, example) if foreign else ""
-    if not reason:
-        yield ""
-        return
-    before = [(module, vars(module).get("forward")) for module in foreign]
-    on_our_operator(model)
-    try:
-        yield reason
-    finally:
-        for module, forward in before:
-            vars(module).pop("forward", None)
-            if forward is not None:
-                module.forward = forward
-
-
-def _why_it_fails(model: nn.Module, example: Any) -> str:
-    try:
-        with torch.no_grad():
-            Example.of(example).call(model)
-    except Exception as error:
-        return first_line(error)
-    return ""
 
 
 def _forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

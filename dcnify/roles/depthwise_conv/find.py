@@ -7,7 +7,9 @@ from torch import fx
 
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Site
+from dcnify.roles.base import Seen
 from dcnify.roles.depthwise_conv import DepthwiseFacts
 from dcnify.roles.find import site_at
 
@@ -15,23 +17,30 @@ ROLE = "depthwise_conv"
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "convolution")
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _PADDINGS = ("pad", "constant_pad_nd")
+_PART = (
+    "a functional convolution in the model's own forward",
+    "the convolution is called inside a module that does more than convolve",
+    "the module that owns the convolution also transforms its input or output",
+)
+"""Reasons that hold no longer once the convolution is a module of its own."""
 
 
-def find_depthwise(capture: Capture, axes: AxesOf) -> list[tuple[fx.Node, Site | NearMiss]]:
+def find_depthwise(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     del axes  # a depthwise convolution says all about itself
-    found: list[tuple[fx.Node, Site | NearMiss]] = []
+    found: list[Seen] = []
     for node in capture.operations():
         if node not in capture.image_dependent or not _is_candidate(node):
             continue
         stack = stack_of(node)
-        if not stack:
-            reason = "a functional convolution in the model's own forward"
-            found.append((node, NearMiss("", ROLE, reason)))
+        path = list(stack.values())[-1] if stack else ""
+        seen = _classify(capture, node, capture.region_at(node, path) if stack else None)
+        if not isinstance(seen, str):
+            found.append((node, seen))
             continue
-        key, path = list(stack.items())[-1]
-        seen = _classify(capture, node, capture.region(key, path))
-        found.append((node, NearMiss(path, ROLE, seen) if isinstance(seen, str) else seen))
+        miss = NearMiss(path, ROLE, seen)
+        part = Candidate(miss, "conv_region", _source(node), node)
+        found.append((node, part if seen in _PART else miss))
     return found
 
 
@@ -50,7 +59,14 @@ def _groups(node: fx.Node) -> int:
     return int(node.kwargs.get("groups", 1))
 
 
-def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
+def _source(node: fx.Node) -> fx.Node:
+    """What a convolution reads, before padding that nothing else reads."""
+    source = node.all_input_nodes[0]
+    padded = operation(source) in _PADDINGS and len(source.users) == 1
+    return source.all_input_nodes[0] if padded and _pad_mode(source) == "constant" else source
+
+
+def _classify(capture: Capture, node: fx.Node, region: Region | None) -> Site | str:
     """The site at ``node``, or the reason why there is none."""
     source, weight = node.args[0], node.args[1]
     shape, kernel = _shape(source), _shape(weight)
@@ -68,12 +84,14 @@ def _classify(capture: Capture, node: fx.Node, region: Region) -> Site | str:
         return f"grouped, not depthwise: {groups} groups, {channels} channels in, {out} out"
     if kernel[2:] == (1, 1):
         return "its kernel is 1x1: a scale per channel, nothing in space"
+    if region is None:
+        return _PART[0]
     pads = [n for n in region.nodes if operation(n) in _PADDINGS and n in capture.image_dependent]
     if len(region.inputs) != 1 or region.outputs != (node,):
-        return "the convolution is called inside a module that does more than convolve"
+        return _PART[1]
     allowed = {node, *pads}
     if any(n in capture.image_dependent and n not in allowed for n in region.nodes):
-        return "the module that owns the convolution also transforms its input or output"
+        return _PART[2]
     if len(pads) > 1 or (pads and source is not pads[0]):
         return "the module that owns the convolution pads in a way that is not understood"
     if pads and _pad_mode(pads[0]) != "constant":

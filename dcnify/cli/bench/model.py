@@ -1,4 +1,4 @@
-"""dcnify bench model: how fast a converted model is, beside the original."""
+"""dcnify bench model: time a converted model against the original."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def model(
 ) -> None:
     """Time a converted model and the original it was made from, in one interleaved run.
 
-    Both see the same random images, in channels_last. Times are medians for a batch, with the 20th
-    and 80th percentile. "0.80 times as fast" says that the original takes 0.80 of the time, round
+    Both get the same random images, in channels_last. Times are medians for a batch, with the 20th
+    and 80th percentile. "0.80 times as fast" means that the original takes 0.80 of the time, round
     by round; below 1 the conversion has made the model slower here.
 
     \b

@@ -1,11 +1,11 @@
-"""dcnify bench: how fast, against what; a file for each of its verbs."""
+"""dcnify bench: time the operator or a model; a file for each of its verbs."""
 
 from __future__ import annotations
 
 import typer
 
-from dcnify.cli.bench_model import model
-from dcnify.cli.bench_op import op
+from dcnify.cli.bench.model import model
+from dcnify.cli.bench.op import op
 
 app = typer.Typer(
     no_args_is_help=True,

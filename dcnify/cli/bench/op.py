@@ -1,4 +1,4 @@
-"""dcnify bench op: how fast the operator is, against what."""
+"""dcnify bench op: time the operator against its rivals."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def op(
 ) -> None:
     """Time dcnify.ops.dcnv4 against its rivals, all interleaved.
 
-    What computes the same is compared with ours first; a disagreement ends the run with exit
-    code 3. Times are medians, with the 20th and 80th percentile. A rival's "2.0x" says that it
-    takes twice as long as we do.
+    Rivals that compute the same function are checked against it first; a disagreement ends the run
+    with exit code 3. Times are medians, with the 20th and 80th percentile. A rival's "2.0x" means
+    that it takes twice as long.
 
     \b
     $ dcnify bench op --shapes 56x56x128g4 --pass forward --rivals grid_sample,sdpa
@@ -111,7 +111,7 @@ def _named(case: CaseResult) -> str:
 
 
 def _notes(report: Report) -> list[str]:
-    """Why something is missing or odd, each reason once with the cases it holds for."""
+    """List the reasons for missing or doubtful numbers, each once with its cases."""
     where: dict[str, list[str]] = {}
     for case in (*report.cases, *report.host):
         for skipped in case.skipped:

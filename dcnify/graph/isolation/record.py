@@ -1,0 +1,63 @@
+"""What a plan records of an isolation. Plain data; importing it does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Constant = bool | str | None
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """Which part of which block becomes a submodule."""
+
+    block: str
+    """Path of the block; empty for the model itself."""
+    name: str
+    """Of the new submodule in the block."""
+    entry: str
+    """The step of the block's traced forward whose output the region takes."""
+    exit: str
+    """The step whose output it returns."""
+    fingerprint: str
+    """Of the trace; another version of the block's code may trace differently."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Steps outside that the region reads: the axis of its input whose size they are."""
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    """Arguments of the block's forward that are fixed."""
+
+    @property
+    def path(self) -> str:
+        """Path of the region in the model."""
+        return f"{self.block}.{self.name}" if self.block else self.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The isolation as JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Isolation:
+        """Inverse of `to_dict`.
+
+        Raises:
+            TypeError: it is not one.
+        """
+        texts = (data[name] for name in ("block", "name", "entry", "exit", "fingerprint"))
+        if not all(isinstance(text, str) for text in texts) or "." in data["name"]:
+            raise TypeError("an isolation with names that are none")
+        return cls(**data)
+
+
+def needed(isolations: Sequence[Isolation], paths: Iterable[str]) -> tuple[Isolation, ...]:
+    """Those of ``isolations`` that modules at ``paths`` stand in, in the same order.
+
+    With one region of a block come all of the block, for each was planned with the ones before it
+    in place.
+    """
+    inside = tuple(f"{path}." for path in paths)
+    blocks = {
+        one.block for one in isolations if any(path.startswith(f"{one.path}.") for path in inside)
+    }
+    return tuple(one for one in isolations if one.block in blocks)
