@@ -16,58 +16,26 @@ from dcnify.kernels.points import (
     words_of,
 )
 
+# fmt: off
 SIZES = (
-    "height",
-    "width",
-    "height_out",
-    "width_out",
-    "groups",
-    "total_rows",
-    "offset_query",
-    "offset_group",
-    "weight_query",
-    "weight_group",
-    "grad_offset_query",
-    "grad_offset_group",
-    "grad_weight_query",
-    "grad_weight_group",
+    "height", "width", "height_out", "width_out", "groups", "total_rows",
+    "offset_query", "offset_group", "weight_query", "weight_group",
+    "grad_offset_query", "grad_offset_group", "grad_weight_query", "grad_weight_group",
 )
+# fmt: on
 
 
+# fmt: off
 @triton.jit
 def _one_point(
-    k,
-    i,
-    j: tl.constexpr,
-    kept,
-    offset,
-    weight,
-    corner,
-    grad_value,
-    grads,
-    low_x,
-    low_y,
-    valid,
-    top,
-    total,
-    width,
-    height,
-    scale,
-    pixel_words,
-    line_words,
-    lanes,
-    KERNEL_H: tl.constexpr,
-    KERNEL_W: tl.constexpr,
-    DILATION_H: tl.constexpr,
-    DILATION_W: tl.constexpr,
-    SOFTMAX: tl.constexpr,
-    SCATTER: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PAIRED: tl.constexpr,
-    ROWS: tl.constexpr,
-    BFLOAT: tl.constexpr,
+    k, i, j: tl.constexpr, kept, offset, weight, corner, grad_value, grads, low_x, low_y, valid,
+    top, total, width, height, scale, pixel_words, line_words, lanes,
+    KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr,
+    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr,
+    SOFTMAX: tl.constexpr, SCATTER: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    PAIRED: tl.constexpr, ROWS: tl.constexpr, BFLOAT: tl.constexpr,
 ):
+    # fmt: on
     """Gradients of one point's x, y and (softmaxed) weight, and that weight."""
     CHUNKS: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     HALF_H: tl.constexpr = DILATION_H * (KERNEL_H - 1) // 2
@@ -151,51 +119,21 @@ def _store_together(to, parts, zero, valid, COUNT: tl.constexpr, ROWS: tl.conste
     tl.store(to[:, None] + columns[None, :], numbers, mask=kept)
 
 
+# fmt: off
 @triton.jit(do_not_specialize=SIZES)
 def dcnv4_backward(
-    value,
-    grad_output,
-    offset,
-    weight,
-    grad_value,
-    grad_offset,
-    grad_weight,
-    height,
-    width,
-    height_out,
-    width_out,
-    groups,
-    total_rows,
-    offset_query,
-    offset_group,
-    weight_query,
-    weight_group,
-    grad_offset_query,
-    grad_offset_group,
-    grad_weight_query,
-    grad_weight_group,
-    scale,
-    KERNEL_H: tl.constexpr,
-    KERNEL_W: tl.constexpr,
-    STRIDE_H: tl.constexpr,
-    STRIDE_W: tl.constexpr,
-    PADDING_H: tl.constexpr,
-    PADDING_W: tl.constexpr,
-    DILATION_H: tl.constexpr,
-    DILATION_W: tl.constexpr,
-    REMOVE_CENTER: tl.constexpr,
-    SOFTMAX: tl.constexpr,
-    SCATTER: tl.constexpr,
-    PACKED: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PAIRED: tl.constexpr,
-    ROWS: tl.constexpr,
-    TILE_H: tl.constexpr,
-    TILE_W: tl.constexpr,
-    TILE_G: tl.constexpr,
-    WIDE: tl.constexpr,
+    value, grad_output, offset, weight, grad_value, grad_offset, grad_weight,
+    height, width, height_out, width_out, groups, total_rows,
+    offset_query, offset_group, weight_query, weight_group,
+    grad_offset_query, grad_offset_group, grad_weight_query, grad_weight_group, scale,
+    KERNEL_H: tl.constexpr, KERNEL_W: tl.constexpr, STRIDE_H: tl.constexpr, STRIDE_W: tl.constexpr,
+    PADDING_H: tl.constexpr, PADDING_W: tl.constexpr,
+    DILATION_H: tl.constexpr, DILATION_W: tl.constexpr, REMOVE_CENTER: tl.constexpr,
+    SOFTMAX: tl.constexpr, SCATTER: tl.constexpr, PACKED: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, PAIRED: tl.constexpr, ROWS: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, TILE_G: tl.constexpr, WIDE: tl.constexpr,
 ):
+    # fmt: on
     """Gradients of offsets and weights, and with SCATTER of the value, one row at a time.
 
     A row's gradients are collected in registers and stored side by side (``PACKED``: offsets and

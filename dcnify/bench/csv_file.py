@@ -4,71 +4,25 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
+from dcnify.bench.machine import Machine
 from dcnify.bench.model_result import ModelReport
 from dcnify.bench.result import Report
 
+_MACHINE = ("date", *(field.name for field in fields(Machine)))
 COLUMNS = (
-    "date",
-    "device",
-    "device_name",
-    "driver",
-    "cuda",
-    "threads",
-    "torch",
-    "triton",
-    "numba",
-    "dcnify",
-    "python",
-    "shape",
-    "batch",
-    "groups",
-    "dtype",
-    "pass",
-    "offset_spread",
-    "clock",
-    "contender",
-    "p20_us",
-    "p50_us",
-    "p80_us",
-    "rounds",
-    "ratio_to_ours",
-    "floor_bytes",
-    "gb_per_s",
-    "share_of_copy",
-    "max_rel_error",
+    *_MACHINE,
+    *("shape", "batch", "groups", "dtype", "pass", "offset_spread", "clock", "contender"),
+    *("p20_us", "p50_us", "p80_us", "rounds", "ratio_to_ours"),
+    *("floor_bytes", "gb_per_s", "share_of_copy", "max_rel_error"),
 )
-
 MODEL_COLUMNS = (
-    "date",
-    "device",
-    "device_name",
-    "driver",
-    "cuda",
-    "threads",
-    "torch",
-    "triton",
-    "numba",
-    "dcnify",
-    "python",
-    "shape",
-    "dtype",
-    "pass",
-    "clock",
-    "model",
-    "p20_us",
-    "p50_us",
-    "p80_us",
-    "rounds",
-    "images_per_s",
-    "speedup_p20",
-    "speedup_p50",
-    "speedup_p80",
-    "peak_memory_bytes",
-    "parameters",
-    "flops",
+    *_MACHINE,
+    *("shape", "dtype", "pass", "clock", "model", "p20_us", "p50_us", "p80_us", "rounds"),
+    *("images_per_s", "speedup_p20", "speedup_p50", "speedup_p80"),
+    *("peak_memory_bytes", "parameters", "flops"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -136,7 +136,7 @@ def _measurement(
     )
 
 
-def _about(case: Case) -> dict[str, object]:
+def _about(case: Case) -> dict[str, Any]:
     return {
         "shape": str(case.shape),
         "batch": case.batch,

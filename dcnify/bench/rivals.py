@@ -172,10 +172,10 @@ def _has_fused_attention(leaves: tuple[Tensor, ...], backward: bool) -> bool:
         SDPBackend.EFFICIENT_ATTENTION,
         SDPBackend.CUDNN_ATTENTION,
     ]
-    few = [leaf[:1, :, :64].clone().requires_grad_(backward) for leaf in leaves]
+    query, key, value = (leaf[:1, :, :64].clone().requires_grad_(backward) for leaf in leaves)
     try:
         with warnings.catch_warnings(action="ignore"), sdpa_kernel(fused):
-            F.scaled_dot_product_attention(*few)
+            F.scaled_dot_product_attention(query, key, value)
     except RuntimeError:
         return False
     return True

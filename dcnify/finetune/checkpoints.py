@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dcnify.digest import sha256_file
+from dcnify.errors import InputError
 from dcnify.files import replace_folder
 from dcnify.finetune.parallel.processes import gather_objects
 from dcnify.finetune.state import TrainingState
@@ -87,7 +88,7 @@ def _read(path: Path) -> TrainingState:
     try:
         written = json.loads((path / _STATE).read_text("utf-8"))
         files, state = written["files"], TrainingState.from_dict(written["position"])
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, InputError) as error:
         raise ValueError(f"{_STATE} cannot be read") from error
     for name, wanted in files.items():
         file = path / Path(name).name

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+
+from dcnify.spec import Spec
 
 
 @dataclass(frozen=True)
-class TrainingState:
+class TrainingState(Spec):
     """Where a run is: after ``step`` updates of stage ``stage``."""
 
     stage: int = 0
@@ -23,21 +24,6 @@ class TrainingState:
     accuracies: dict[str, float] = field(default_factory=dict)
     """Accuracy at the end of each stage by its name, and of ``original`` and ``converted``."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TrainingState:
-        """Read what `to_dict` returned.
-
-        Raises:
-            ValueError: a key is missing or unknown, or a count is not one.
-        """
-        try:
-            state = cls(**{**data, "best_at": tuple(data["best_at"])})
-        except (TypeError, KeyError) as error:
-            raise ValueError(str(error)) from error
-        if not all(type(n) is int and n >= 0 for n in (state.stage, state.step)):
+    def __post_init__(self) -> None:
+        if not all(type(n) is int and n >= 0 for n in (self.stage, self.step)):
             raise ValueError("stage and step must be counts")
-        return state

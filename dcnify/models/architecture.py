@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
+from dcnify.models.arguments import check_arguments
 from dcnify.models.blocks import Stem, layer_norm, levels_of
 from dcnify.models.heads import (
     CLIP_CHANNELS,
@@ -80,8 +80,7 @@ class InternImage(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        _check(core_op, depths, groups, layer_scale, res_post_norm)
-        _check_block_ids(post_norm_block_ids, depths)
+        check_arguments(core_op, depths, groups, layer_scale, res_post_norm, post_norm_block_ids)
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate = drop_rate
         layer = {"offset_scale": offset_scale, "dw_kernel_size": dw_kernel_size}
@@ -293,28 +292,3 @@ def _init_weights(module: nn.Module) -> None:
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _check(
-    core_op: str,
-    depths: Sequence[int],
-    groups: Sequence[int],
-    layer_scale: float | None,
-    res_post_norm: bool,
-) -> None:
-    if not re.fullmatch("dcnv[34]", core_op):
-        raise InputError(f"core_op is 'dcnv3' or 'dcnv4', not {core_op!r}")
-    if len(depths) != len(groups) or not depths:
-        raise InputError(f"depths {tuple(depths)} and groups {tuple(groups)} differ in length")
-    if layer_scale is not None and res_post_norm:
-        raise InputError("layer_scale and res_post_norm do not go together")
-
-
-def _check_block_ids(block_ids: Sequence[int], depths: Sequence[int]) -> None:
-    deep = depths[2] if len(depths) > 2 else 0
-    wrong = [number for number in block_ids if not 0 <= number < deep]
-    if wrong or len(set(block_ids)) != len(block_ids):
-        raise InputError(
-            f"post_norm_block_ids {tuple(block_ids)} must be different blocks of the third level, "
-            f"which has {deep}"
-        )

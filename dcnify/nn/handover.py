@@ -1,4 +1,4 @@
-"""A new layer beside the old one that it takes over from, blended by a number that goes 1 to 0."""
+"""A blend of an old layer and the new one that takes over from it, which goes from 1 to 0."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Pairs = list[tuple[Any, Any]]
 class Handover(nn.Module):
     """``blend · old(x) + (1 - blend) · new(x)``; at 1 and at 0 one of the two runs, alone.
 
-    The old layer is frozen, but for parameters that the new one has too. It is in training or in
-    evaluation mode as it would be in the original model, so that a dropout or batch norm in it does
-    what it did there. Where both return a tuple, tensors are blended and the rest is the old
-    layer's. The output has the old layer's memory format.
+    The old layer is frozen, except for parameters that it shares with the new one. Its training
+    mode is the model's, so that its dropout and batch norms work as before. If both return a tuple,
+    tensors are blended and the rest is the old layer's. The output has the old layer's memory
+    format.
 
-    At blend 1 the new layer gets no gradient through the output. Either leave 1 at the first step,
-    or add a loss on `pairs`.
+    At blend 1 the new layer gets no gradient through the output: lower the blend from the first
+    step on, or add a loss on `pairs`.
 
-    The blend is a persistent buffer, in float32 whatever the model is cast to. Which layers run is
-    decided in Python, from its value: a compiled model is compiled once for each of blend 1, what
-    lies between, and 0, not once a step. A model that was exported stays where it was.
+    The blend is a persistent buffer, in float32 whatever dtype the model is cast to. Its value
+    decides in Python which layers run, so a model compiles three times: for blend 1, for all
+    values in between, and for 0. An exported model keeps its blend.
 
     Args:
-        old: what stood here.
-        new: what shall stand here; it takes what ``old`` takes and returns the same shape.
+        old: the layer that stood here.
+        new: the layer that takes over, with the same inputs and output shape.
         blend: to begin with.
 
     Shapes:
-        those of ``old``, which ``new`` must share.
+        those of ``old`` and ``new``.
 
     Raises:
         InputError: the blend is not between 0 and 1; when called: the layers' shapes differ.
@@ -53,7 +53,7 @@ class Handover(nn.Module):
         device = next((one.device for one in tensors), None)
         self.register_buffer("blend", torch.ones((), dtype=torch.float32, device=device))
         self.pairs: Pairs | None = None
-        """A list here is given (old, new) outputs at every call, whatever the blend; see
+        """Set it to a list to collect (old, new) outputs of every call, whatever the blend; see
         `dcnify.surgery.handover.both_outputs`. The old output is detached."""
         self.runs = OLD
         self._read_from: tuple[Tensor, int] | None = None
@@ -62,7 +62,7 @@ class Handover(nn.Module):
         self.set_blend(blend)
 
     def _freeze(self) -> tuple[str, ...]:
-        """Freeze what is the old layer's alone; the names of what was not frozen before."""
+        """Freeze the parameters that only the old layer has; return those that were trainable."""
         shared = {id(parameter) for parameter in self.new.parameters()}
         names = []
         for name, parameter in self.old.named_parameters():
@@ -72,7 +72,7 @@ class Handover(nn.Module):
         return tuple(names)
 
     def thaw(self) -> None:
-        """Undo the freezing, for whoever keeps the old layer."""
+        """Undo the freezing, to keep the old layer."""
         for name in self.frozen:
             self.old.get_parameter(name).requires_grad_(True)
         self.frozen = ()
@@ -93,7 +93,7 @@ class Handover(nn.Module):
         self._read_from = self._present()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # Averaging weights writes to the buffer, too. To read it every time would make the CPU wait
+        # Weight averaging changes the buffer, too. Reading it at each call would make the CPU wait
         # for the GPU.
         if not torch.compiler.is_compiling() and not self._is_read():
             self._read()
@@ -110,7 +110,7 @@ class Handover(nn.Module):
         return old if self.runs == OLD else new
 
     def __getattr__(self, name: str) -> Any:
-        """What a model reads of the layer here, and the new one has, is the new one's."""
+        """Look up attributes that a model reads of its layer in the new layer."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -131,7 +131,7 @@ class Handover(nn.Module):
         return self.blend * old + (1 - self.blend) * new
 
     def _present(self) -> tuple[Tensor, int] | None:
-        """What changes whenever the blend does; None where that cannot be told."""
+        """Return a value that changes whenever the blend does; None if there is none."""
         return None if self.blend.is_inference() else (self.blend, self.blend._version)
 
     def _is_read(self) -> bool:
@@ -152,7 +152,7 @@ class Handover(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Handover:
         blend = self.blend
         super()._apply(fn, recurse)
-        if self.blend.dtype != blend.dtype:  # half a percent is too coarse for a schedule
+        if self.blend.dtype != blend.dtype:  # half precision is too coarse for a schedule
             self.blend = blend.to(self.blend.device)
         self._read_from = None
         return self
@@ -166,7 +166,7 @@ class Handover(nn.Module):
 
 
 def _checked(value: float) -> float:
-    """``value`` as float32 holds it; what lies between 0 and 1 is not rounded to either."""
+    """Return ``value`` in float32, where a value between 0 and 1 is rounded to neither."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
         raise InputError(f"a blend is a number from 0 to 1, not {value!r}")
     value, least = float(value), torch.finfo(torch.float32)

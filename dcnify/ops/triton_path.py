@@ -54,7 +54,7 @@ def backward(
         grads,
         want_value=not in_order,
     )
-    if in_order:
+    if grad_value is None:
         return torch_path.grad_value_in_order(grad_output, value, *views_of(points, how), how)
     return grad_value
 

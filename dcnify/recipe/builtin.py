@@ -1,9 +1,10 @@
-"""The recipes that come with dcnify: YAML files in the package ``dcnify.recipes``."""
+"""The recipes and stages that come with dcnify: YAML files in the package ``dcnify.recipes``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any, TypeVar
 
 from dcnify.errors import InputError
 from dcnify.recipe.reading.explain import did_you_mean
@@ -18,15 +19,23 @@ class Builtin:
     text: str
 
 
-def builtins() -> dict[str, Builtin]:
-    """All built-in recipes by name, in alphabetical order."""
+Kind = TypeVar("Kind", bound=Builtin)
+
+
+def read_builtins(folder: Any, kind: type[Kind]) -> dict[str, Kind]:
+    """Read the YAML files in a folder of ``dcnify.recipes``, by name in alphabetical order."""
     found = {}
-    for file in resources.files("dcnify.recipes").iterdir():
+    for file in folder.iterdir():
         if file.name.endswith(".yaml"):
             text = file.read_text(encoding="utf-8")
             name = file.name.removesuffix(".yaml")
-            found[name] = Builtin(name, text.partition("\n")[0].lstrip("# ").strip(), text)
+            found[name] = kind(name, text.partition("\n")[0].lstrip("# ").strip(), text)
     return dict(sorted(found.items()))
+
+
+def builtins() -> dict[str, Builtin]:
+    """All built-in recipes by name, in alphabetical order."""
+    return read_builtins(resources.files("dcnify.recipes"), Builtin)
 
 
 def builtin(name: str) -> Builtin:

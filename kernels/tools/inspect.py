@@ -17,10 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dcnify.kernels.plan import ITEMSIZE, Geometry, KernelCall, Launch, plan_backward, plan_forward
+from dcnify.kernels.tools.findings import Case, Finding, rows_of
 from dcnify.kernels.tools.recorded import Entry, read_record, source_of, write_record
+from dcnify.kernels.tools.table import HEAD, as_data, line_of
 
 if TYPE_CHECKING:  # Triton is imported by the processes that compile, and only by them.
     from dcnify.kernels.tools.machine_code import MachineCode
@@ -57,31 +59,6 @@ of occupancy the compiler parks one or two that a loop does not need, and is rig
 TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
-class Case(NamedTuple):
-    """One launch to inspect."""
-
-    kind: str
-    width: int
-    dtype: str
-    target: str
-
-
-class Finding(NamedTuple):
-    """What a case became."""
-
-    case: Case
-    launch: Launch | None
-    code: MachineCode | None
-    warps: int
-    """Resident per multiprocessor (NVIDIA, of 32 threads) or compute unit (AMD, of 64)."""
-    per_row: float
-    """Instructions of a warp of 32 threads (AMD: half of 64) for each row."""
-    faults: tuple[str, ...]
-    """What is wrong; empty if nothing is."""
-    skipped: str = ""
-    """Why it could not be compiled here."""
-
-
 def cases(
     kinds: Iterable[str] = KINDS,
     widths: Iterable[int] = WIDTHS,
@@ -97,8 +74,8 @@ def cases(
                         yield Case(kind, width, dtype, target)
 
 
-def launch_of(case: Case) -> Launch:
-    """The launch that a call of this case gets."""
+def launch_of(case: Case) -> Launch | None:
+    """The launch that a call of this case gets, if it is of this kind at all."""
     geometry = KINDS[case.kind]
     out = SIZE // geometry.stride_h
     call = KernelCall(
@@ -154,13 +131,8 @@ def judged(case: Case, launch: Launch, code: MachineCode) -> Finding:
 
     warps = machine_code.resident_warps(case.target, code, launch.warps)
     threads = machine_code.gpu_target(case.target).warp_size
-    per_row = code.instructions * launch.warps * (threads / 32) / _rows(launch)
+    per_row = code.instructions * launch.warps * (threads / 32) / rows_of(launch)
     return Finding(case, launch, code, warps, per_row, tuple(_faults(case, launch, code, warps)))
-
-
-def _rows(launch: Launch) -> int:
-    given = launch.constants
-    return given["ROWS"] if "ROWS" in given else given["TILE_H"] * given["TILE_W"]
 
 
 def _faults(case: Case, launch: Launch, code: MachineCode, warps: int) -> Iterator[str]:
@@ -225,53 +197,10 @@ def record(file: Path, wanted: Sequence[Case], jobs: int = 2) -> Iterator[Findin
     try:
         for found in inspect_all(stale, jobs):
             if found.code is not None:
-                known[found.case] = Entry(
-                    tuple(found.case), version, source[found.case], tuple(found.code)
-                )
+                known[found.case] = Entry(found.case, version, source[found.case], found.code)
             yield found
     finally:  # also when stopped half way: what was compiled need not be compiled again
         write_record(file, (known[case] for case in cases() if case in known))
-
-
-HEAD = (
-    f"{'kernel':<21}{'D':>4} {'dtype':<9}{'target':<8}{'block x rows, warps, tile':<29}"
-    f"{'regs':>5}{'spill':>6}{'shared':>7}{'warps':>6}{'per row':>8}  accesses"
-)
-
-
-def line_of(found: Finding) -> str:
-    """One line of the table."""
-    case = found.case
-    start = f"{case.kind:<21}{case.width:>4} {case.dtype:<9}{case.target:<8}"
-    if found.code is None or found.launch is None:
-        return f"{start}{found.skipped}"
-    given, code = found.launch.constants, found.code
-    shape = f"{given['BLOCK_D']} x {_rows(found.launch)}, {found.launch.warps}, "
-    shape += f"{given['TILE_H']}x{given['TILE_W']}x{given.get('TILE_G', 1)}"
-    if "WINDOW_H" in given:
-        shape += f" in {given['WINDOW_H']}x{given['WINDOW_W']}"
-    accesses = ", ".join(f"{count} {name}" for name, count in code.accesses.items())
-    apart = case.width * ITEMSIZE[case.dtype]
-    verdict = "; ".join(found.faults) or "ok"
-    if apart % 16 and "WINDOW_H" not in given:
-        verdict += f" (rows {apart} bytes apart, {math.gcd(apart, 16)} at once)"
-    return (
-        f"{start}{shape:<29}{code.registers:>5}{code.spilled:>6}{code.shared:>7}{found.warps:>6}"
-        f"{found.per_row:>8.1f}  {accesses}; {verdict}"
-    )
-
-
-def as_data(found: Finding) -> dict[str, Any]:
-    """A finding as plain data."""
-    return {
-        **found.case._asdict(),
-        "launch": found.launch and found.launch._asdict(),
-        "code": found.code and found.code._asdict(),
-        "resident_warps": found.warps,
-        "instructions_per_row": found.per_row,
-        "faults": list(found.faults),
-        "skipped": found.skipped,
-    }
 
 
 class _Parser(argparse.ArgumentParser):

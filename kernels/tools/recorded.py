@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from dcnify.kernels.plan import Launch
 
+from dcnify.files import write_file
+
 COLUMNS = (
     "kind", "width", "dtype", "target", "triton", "source",
     "registers", "spilled", "shared", "instructions", "moves", "accesses",
@@ -90,7 +92,9 @@ def write_record(file: Path, entries: Iterable[Entry]) -> None:
     for one in entries:
         accesses = "; ".join(f"{name} {count}" for name, count in one.code[-1].items())
         lines.append((*one.case, one.triton, one.source, *one.code[:-1], accesses))
-    part = file.with_suffix(".part")
-    with part.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows(lines)
-    part.replace(file)
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(lines)
+
+    write_file(file, write, overwrite=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -37,6 +36,8 @@ from dcnify.kernels.plan import (
 )
 
 from dcnify._version import __version__
+from dcnify.errors import DcnifyError
+from dcnify.files import write_file
 
 T = TypeVar("T", bound=tuple)
 Run = Callable[[Launch], Any]
@@ -96,16 +97,11 @@ class Results:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with _Locked(self.file):
                 self.known = {**self._read(), **self.known}
-                handle, name = tempfile.mkstemp(dir=self.file.parent, prefix=self.file.name)
-                try:
-                    with os.fdopen(handle, "w") as new:
-                        json.dump(self.known, new, indent=0, sort_keys=True)
-                    Path(name).replace(self.file)
-                except BaseException:
-                    Path(name).unlink(missing_ok=True)
-                    raise
-        except OSError as why:
-            _warn_once(f"autotuning results are not kept: {self.file.parent}: {why.strerror}")
+                text = json.dumps(self.known, indent=0, sort_keys=True)
+                write_file(self.file, lambda new: new.write_text(text), overwrite=True)
+        except (OSError, DcnifyError) as error:
+            reason = getattr(error, "strerror", None) or error
+            _warn_once(f"autotuning results are not kept: {self.file.parent}: {reason}")
 
     def _read(self) -> dict[str, list]:
         try:
@@ -170,7 +166,7 @@ def tuned_forward(call: KernelCall, geometry: Geometry, gpu: str, run: Run | Non
     block = results_of(gpu).best(
         key_of("forward", call, geometry),
         blocks_around(block, call.group_channels),
-        run and (lambda one: seconds(lambda: run(plan_forward(call, geometry, one)))),
+        _timed(run, lambda one: plan_forward(call, geometry, one)),
     )
     return plan_forward(call, geometry, block)
 
@@ -195,18 +191,26 @@ def tuned_backward(
     block = results_of(gpu).best(
         key_of("scatter" if usual.scatter else "points", call, geometry),
         blocks_around(block, width),
-        run_points and (lambda one: seconds(lambda: run_points(plan(one).points))),
+        _timed(run_points, lambda one: plan(one).points),
     )
     if usual.value is None:
         return plan(block)
     stride = geometry.stride_h, geometry.stride_w
     window = window_for(width, geometry.points, geometry.extent(scale), stride, size, call.target)
+    assert window is not None  # or the usual launch would scatter
     window = results_of(gpu).best(
         key_of("value", call, geometry),
         windows_around(window),
-        run_value and (lambda one: seconds(lambda: run_value(plan(None, one).value))),
+        _timed(run_value, lambda one: plan(None, one).value),
     )
     return plan(block, window)
+
+
+def _timed(run: Run | None, launch_of: Callable[[Any], Any]) -> Callable[[Any], float] | None:
+    """Seconds that a candidate's launch takes; None if launches cannot be timed now."""
+    if run is None:
+        return None
+    return lambda one: seconds(lambda: run(launch_of(one)))
 
 
 def key_of(kernel: str, call: KernelCall, geometry: Geometry) -> str:

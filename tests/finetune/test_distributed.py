@@ -36,13 +36,21 @@ def alone(steady, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def together(steady, tmp_path_factory):
+    """The run of two processes; beside it another, which died and went on."""
     folder = tmp_path_factory.mktemp("together")
     stages(folder, *PLAN)
-    assert pair(_train, folder, steady, None) == [0, 0]
+    codes = pair(_train, folder, steady, ("recover", 4), "died")
+    assert codes[0] == 1  # the main one died, and whoever starts processes stops the other
+    assert pair(_train_and_resume, folder, steady) == [0, 0]
     return folder / "out"
 
 
-def _train(folder, artifact, dies_at, **more):
+def _train_and_resume(folder, artifact):
+    _train(folder, artifact)
+    _train(folder, artifact, out="died", resume=True)
+
+
+def _train(folder, artifact, dies_at=None, out="out", **more):
     from dcnify.recipe import load_finetune
 
     def watch(beat):
@@ -50,7 +58,7 @@ def _train(folder, artifact, dies_at, **more):
             raise Killed
 
     plan = load_finetune(str(folder / "stages.yaml"))
-    run(folder, "out", plan, artifact=artifact, watch=watch, **EVERY, **more)
+    run(folder, out, plan, artifact=artifact, watch=watch, **EVERY, **more)
 
 
 def _lines(path):
@@ -81,16 +89,8 @@ def test_losses_and_accuracies_are_those_of_all_images(together, alone):
     assert told[0]["original"] == told[1]["original"]
 
 
-def test_two_processes_go_on_where_they_were(together, steady, tmp_path):
-    stages(tmp_path, *PLAN)
-    codes = pair(_train, tmp_path, steady, ("recover", 4))
-    assert codes[0] == 1  # the main one died, and whoever starts processes stops the other
-    assert pair(_resume, tmp_path, steady) == [0, 0]
-    assert same(tmp_path / "out", together)
-
-
-def _resume(folder, artifact):
-    _train(folder, artifact, None, resume=True)
+def test_two_processes_go_on_where_they_were(together):
+    assert same(together.with_name("died"), together)
 
 
 @pytest.mark.slow

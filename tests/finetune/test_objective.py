@@ -28,7 +28,7 @@ class Small(nn.Module):
         return self.head(self.second(self.first(images).relu()).mean((2, 3)))
 
 
-SITES = {"first": "first", "second": "second"}
+SITES = ("first", "second")
 
 
 @pytest.fixture
@@ -132,6 +132,6 @@ def test_errors_are_relative_to_what_all_processes_have(models):
     objective, images, labels, (alone, _) = taken(models, losses)
     objective.release()
     shared = Objective(
-        *models, SITES, losses, nn.CrossEntropyLoss(), over_processes=lambda mean: 2 * mean
+        *models, SITES, losses, nn.CrossEntropyLoss(), mean_over_processes=lambda mean: 2 * mean
     )
     assert float(shared(images, labels)[0].detach()) == pytest.approx(float(alone.detach()) / 2)

@@ -7,6 +7,7 @@ import json
 import pytest
 from torch import nn
 
+from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import KEPT, Checkpoints
 from dcnify.finetune.metrics import Reporter
 from dcnify.finetune.state import TrainingState
@@ -130,12 +131,11 @@ def test_what_is_no_trouble_of_the_disk_is_not_hidden(tmp_path):
     [
         {"stage": -1, "step": 0, "best_at": [0, 0]},
         {"stage": 0, "step": True, "best_at": [0, 0]},
-        {"stage": 0, "step": 0},
         {"stage": 0, "step": 0, "best_at": [0, 0], "more": 1},
     ],
 )
-def test_a_position_is_checked(data):
-    with pytest.raises(ValueError, match=r".+"):
+def test_a_state_is_checked(data):
+    with pytest.raises((ValueError, InputError), match=r".+"):
         TrainingState.from_dict(data)
     whole = TrainingState(1, 2, 3.0, 4, 0.5, (1, 2), {"a": 0.5})
     assert TrainingState.from_dict(json.loads(json.dumps(whole.to_dict()))) == whole

@@ -48,19 +48,30 @@ def alone(steady, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sharded(steady, tmp_path_factory):
+    """The run of two processes; beside it another, which died and went on."""
     folder = tmp_path_factory.mktemp("sharded")
     stages(folder, *PLAN)
-    assert pair(_train, folder, steady, BY_SIZE) == [0, 0]
+    codes = pair(_train, folder, steady, BY_SIZE, ("recover", 4), "died")
+    assert codes[0] == 1  # the main one died, and whoever starts processes stops the other
+    kept = sorted((folder / "died" / TRAINING / "checkpoints").iterdir())
+    assert {"shard_0.pt", "shard_1.pt"} <= {one.name for one in kept[-1].iterdir()}
+    assert pair(_train_and_resume, folder, steady) == [0, 0]
     return folder / "out"
 
 
-def _train(folder, artifact, settings, dies_at=None, **more):
+def _train_and_resume(folder, artifact):
+    _train(folder, artifact, BY_SIZE, out="died", resume=True)
+    _note_shares(folder)
+    _train(folder, artifact, BY_SIZE)
+    _try_optimisers(folder)
+
+
+def _train(folder, artifact, settings, dies_at=None, out="out", **more):
     """Sharded as ``settings`` say; without any, whole."""
     from dcnify.recipe import load_finetune
 
     if settings is not None:
         as_on_gpus(**settings)
-        _note_shares(folder)
 
     def watch(beat):
         if (beat.stage, beat.step) == dies_at:
@@ -68,7 +79,7 @@ def _train(folder, artifact, settings, dies_at=None, **more):
 
     plan = load_finetune(str(folder / "stages.yaml"))
     how = {"cpu": settings is None, **EVERY, **more}
-    run(folder, "out", plan, artifact=artifact, watch=watch, **how)
+    run(folder, out, plan, artifact=artifact, watch=watch, **how)
 
 
 def _note_shares(folder):
@@ -162,18 +173,8 @@ def test_the_artifact_is_as_any_other(sharded, made):
     assert all(check.passed for check in verify(read_artifact(sharded)).checks)
 
 
-def test_shares_go_on_where_they_were(sharded, steady, tmp_path):
-    stages(tmp_path, *PLAN)
-    codes = pair(_train, tmp_path, steady, BY_SIZE, ("recover", 4))
-    assert codes[0] == 1  # the main one died, and whoever starts processes stops the other
-    kept = sorted((tmp_path / "out" / TRAINING / "checkpoints").iterdir())
-    assert {"shard_0.pt", "shard_1.pt"} <= {one.name for one in kept[-1].iterdir()}
-    assert pair(_resume, tmp_path, steady, BY_SIZE) == [0, 0]
-    assert same(tmp_path / "out", sharded)
-
-
-def _resume(folder, artifact, settings):
-    _train(folder, artifact, settings, resume=True)
+def test_shares_go_on_where_they_were(sharded):
+    assert same(sharded.with_name("died"), sharded)
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +222,10 @@ def test_a_process_that_cannot_write_costs_the_checkpoint_alone(other):
     assert "no checkpoint at step 2: no space left on device; going on without" in said
 
 
-def test_every_optimiser_that_is_let_through_does_with_shares_what_it_does_without(tmp_path):
-    assert pair(_try_optimisers, tmp_path) == [0, 0]
+def test_every_optimiser_that_is_let_through_does_with_shares_what_it_does_without(sharded):
     from dcnify.finetune.parallel.shard_checks import OPTIMIZERS
 
-    apart = json.loads((tmp_path / "apart").read_text())
+    apart = json.loads((sharded.parent / "apart").read_text())
     assert apart.keys() == set(OPTIMIZERS)
     assert max(apart.values()) < 1e-5, apart
 
@@ -239,7 +239,6 @@ def _try_optimisers(folder):
     from dcnify.finetune.training.optimizer import create_optimizer
     from dcnify.recipe.finetune.section import Optimizer
 
-    dist.init_process_group("gloo")
     images = torch.randn(6, 8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     mine = images.chunk(2, dim=1)[dist.get_rank()]
 

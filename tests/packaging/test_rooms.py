@@ -50,12 +50,7 @@ CIRCLES = {
     "dcnify.surgery.build dcnify.surgery.handover",
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
-LONG = {
-    "dcnify/models/architecture.py",
-    "kernels/backward.py",
-    "kernels/tools/inspect.py",
-    "studies/internimage_numbers.py",
-}
+LONG = {}
 CROWDED = {"dcnify/data"}
 
 MOST_LINES, MOST_FILES = 300, 16

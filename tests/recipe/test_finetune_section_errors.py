@@ -153,7 +153,7 @@ def test_what_is_wrong_with_a_stage_is_pointed_at(more, message):
         ),
         (
             "lr: 1, options: {a-b: 1}",
-            "41: finetune.stages.only.optimizer.options.a-b: 'a-b' is no name of an argument",
+            "41: finetune.stages.only.optimizer.options.a-b: 'a-b' is not the name of an argument",
         ),
     ],
 )

@@ -65,10 +65,10 @@ def stages(folder: Path, *written: dict | str, seed: int = 0):
 
 
 def digits(classes: int | None, mode: str, count: int) -> Labelled:
-    """So many to train on, and 200 to validate on, which no batch divides."""
+    """So many to train on, and 70 to validate on, which no batch divides."""
     data = open_labelled(DATA, classes=classes, mode=mode, count=count)
     seen = data.validation
-    few = Examples(Some(seen.source, torch.arange(200)), seen.origin, seen.classes, mode=seen.mode)
+    few = Examples(Some(seen.source, torch.arange(70)), seen.origin, seen.classes, mode=seen.mode)
     return replace(data, validation=few)
 
 

@@ -139,9 +139,7 @@ def _keep_around_layers(objective: Objective) -> None:
     perhaps at no unit's output at all.
     """
     # In order: all processes must gather the same unit at the same time.
-    found = dict.fromkeys(
-        unit for path in objective.sites.values() for unit in _around(objective, path)
-    )
+    found = dict.fromkeys(unit for path in objective.swapped for unit in _around(objective, path))
     for unit in found:
         unit.set_reshard_after_forward(False, recurse=False)
 

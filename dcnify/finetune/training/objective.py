@@ -1,8 +1,8 @@
-"""What a step of fine-tuning minimises: labels, the original's logits, its features, its layers."""
+"""The losses of a stage: on labels, and on the original's logits, features and layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,64 +16,67 @@ from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
 
 if TYPE_CHECKING:
-    from dcnify.recipe.finetune.section import Losses
+    from dcnify.recipe.finetune.training import Losses
+
+_OUTPUT = ""
+"""Stands for the model among paths of layers."""
 
 
 class Objective(nn.Module):
-    """The model that is trained, and how far it is from what it should say.
+    """A model with its loss.
 
     A module, so that distributed wrappers see every use of a parameter as part of one forward
-    pass. The original is kept out of its state and its parameters.
+    pass. The original is no part of its state and its parameters.
 
     Args:
-        model: what is trained. Hooks are set on it; `release` takes them away.
-        original: the model from before the conversion, or None where ``losses`` need none.
-        sites: paths of the swapped layers, by their paths in the original.
+        model: the model in training. `release` removes the hooks that are set on it.
+        original: the model from before the conversion, or None if ``losses`` need none.
+        swapped: paths of the swapped layers, in both models.
         losses: weights of the terms.
-        of_labels: takes logits and labels to a scalar.
-        over_processes: takes a tensor to its mean over all processes, each of which has its share
-            of a batch. A relative error is a ratio, and the mean of ratios is not the ratio of
-            means: so the sizes that errors are relative to are those of the whole batch.
+        label_loss: maps logits and labels to a scalar.
+        mean_over_processes: maps a tensor to its mean over all processes. A relative error is a
+            ratio, and the mean of ratios is not the ratio of means: so the sizes that errors are
+            relative to are those of the whole batch.
         example: how both models are called; by default with images alone.
 
     Shapes:
-        images (B, C, H, W) and labels (B,), or (B, classes) where they are mixed, to the loss and,
-        by name, the terms that it is the weighted sum of. Without labels to the model's output.
+        images (B, C, H, W) and labels (B,), or (B, classes) if they are mixed, to the loss and,
+        by name, its terms before weighting. Without labels to the model's output.
     """
 
     def __init__(
         self,
         model: nn.Module,
         original: nn.Module | None,
-        sites: Mapping[str, str],
+        swapped: Iterable[str],
         losses: Losses,
-        of_labels: Callable[[Tensor, Tensor], Tensor],
-        over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
+        label_loss: Callable[[Tensor, Tensor], Tensor],
+        mean_over_processes: Callable[[Tensor], Tensor] = lambda mean: mean,
         example: Example | None = None,
     ) -> None:
         super().__init__()
         self._example = example
         self.model = model
-        self.losses, self.of_labels, self.sites = losses, of_labels, dict(sites)
-        self._over_processes = over_processes
-        self._original = (original,)  # in a tuple: not one of our modules
-        self._mine: dict[str, RecordedCall] = {}
-        self._theirs: dict[str, RecordedCall] = {}
-        self._watching = False
+        self.swapped = tuple(swapped)
+        self._losses, self._label_loss, self._mean = losses, label_loss, mean_over_processes
+        self._original = (original,)  # in a tuple, so that it is not a submodule
+        self._own: dict[str, RecordedCall] = {}
+        self._wanted: dict[str, RecordedCall] = {}
+        self._recording = False
         self._hooks: list[Any] = []
         if original is not None and (losses.features or losses.layers):
-            self._watch(original, self.sites, self._theirs)
+            self._record(original, self._wanted)
             if losses.features:
-                self._watch(model, self.sites.values(), self._mine)
+                self._record(model, self._own)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
         call = example_with(images, self._example)
         if labels is None:
             return call.call(self.model)
-        losses, original = self.losses, self._original[0]
-        wanted: Any = None
+        losses, original = self._losses, self._original[0]
         output: Any = None
-        with self._watched():
+        wanted: Any = None
+        with self._recorded():
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
                     wanted = output_tensor(call.call(original))
@@ -82,62 +85,57 @@ class Objective(nn.Module):
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
-            terms["labels"] = self.of_labels(output, labels)
-        if losses.logits:
-            terms["logits"] = self._logits(output, wanted, sizes)
+            terms["labels"] = self._label_loss(output, labels)
+        if losses.logits and _OUTPUT in sizes:
+            terms["logits"] = _relative_error(output, wanted, sizes[_OUTPUT])
+        elif losses.logits:
+            terms["logits"] = kl_divergence(output.float(), wanted.float(), losses.temperature)
         if losses.features:
-            terms["features"] = self._features(sizes)
+            terms["features"] = self._feature_loss(sizes)
         if losses.layers:
-            terms["layers"] = self._layers(sizes)
-        self._mine.clear()
-        self._theirs.clear()
+            terms["layers"] = self._layer_loss(sizes)
+        self._own.clear()
+        self._wanted.clear()
         total = sum(getattr(losses, name) * term for name, term in terms.items())
         return total, {name: term.detach() for name, term in terms.items()}
 
     def release(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
     @torch.no_grad()
     def _sizes(self, wanted: Tensor | None) -> dict[str, Tensor]:
-        """Mean squares of what the original makes, by site, and of its output under ``""``."""
-        made = {there: call.output for there, call in self._theirs.items()}
+        """Return the mean squares of the original's layers, and of its output if not logits."""
+        outputs = {path: call.output for path, call in self._wanted.items()}
         original = self._original[0]
         if wanted is not None and original is not None and not are_logits(wanted, original):
-            made[""] = wanted
-        if not made:
+            outputs[_OUTPUT] = wanted
+        if not outputs:
             return {}
-        sizes = torch.stack([wide(one).square().mean() for one in made.values()])
-        return dict(zip(made, self._over_processes(sizes).clamp_min(1e-12), strict=True))
+        sizes = torch.stack([wide(one).square().mean() for one in outputs.values()])
+        return dict(zip(outputs, self._mean(sizes).clamp_min(1e-12), strict=True))
 
-    def _logits(self, output: Tensor, wanted: Tensor, sizes: dict[str, Tensor]) -> Tensor:
-        if "" not in sizes:
-            return kl_divergence(output.float(), wanted.float(), self.losses.temperature)
-        return _apart(output, wanted, sizes[""])
-
-    def _features(self, sizes: dict[str, Tensor]) -> Tensor:
-        """At each swapped layer in its place."""
-        return _mean(
-            _apart(self._mine[here].output, self._theirs[there].output, sizes[there])
-            for there, here in self.sites.items()
-            if there in self._theirs and here in self._mine
+    def _feature_loss(self, sizes: dict[str, Tensor]) -> Tensor:
+        """Compare the swapped layers where they are, each in its own model."""
+        return _mean_of(
+            _relative_error(self._own[path].output, self._wanted[path].output, sizes[path])
+            for path in self.swapped
+            if path in self._wanted and path in self._own
         )
 
-    def _layers(self, sizes: dict[str, Tensor]) -> Tensor:
-        """Of each new layer, given what the old one is given."""
+    def _layer_loss(self, sizes: dict[str, Tensor]) -> Tensor:
+        """Compare each swapped layer alone, on the input of the original layer."""
         errors = []
-        for there, call in self._theirs.items():
-            layer = self.model.get_submodule(self.sites[there])
+        for path, call in self._wanted.items():
+            layer = self.model.get_submodule(path)
             layer = layer.new if isinstance(layer, Handover) else layer
-            errors.append(_apart(call.on(layer), call.output, sizes[there]))
-        return _mean(errors)
+            errors.append(_relative_error(call.on(layer), call.output, sizes[path]))
+        return _mean_of(errors)
 
-    def _watch(
-        self, model: nn.Module, paths: Iterable[str], calls: dict[str, RecordedCall]
-    ) -> None:
-        for path in paths:
+    def _record(self, model: nn.Module, calls: dict[str, RecordedCall]) -> None:
+        for path in self.swapped:
             try:
                 layer = model.get_submodule(path)
             except AttributeError:
@@ -145,22 +143,22 @@ class Objective(nn.Module):
                     f"the original has no layer {path}: give the model that was converted"
                 ) from None
             # Not when activations are recomputed in the backward pass.
-            self._hooks.append(record_calls(layer, path, calls, lambda: self._watching))
+            self._hooks.append(record_calls(layer, path, calls, lambda: self._recording))
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        self._watching = True
+    def _recorded(self) -> Any:
+        self._recording = True
         try:
             yield
         finally:
-            self._watching = False
+            self._recording = False
 
 
-def _apart(given: Tensor, wanted: Tensor, size: Tensor) -> Tensor:
+def _relative_error(given: Tensor, wanted: Tensor, size: Tensor) -> Tensor:
     return (wide(given) - wide(wanted)).square().mean() / size
 
 
-def _mean(errors: Any) -> Tensor:
+def _mean_of(errors: Iterable[Tensor]) -> Tensor:
     some = list(errors)
     if not some:
         raise InputError("no image came to a swapped layer: nothing to learn there")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dcnify.finetune.parallel.accelerator import create_accelerator
 from dcnify.finetune.parallel.placement import create_placement
 from dcnify.finetune.run import TrainingRun
-from dcnify.finetune.training.evaluation import accuracy
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.finetune.training.loaders import (
     label_loss,
@@ -23,8 +25,9 @@ from dcnify.finetune.training.loaders import (
 )
 from dcnify.finetune.training.objective import Objective
 from dcnify.finetune.training.optimizer import create_optimizer, create_schedule, learning_rate
-from dcnify.finetune.training.seeds import seed_of
 from dcnify.finetune.training.selection import frozen_norms, require_only, trained_by
+from dcnify.graph.calls import output_tensor
+from dcnify.graph.example import example_with
 from dcnify.surgery.handover import handovers
 
 
@@ -40,10 +43,10 @@ class StageTrainer:
     def __init__(self, run: TrainingRun, index: int, checkpoint: Path | None) -> None:
         self.run, self.index = run, index
         stage = self.stage = run.plan.stages[index]
-        accelerator = create_accelerator(
-            stage, seed_of(run.options.seed, index), cpu=run.options.cpu
-        )
+        seed = _seed_of(run.options.seed, index)
+        accelerator = create_accelerator(stage, seed, cpu=run.options.cpu)
         self.accelerator, self.main = accelerator, accelerator.is_main_process
+        self.shared = accelerator.num_processes > 1
         self.placement = create_placement(accelerator, stage)
         model: Any = self.placement.place(run.model)
         self.model = model
@@ -56,7 +59,7 @@ class StageTrainer:
         self.objective = Objective(
             model,
             run.original_for(stage, accelerator.device),
-            {path: path for path in run.swapped},
+            run.swapped,
             stage.losses,
             label_loss(stage.augment),
             partial(accelerator.reduce, reduction="mean"),
@@ -100,18 +103,41 @@ class StageTrainer:
         for norm in self.frozen_norms:
             norm.eval()
 
+    def reseed(self, step: int, number: int) -> None:
+        """Seed pass ``number`` of an update by its place, so that no random state is saved."""
+        place = (self.run.options.seed, self.index, step, number, self.accelerator.process_index)
+        torch.manual_seed(_seed_of(*place))
+        np.random.seed(_seed_of(*place, 1))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return images in the memory format of the stage."""
+        last = self.stage.channels_last
+        return images.contiguous(memory_format=torch.channels_last) if last else images
+
+    @torch.no_grad()
     def accuracy(self, model: nn.Module) -> float | None:
-        """Return a model's accuracy on the validation images; None if there are none."""
+        """Return the share of validation images whose highest logit is their label's.
+
+        None if there are no images. The model's training mode is restored.
+        """
         if self.validation is None:
             return None
+        right = seen = 0
         with self.placement.evaluating(model) as called:
-            return accuracy(
-                called,
-                self.validation,
-                self.accelerator,
-                channels_last=self.stage.channels_last,
-                example=self.run.example,
-            )
+            training = called.training
+            called.eval()
+            example = None if called is self.called else self.run.example  # it knows its own
+            try:
+                for images, labels in self.validation:
+                    call = example_with(self.inputs(images), example)
+                    with self.accelerator.autocast():
+                        best = output_tensor(call.call(called)).argmax(1)
+                    hits = self.accelerator.gather_for_metrics(best == labels)
+                    right += int(hits.sum())
+                    seen += len(hits)
+            finally:
+                called.train(training)
+        return right / max(seen, 1)
 
     def finish(self) -> None:
         """Leave the stage's result in the run's model, without hooks and wrappers."""
@@ -125,3 +151,8 @@ class StageTrainer:
             model.set_grad_checkpointing(False)
         self.run.finish_handover(self.stage)
         self.accelerator.free_memory()
+
+
+def _seed_of(*parts: int | None) -> int:
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
-from dcnify.finetune.training.seeds import reseed
 from dcnify.finetune.training.stage import StageTrainer
 
 _EPOCHS = 10_000
@@ -88,11 +86,10 @@ def _update(
     total: Tensor | None = None
     sums: dict[str, Tensor] = {}
     for number, (images, labels) in enumerate(passes):
-        reseed(stage.run.options.seed, stage.index, step, number, accelerator.process_index)
+        stage.reseed(step, number)
         if stage.mix is not None:
             images, labels = stage.mix(images, labels)
-        if stage.stage.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = stage.inputs(images)
         with accelerator.accumulate(stage.called):
             loss, terms = stage.called(images, labels)
             accelerator.backward(loss)

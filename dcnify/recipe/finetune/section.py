@@ -1,7 +1,6 @@
 """The ``finetune`` section of a recipe: the stages in which the converted model is trained.
 
-Each stage holds everything that its training needs to know, so stages can be read, run and
-repeated by themselves.
+A stage is complete by itself, so stages can be read, run and repeated separately.
 """
 
 from __future__ import annotations
@@ -45,32 +44,33 @@ class Stage(Part):
     """One phase of training, with an optimizer and a schedule of its own."""
 
     short_keys: ClassVar[tuple[str, ...]] = ("use",)
-    """Keys that a stage may be written with and that are gone once it is read."""
+    """Keys that a stage may be written with and that are resolved when it is read."""
 
     name: Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
     """A name of letters, digits, - and _. It stands in reports and in
     ``--set finetune.stages.NAME...``."""
     train: OneOrMore[Target] = ("all",)
-    """What learns: "all", "@swapped" (the new layers), "@norms", "@head" (the classifier), or
-    patterns on the paths of modules and parameters, as in ``select``. Everything else is frozen."""
+    """Parameters that learn: "all", "@swapped" (the new layers), "@norms", "@head" (the
+    classifier), or patterns on paths of modules and parameters, as in ``select``. All others are
+    frozen."""
     epochs: Annotated[Number, Field(gt=0)] | None = None
     """Length of the stage in passes through the data; 0.5 is half of one. This or ``steps``."""
     steps: Size | None = None
     """Length of the stage in steps of the optimizer. This or ``epochs``."""
     batch_size: Size = 64
-    """Images that one step of the optimizer sees, over all processes and forward passes."""
+    """Images of one step of the optimizer, over all processes and forward passes."""
     accumulate: Size = 1
-    """Forward passes that one step is divided into, where memory does not hold it at once."""
+    """Forward passes that one step is divided into, to save memory."""
     optimizer: Optimizer
-    """What takes the steps."""
+    """Optimizer and learning rate."""
     schedule: Schedule = Schedule()
-    """How the learning rate changes."""
+    """Schedule of the learning rate."""
     losses: Losses = Losses()
-    """What is minimised."""
+    """Loss terms and their weights."""
     augment: Annotated[Augment, AlsoWord(("none",))] = Augment()
-    """How training images are changed; ``none`` shows them as in validation."""
+    """Augmentation of training images; ``none`` leaves them as in validation."""
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    """Decay of an average of the weights, which is then what the stage leaves; null for none."""
+    """Decay of a moving average of the weights, which the stage then ends with; null for none."""
     amp: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision of the forward passes."""
     channels_last: Flag = True
@@ -78,9 +78,9 @@ class Stage(Part):
     compile: Flag = False
     """Run the model through ``torch.compile``."""
     checkpointing: Flag = False
-    """Compute activations again in the backward pass, which takes less memory and more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     handover: HandOver | None = None
-    """For layers that hand over: when. Without it they stay as they are."""
+    """Schedule of the layers that hand over; without it their share stays."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,12 +118,12 @@ def _stage(value: Any) -> Any:
 
 
 class Finetune(Part):
-    """How the converted model is trained: ``dcnify finetune`` carries it out."""
+    """The training of the converted model by ``dcnify finetune``."""
 
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
-    """Seed of the order of images, their changes and whatever else is drawn."""
+    """Seed of everything random: order of images, augmentation, dropout."""
     stages: Annotated[tuple[Annotated[Stage, BeforeValidator(_stage)], ...], Field(min_length=1)]
-    """What to train, in order. A stage is a mapping; the name of a preset (``dcnify recipe ls``);
+    """The stages, in order. A stage is a mapping; the name of a preset (``dcnify recipe ls``);
     or a mapping whose ``use`` names one and whose other keys replace the preset's."""
 
     _origins: Origins = PrivateAttr(default_factory=Origins)

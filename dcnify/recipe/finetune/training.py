@@ -1,13 +1,13 @@
-"""What one stage of fine-tuning is made of: optimizer, schedule, losses, images, hand-over.
+"""The parts of a fine-tuning stage: optimizer, schedule, losses, augmentation, handover.
 
-Plain data. What the names stand for is timm's; `dcnify finetune` carries it out.
+Plain data; optimizers, schedules and augmentation are timm's.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -18,9 +18,10 @@ from dcnify.recipe.selection.where import Part
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weight = Annotated[Number, Field(ge=0)]
 
-SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly", "none")
+_Schedule = Literal["cosine", "tanh", "step", "multistep", "poly", "none"]
+SCHEDULES = get_args(_Schedule)
 USUAL_OPTIMIZERS = ("adamw", "sgd", "adam", "nadamw", "lamb", "lion", "adafactor", "muon")
-"""Known without asking timm, whose import takes seconds."""
+"""Known without importing timm, which takes seconds."""
 _ELSEWHERE = {
     **{key: f"give it as optimizer.{key}" for key in ("lr", "weight_decay", "layer_decay")},
     **dict.fromkeys(("params", "model_or_params"), "what is trained is the stage's 'train'"),
@@ -38,9 +39,9 @@ def _schedule_name(value: Any) -> Any:
 
 
 class Schedule(Part):
-    """How the learning rate goes from the first step of a stage to the last."""
+    """The learning rate over the steps of a stage."""
 
-    name: Annotated[Literal[SCHEDULES], BeforeValidator(_schedule_name)] = "cosine"
+    name: Annotated[_Schedule, BeforeValidator(_schedule_name)] = "cosine"
     """One of timm's schedulers; ``none`` keeps the learning rate after the warm-up."""
     warmup: Share = 0.05
     """Share of the stage's steps in which the learning rate rises."""
@@ -76,14 +77,14 @@ def _is_argument(value: Any) -> bool:
 
 
 def _options(value: Any) -> dict[str, Any]:
-    """Sorted, since their order means nothing, with lists as tuples."""
+    """Return the options sorted by name, with lists as tuples."""
     if not isinstance(value, dict):
         raise refuse(f"expected a mapping such as {{betas: [0.9, 0.95]}}, got {shown(value)}")
     found = {}
     for key in sorted(value):
         given = value[key]
         if not key.isidentifier():
-            raise refuse(f"{shown(key)} is no name of an argument", at=(key,))
+            raise refuse(f"{shown(key)} is not the name of an argument", at=(key,))
         if key in _ELSEWHERE:
             raise refuse(_ELSEWHERE[key], at=(key,))
         listed = isinstance(given, list | tuple)
@@ -107,7 +108,7 @@ Options = Annotated[
 
 
 class Optimizer(Part):
-    """What takes the steps, and how large they are."""
+    """The optimizer and its learning rate."""
 
     name: Annotated[Text, AfterValidator(_optimizer_name)] = "adamw"
     """Any optimizer that timm knows (``timm.optim.list_optimizers()``)."""
@@ -137,20 +138,19 @@ class Optimizer(Part):
 
 
 class Losses(Part):
-    """What is minimised: a weighted sum, of which a weight of 0 leaves a term out."""
+    """The loss: a weighted sum. A weight of 0 leaves a term out."""
 
     labels: Weight = 1.0
     """Cross-entropy with the labels."""
     logits: Weight = 0.0
-    """Distance of the model's answer from the original's: KL divergence of their softmax."""
+    """Distance of the model's logits from the original's: KL divergence of their softmax."""
     temperature: Annotated[Number, Field(gt=0)] = 2.0
     """Temperature of that softmax."""
     features: Weight = 0.0
-    """Relative square error of the swapped layers' outputs, where they stand in the model,
-    against the original's at the same places."""
+    """Relative squared error of the swapped layers' outputs in the model, against the original's
+    at the same places."""
     layers: Weight = 0.0
-    """Relative square error of each swapped layer by itself, given what the original layer is
-    given."""
+    """Relative squared error of each swapped layer alone, on the input of the original layer."""
 
     @model_validator(mode="after")
     def _some_weight(self) -> Losses:
@@ -160,7 +160,7 @@ class Losses(Part):
         return self
 
 
-def _span(most: float, words: str):
+def _span(most: float, words: str) -> BeforeValidator:
     def check(value: Any) -> tuple[float, float]:
         if isinstance(value, list | tuple) and len(value) == 2:
             low, high = value
@@ -169,9 +169,24 @@ def _span(most: float, words: str):
                 return (float(low), float(high))
         raise refuse(f"expected {words}, got {shown(value)}")
 
+    return BeforeValidator(check)
+
+
+def _span_schema(most: float) -> WithJsonSchema:
     number = {"type": "number", "exclusiveMinimum": 0, "maximum": most}
-    schema = {"type": "array", "items": number, "minItems": 2, "maxItems": 2}
-    return Annotated[tuple[float, float], BeforeValidator(check), WithJsonSchema(schema)]
+    return WithJsonSchema({"type": "array", "items": number, "minItems": 2, "maxItems": 2})
+
+
+_Shares = Annotated[
+    tuple[float, float],
+    _span(1.0, "[smallest, largest] shares of the image, above 0 and up to 1"),
+    _span_schema(1.0),
+]
+_Ratios = Annotated[
+    tuple[float, float],
+    _span(100.0, "[smallest, largest] ratios, above 0 and up to 100"),
+    _span_schema(100.0),
+]
 
 
 _POLICY = re.compile(r"(rand|augmix|originalr?|v0r?|3a)(-t3aw?|-[a-z]+[0-9.]*)*")
@@ -185,14 +200,11 @@ def _policy(value: str) -> str:
 
 
 class Augment(Part):
-    """How training images are changed, by timm; ``augment: none`` shows them as in validation."""
+    """Augmentation of training images, by timm; ``augment: none`` leaves them as in validation."""
 
-    crop_scale: _span(1.0, "[smallest, largest] shares of the image, above 0 and up to 1") = (
-        0.08,
-        1.0,
-    )
+    crop_scale: _Shares = (0.08, 1.0)
     """Share of the image's area that a crop has: [smallest, largest]."""
-    crop_ratio: _span(100.0, "[smallest, largest] ratios, above 0 and up to 100") = (3 / 4, 4 / 3)
+    crop_ratio: _Ratios = (3 / 4, 4 / 3)
     """Width of a crop over its height: [smallest, largest]."""
     hflip: Share = 0.5
     """Probability that an image is mirrored."""
@@ -219,9 +231,9 @@ UNCHANGED = {"crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip": 0.0}
 
 
 class HandOver(Part):
-    """When the old layers of an artifact with ``handover: true`` hand over to the new ones."""
+    """The steps in which old layers hand over to the new ones (``handover: true`` on a swap)."""
 
     until: Annotated[Number, Field(gt=0, le=1)] = 0.8
     """Share of the stage's steps after which only the new layers run."""
     schedule: Literal["cosine", "linear"] = "cosine"
-    """How the share of the old layers falls."""
+    """Shape of the fall of the old layers' share."""
