@@ -27,21 +27,21 @@ _LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class ModelBench:
-    """How to time; `dcnify.bench.settle_models` makes one from what a person wrote."""
+    """Settings of a run; `dcnify.bench.settle_models` makes them from the user's."""
 
     device: torch.device
     batch: int
-    """Images at once."""
+    """Images per batch."""
     dtype: torch.dtype | None = None
-    """Of images and weights; as the converted model's weights are where it is None."""
+    """Type of images and weights; by default that of the converted model's weights."""
     seconds: float = 5.0
-    """How long each interleaved run goes on; five rounds are made however long they take."""
+    """Duration of each interleaved run, which has at least five rounds."""
     train: bool = False
-    """Time forward and backward together as well, in training mode."""
+    """Whether to time forward plus backward in training mode as well."""
     threads: int | None = None
-    """Of the CPU; as they are where it is None."""
+    """CPU threads; by default PyTorch's present number."""
     seed: int = 0
-    """Of images and orders."""
+    """Seed for images and orders."""
 
 
 def bench_models(
@@ -52,13 +52,13 @@ def bench_models(
     progress: Progress = silent,
     example: Example | None = None,
 ) -> ModelReport:
-    """Run both on the same random images, in turn, in channels_last.
+    """Time both models on the same random images, in turn, in channels_last.
 
     Args:
-        original: moved to the device and the dtype, and in evaluation mode afterwards.
-        converted: likewise.
+        original: the model from before; moved to the device and dtype, and left in eval mode.
+        converted: the converted model, treated likewise.
         size: (C, H, W) of an image.
-        bench: how.
+        bench: settings.
         progress: Progress callback.
         example: how both are called; by default with images alone.
 
@@ -128,7 +128,7 @@ def _timed(
 
 
 def _call(model: nn.Module, example: Example, train: bool) -> Timed:
-    """Forward alone without a graph, or forward and the gradients of all weights."""
+    """Return a function that runs forward without a graph, or forward and backward."""
     if not train:
         return torch.inference_mode()(lambda: example.call(model))
     weights = [one for one in model.parameters() if one.is_floating_point()]
@@ -160,7 +160,7 @@ def _size(model: nn.Module, example: Example) -> ModelSize:
 
 
 def _peak(model: nn.Module, call: Timed, device: torch.device) -> int | None:
-    """Bytes of the model, and of what one call takes besides; the other model does not count."""
+    """Bytes of the model plus those that one call allocates, without the other model."""
     if device.type != "cuda":
         return None
     own = sum(one.nbytes for one in chain(model.parameters(), model.buffers()))
@@ -174,7 +174,7 @@ def _peak(model: nn.Module, call: Timed, device: torch.device) -> int | None:
 
 @contextmanager
 def _in_words(what: str, where: str) -> Iterator[None]:
-    """What a model or torch raises inside, as one line that begins with what was tried."""
+    """Turn whatever a model or torch raises into one line that begins with what was tried."""
     try:
         yield
     except Exception as error:

@@ -38,7 +38,7 @@ VERBS = {
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; nothing but an exit code comes out, whatever goes wrong inside."""
+    """Run the command line and return its exit code, whatever is raised inside."""
     session = Session()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never fail on a character the terminal lacks

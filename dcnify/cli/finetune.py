@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +11,9 @@ from dcnify.cli.output import table
 from dcnify.cli.progress import is_main_process
 from dcnify.cli.terminal import Terminal
 from dcnify.finetune.spec import TrainSpec
+from dcnify.report import accuracy_rows, percent
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from dcnify.finetune import Summary
 
 Request = Annotated[TrainSpec, Offer(argument="artifact", without=("teacher.input_size",))]
@@ -68,22 +66,10 @@ def draw_curve(folder: Path, terminal: Terminal) -> Path | None:
     return path
 
 
-def accuracies(summary: Mapping[str, Any]) -> Table:
-    """A table of the accuracies in a summary: original, converted, after each stage."""
-    rows = [(name, percent(summary[name])) for name in ("original", "converted")]
-    rows += [(f"after {name}", percent(value)) for name, value in summary["stages"].items()]
-    return table(("model", ">accuracy"), rows)
-
-
-def percent(value: float | None) -> str:
-    """``88.4%``."""
-    return "not measured" if value is None else f"{value:.1%}"
-
-
 def _render(done: Summary, folder: Path, curve: Path | None) -> list[Any]:
     from dcnify.finetune import TRAINING
 
-    parts: list[Any] = [accuracies(done.to_dict())]
+    parts: list[Any] = [table(("model", ">accuracy"), accuracy_rows(done.to_dict()))]
     if done.best_artifact is not None:
         at = f"{done.best_at}: {percent(done.best)}"
         parts.append(f"best at {at}, kept in {folder / TRAINING / 'best'}")

@@ -9,13 +9,12 @@ from dcnify.data.spec import DataSpec, ImageSpec
 from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
-    from dcnify.data.batch import ImageBatch
-    from dcnify.data.datasets import open_dataset
-    from dcnify.data.digits import ClutteredDigits
     from dcnify.data.examples import Examples
-    from dcnify.data.images import load_images
+    from dcnify.data.images import ImageBatch, load_images
     from dcnify.data.labelled import Labelled, open_labelled
     from dcnify.data.labels import labels_for
+    from dcnify.data.readers.builtin import open_dataset
+    from dcnify.data.readers.digits import ClutteredDigits
 
 __all__ = [
     "ClutteredDigits",

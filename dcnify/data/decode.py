@@ -34,7 +34,7 @@ class Crop:
     """0 at the top edge, 1 at the bottom."""
 
     def box(self, width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) in an image of width x height; `aspect` is width / height."""
+        """Return (left, top, right, bottom) in an image; ``aspect`` is width / height."""
         w = min(width, height * aspect) * self.scale
         h = w / aspect
         left, top = (width - w) * self.across, (height - h) * self.down
@@ -43,7 +43,7 @@ class Crop:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """The endings, in lower case with their dot, of files that `open_image` reads."""
+    """Return the suffixes, in lower case with their dot, of files that `open_image` reads."""
     formats = Image.registered_extensions()
     return frozenset(suffix for suffix, name in formats.items() if name in _formats())
 
@@ -56,7 +56,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Whatever goes wrong with an image inside is an `InputError` with the reason alone.
+    """Turn whatever goes wrong with an image inside into an `InputError` with the reason alone.
 
     Pictures so large that they look like a decompression bomb are refused before they are decoded.
     """
@@ -76,7 +76,7 @@ def reading() -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The words of an error on one line, without the path that the caller knows already."""
+    """Return an error's message on one line, without the path that the caller knows already."""
     if isinstance(error, OSError) and error.errno and error.strerror:
         return error.strerror.lower()
     words = " ".join(str(error).split()) or type(error).__name__
@@ -84,7 +84,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def open_image(file: Path | BinaryIO) -> Image.Image:
-    """The decoded image, upright, 8 bits per channel; the first, if the file holds several.
+    """Decode an image, upright, 8 bits per channel; the first, if the file holds several.
 
     Raises:
         InputError: with the reason alone, such as ``not an image``. See `reading`.
@@ -94,8 +94,8 @@ def open_image(file: Path | BinaryIO) -> Image.Image:
             raise InputError("empty file")
         with Image.open(file, formats=_formats()) as image:
             image.load()
-            upright = image
-            # Nonsense in the EXIF block is no reason to do without the picture.
+            upright: Image.Image = image
+            # An invalid EXIF block must not cost the picture.
             with suppress(Exception):
                 upright = ImageOps.exif_transpose(image)
             return eight_bits(upright)
@@ -120,7 +120,7 @@ def to_tensor(
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit and float greys scaled to 8 bits; PIL's own conversion would clip them."""
+    """Scale 16-bit and float greys to 8 bits; PIL's own conversion would clip them."""
     if image.mode[0] not in "IF":
         return image
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
@@ -130,7 +130,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _per_channel(values: Sequence[float], channels: int) -> torch.Tensor:
-    """One value per channel, (C, 1, 1): averaged for one channel, repeated for many."""
+    """Return (C, 1, 1), one value per channel: averaged for one channel, repeated for many."""
     given = torch.tensor(tuple(values), dtype=torch.float32)
     if channels == 1:
         return given.mean().reshape(1, 1, 1)

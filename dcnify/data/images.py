@@ -1,30 +1,62 @@
-"""Images to compare two models on: one way to load them, wherever they are."""
+"""Images to compare two models on, decoded, normalised and in one tensor."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 
-from dcnify.data.batch import ImageBatch
-from dcnify.data.datasets import open_dataset
+from dcnify.data.dataset import ImageDataset, LocationError
 from dcnify.data.decode import reading, to_tensor
-from dcnify.data.folder import file_or_folder
-from dcnify.data.named import PlaceError, named
-from dcnify.data.photographs import photographs
-from dcnify.data.picture import Picture, Pictures, printable
-from dcnify.data.timm_datasets import is_timm_dataset, tar_file, timm_dataset
+from dcnify.data.readers.opening import open_images
+from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
-LARGEST = 4 << 30
+_LARGEST = 4 << 30
 """Bytes that the loaded images may take: 7,133 of 3x224x224."""
 _PATIENCE = 10_000
 """Unreadable images after which no more are tried."""
+_LISTED = 8
+"""Unreadable files that are named one by one; thousands would bury the result."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Normalised images ready for a model."""
+
+    tensor: torch.Tensor
+    """(N, C, H, W), float32."""
+    names: tuple[str, ...]
+    """One per image: the file, with the crop where one file gives several images."""
+    skipped: tuple[tuple[str, str], ...]
+    """Files that could not be read, each with the reason."""
+    origin: str
+    """Where the images came from, for reports."""
+    labels: torch.Tensor | None = None
+    """(N,), int64: the class of each image; None where the source lacks some of them.
+
+    Whether they are a given model's classes is another question: see `labels_for`.
+    """
+    classes: tuple[str, ...] | None = None
+    """Names of the classes by label, where the source names them."""
+    unlabelled: str = ""
+    """Why ``labels`` is None."""
+
+    def remarks(self) -> list[str]:
+        """Return warnings: the first files that could not be read, and whether most could not."""
+        lines = [f"{name}: {reason}" for name, reason in self.skipped[:_LISTED]]
+        more = len(self.skipped) - len(lines)
+        if more:
+            lines.append(f"{self.origin}: {more} more could not be read")
+        tried = len(self.names) + len(self.skipped)
+        if len(self.skipped) > tried / 2:
+            lines.append(
+                f"{self.origin}: only {len(self.names)} of the {tried} images tried can be read"
+            )
+        return lines
 
 
 def load_images(
@@ -39,12 +71,12 @@ def load_images(
     called: str = "images",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageBatch:
-    """Up to `count` images as the model wants them, with their labels where there are any.
+    """Load up to `count` images as the model wants them, with their labels where there are any.
 
     Each is resized so that it covers H x W and the middle is kept (timm's evaluation transform at
     ``crop_pct`` 1, bicubic), scaled to [0, 1] and normalised by `mean` and `std`. The same
-    arguments give the same images in the same order. What cannot be read is left out, with the
-    reason, and others take its place.
+    arguments give the same images in the same order. Unreadable images are skipped, with the
+    reason, and others take their place.
 
     Args:
         where: a folder, searched to the bottom; one image or tar file; ``builtin:NAME``; the name
@@ -57,15 +89,15 @@ def load_images(
         size: (C, H, W). One channel is grey, three are RGB, any other number repeats RGB.
         mean: per channel.
         std: per channel.
-        split: a part of the dataset; the training images by default, else what there is. Of a
+        split: a split of the dataset; the training images by default, else what there is. Of a
             folder, the subfolder of that name.
         data_dir: the folder in which a timm dataset is or is kept.
         called: the option by which the person named ``where``, for messages.
         on_progress: called with how many images there are already and how many there will be.
 
     Raises:
-        InputError: there is nothing to read, or it would take more than `LARGEST` bytes; the
-            message says what to do about it.
+        InputError: there is nothing to read, or it would take more than 4 GiB; the message says
+            what to do about it.
     """
     channels, height, width = size
     if min(count, channels, height, width) < 1:
@@ -73,131 +105,93 @@ def load_images(
             f"{called}: count and size must be positive, given count={count}, "
             f"size={channels}x{height}x{width}"
         )
-    with named(called):
-        pictures = _pictures(where, count, split, data_dir, f"--{called}")
+    place = None if where is None else os.path.expanduser(where)
+    folder = None if data_dir is None else os.path.expanduser(data_dir)
+    try:
+        dataset = open_images(place, count, split, folder, f"--{called}")
+    except LocationError as error:
+        raise InputError(f"{called}: {error}") from None
     shape = (channels, height, width)
-    return from_pictures(pictures, count, shape, mean=mean, std=std, on_progress=on_progress)
+    return load_batch(
+        dataset, count, shape, mean=mean, std=std, called=called, on_progress=on_progress
+    )
 
 
-def from_pictures(
-    pictures: Pictures,
+def load_batch(
+    dataset: ImageDataset,
     count: int,
     size: tuple[int, int, int],
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    called: str = "images",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageBatch:
-    """The first `count` of ``pictures`` that can be read; see `load_images`.
+    """Load `count` readable images of ``dataset``; see `load_images`.
 
     Raises:
-        InputError: none of them can be, or they would take more than `LARGEST` bytes.
+        InputError: none can be read, or they would take more than 4 GiB.
     """
-    wanted = count if pictures.total is None else min(count, pictures.total)
-    _check_memory(wanted, *size)
+    wanted = count if isinstance(dataset, ImageStream) else min(count, len(dataset))
+    _check_memory(wanted, *size, called)
     tensor = torch.empty(wanted, *size)
     names: list[str] = []
     labels: list[int | None] = []
-    skipped = list(pictures.unreachable)
-    for picture in pictures.each:
+    skipped: list[tuple[str, str]] = []
+    for picture in dataset.pictures(count):
         try:
             with reading():
-                image = picture.open()
+                image, label = picture.read()
                 tensor[len(names)] = to_tensor(image, size, mean=mean, std=std, crop=picture.crop)
         except InputError as error:
             skipped.append((picture.name, str(error)))
-            if len(skipped) - len(pictures.unreachable) == _PATIENCE:
+            if len(skipped) == _PATIENCE:
                 break
             continue
         names.append(picture.name)
-        labels.append(picture.label)
+        labels.append(label)
         if on_progress is not None:
             on_progress(len(names), wanted)
         if len(names) == wanted:
             break
+    skipped = [*dataset.unreachable, *skipped]
     if not names:
-        raise InputError(_none_of_them(pictures.origin, skipped))
-    known, unlabelled = _labels(labels, pictures)
+        raise InputError(_none_of_them(dataset.origin, skipped))
+    known, unlabelled = _labels(labels, dataset)
     return ImageBatch(
         tensor[: len(names)],
         tuple(names),
         tuple(skipped),
-        pictures.origin,
+        dataset.origin,
         known,
-        None if known is None else pictures.classes,
+        None if known is None else dataset.classes,
         unlabelled,
     )
 
 
-def _pictures(
-    where: Path | str | None,
-    count: int,
-    split: str | None,
-    data_dir: Path | str | None,
-    option: str,
-) -> Pictures:
-    name = None if where is None else os.path.expanduser(where)
-    folder = None if data_dir is None else os.path.expanduser(data_dir)
-    exists = bool(name) and os.path.exists(str(name))
-    if name and is_timm_dataset(name) and (folder is not None or not exists):
-        return timm_dataset(name, count, split, folder)
-    if folder is not None:
-        what = "no images are named" if name is None else f"{printable(name)} is none"
-        raise InputError(f"--data-dir is for a dataset such as torch/cifar10, and {what}")
-    if name is None:
-        if split is not None:
-            raise InputError(f"--split is for a dataset: name it with {option}")
-        return photographs()
-    if name.startswith("builtin:"):
-        return _builtin(name, count, split)
-    if not exists:
-        raise PlaceError(
-            f"there is no folder {printable(name) or repr(name)}; datasets are "
-            "builtin:cluttered-digits and, as in timm, hfds/OWNER/NAME, tfds/NAME, wds/, torch/NAME"
-        )
-    if os.path.isfile(name) and name.endswith(".tar") and split is None:
-        return tar_file(Path(name), count)
-    return file_or_folder(Path(name), count, split, option)
-
-
-def _builtin(name: str, count: int, split: str | None) -> Pictures:
-    dataset = open_dataset(name, split or "train", size=count)
-    origin = name if split is None else f"{name} {split}"
-    each = (
-        Picture(f"{name} {index}", partial(_drawn, dataset, index), int(dataset[index][1]))
-        for index in range(count)
-    )
-    return Pictures(origin, each, count, tuple(dataset.classes))  # type: ignore[attr-defined]
-
-
-def _drawn(dataset: Any, index: int) -> Image.Image:
-    pixels = (dataset[index][0] * 255).round().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
-def _check_memory(count: int, channels: int, height: int, width: int) -> None:
+def _check_memory(count: int, channels: int, height: int, width: int, called: str) -> None:
     each = 4 * channels * height * width
-    if count * each <= LARGEST:
+    if count * each <= _LARGEST:
         return
-    most = LARGEST // each
+    most = _LARGEST // each
     fix = f"at most {most:,} fit" if most else "not one of that size fits"
     raise InputError(
-        f"images: {count:,} of {channels}x{height}x{width} take {count * each / 2**30:,.1f} GiB, "
-        f"and {LARGEST >> 30} GiB is the limit: {fix}"
+        f"{called}: {count:,} of {channels}x{height}x{width} take {count * each / 2**30:,.1f} GiB, "
+        f"and {_LARGEST >> 30} GiB is the limit: {fix}"
     )
 
 
-def _labels(labels: list[int | None], pictures: Pictures) -> tuple[torch.Tensor | None, str]:
-    """(N,) int64, or None and the reason."""
-    if pictures.unlabelled:
-        return None, pictures.unlabelled
+def _labels(labels: Sequence[int | None], dataset: ImageDataset) -> tuple[torch.Tensor | None, str]:
+    """Return (N,) int64 and an empty text, or None and the reason."""
+    if dataset.unlabelled:
+        return None, dataset.unlabelled
     known = [label for label in labels if label is not None]
     if len(known) < len(labels):
         return None, f"{'some of ' if known else ''}the images have no label that is one class"
     return torch.tensor(known, dtype=torch.int64), ""
 
 
-def _none_of_them(origin: str, skipped: list[tuple[str, str]]) -> str:
+def _none_of_them(origin: str, skipped: Sequence[tuple[str, str]]) -> str:
     if not skipped:
         return f"{origin}: there is not one image in it"
     name, reason = skipped[0]

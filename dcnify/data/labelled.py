@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
 
-from dcnify.data.examples import Examples
-from dcnify.data.label_checks import (
+from dcnify.data.dataset import ImageDataset, ImageSubset, LocationError
+from dcnify.data.examples import Examples, StreamedExamples
+from dcnify.data.labels import (
+    check_classes_in_training,
     check_labels,
     check_same_classes,
-    check_taught,
+    imagenet_numbers,
     missing_classes,
 )
-from dcnify.data.labels import imagenet_numbers
-from dcnify.data.named import named
-from dcnify.data.parts import Asked, Part, find_parts
-from dcnify.data.source import Renumbered, Some, Source
+from dcnify.data.readers.opening import open_splits
+from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
 _HELD_OUT = 10
 """One in so many images is kept for validation, where nobody chose any."""
+_LISTED = 8
+"""Unreachable files that are named one by one."""
 
 
 @dataclass(frozen=True)
 class Labelled:
     """What to train on and what to validate on."""
 
-    train: Dataset
-    """`Examples`, or `StreamedExamples` of a stream; its transform is expected to be random."""
-    validation: Dataset | None
-    """Likewise; its transform is expected not to be random. None where there are no images."""
+    train: Examples | StreamedExamples
+    """Its transform is expected to be random."""
+    validation: Examples | StreamedExamples | None
+    """Its transform is expected not to be random. None where there are no images."""
     classes: int
     """Labels are below it."""
     class_names: tuple[str, ...] | None
@@ -55,17 +56,17 @@ def open_labelled(
     mode: str = "RGB",
     seed: int = 0,
 ) -> Labelled:
-    """The training and validation images of a dataset, with labels that the model can learn.
+    """Open the training and validation images of a dataset, with labels the model can learn.
 
     Args:
-        where: a folder of class folders, or of parts with class folders in them (``train`` and
+        where: a folder of class folders, or of splits with class folders in them (``train`` and
             ``val``, ``validation`` or ``test``); a tar file of class folders;
             ``builtin:cluttered-digits``, perhaps with options (``?canvas=48&pieces=2``); or the
             name of a dataset as timm has it (``hfds/owner/name``, ``hfids/``, ``tfds/``, ``wds/``,
-            ``torch/``, ``ImageFolder``). Of a source without a validation part one in ten images
+            ``torch/``, ``ImageFolder``). Of a source without a validation split one in ten images
             of each class is kept for it, always the same.
-        split: the part to train on; the training images by default.
-        val_split: the part to validate on; the validation images by default, else the test images.
+        split: the split to train on; the training images by default.
+        val_split: the split to validate on; the validation images by default, else the test images.
         data_dir: the folder in which a timm dataset is or is kept.
         classes: outputs of the model; by default as many as there are classes.
         count: how many images to train on, taken at even distances; all by default. A built-in
@@ -82,112 +83,105 @@ def open_labelled(
             reason = "the model has no classifier" if what == "classes" else "count is at least 1"
             raise InputError(f"data: {reason}: given {what}={number}")
     folder = None if data_dir is None else os.path.expanduser(data_dir)
-    name = os.path.expanduser(where)
-    with named("data"):
-        parts = find_parts(Asked(name, split, val_split, folder, count))
-    train, validation, warnings = parts.train, parts.validation, list(parts.warnings)
-    for part in (train, validation):
-        if part is not None and part.source is not None and not len(part.source):
-            raise InputError(f"{part.origin}: there is not one image in it")
-    if validation is not None and train.names is not None and validation.names is not None:
-        check_same_classes(train.names, validation.names, (train.origin, validation.origin))
-    train, classes = _counted(train, classes)
+    try:
+        place = os.path.expanduser(where)
+        train, validation, remark = open_splits(place, split, val_split, folder, count)
+    except LocationError as error:
+        raise InputError(f"data: {error}") from None
+    opened = [train] if validation is None else [train, validation]
+    warnings = [*(line for dataset in opened for line in _unreachable(dataset)), remark]
+    for dataset in opened:
+        if not isinstance(dataset, ImageStream) and not len(dataset):
+            raise InputError(f"{dataset.origin}: there is not one image in it")
     if validation is not None:
-        validation, _ = _counted(validation, classes)
-    _check(train, validation, classes)
-    if validation is None:
+        check_same_classes(train, validation)
+    train, classes = _numbered_for(train, classes)
+    check_labels(train, classes)
+    if validation is not None:
+        validation, _ = _numbered_for(validation, classes)
+        check_labels(validation, classes)
+        check_classes_in_training(train, validation)
+    elif not isinstance(train, ImageStream):
         train, validation, words = _held_out(train)
         warnings.append(words)
-    if train.source is not None:
-        train = replace(train, source=_some(train.source, count))
-        if train.source.labels is not None:
-            warnings.append(missing_classes(train.source.labels, classes, train.names))
+    if count is not None and not isinstance(train, ImageStream) and count < len(train):
+        train = ImageSubset(train, torch.arange(count) * len(train) // count)
+    if train.labels is not None:
+        warnings.append(missing_classes(train.labels, classes, train.classes))
     return Labelled(
         _examples(train, classes, mode, seed, random=True),
         None if validation is None else _examples(validation, classes, mode, seed, random=False),
         classes,
-        train.names,
+        train.classes,
         _origin(train, classes),
         tuple(line for line in warnings if line),
     )
 
 
-def _counted(part: Part, classes: int | None) -> tuple[Part, int]:
-    """The part as the model counts its classes, and how many these are."""
-    if part.names is None:
-        known = None if part.source is None else part.source.labels
-        if classes is None and known is None:
-            raise InputError(f"{part.origin}: it does not tell its classes: say how many there are")
-        return part, classes or int(known.max()) + 1  # type: ignore[union-attr]  # one is given
-    if classes is None or len(part.names) == classes:
-        return part, len(part.names)
-    if part.source is not None and (found := imagenet_numbers(part.names, classes)) is not None:
-        numbers, names = found
-        return replace(part, source=Renumbered(part.source, numbers), names=names), classes
-    raise InputError(
-        f"{part.origin} has {len(part.names):,} {part.kind} and the model {classes:,} outputs"
-    )
+def _unreachable(dataset: ImageDataset) -> list[str]:
+    told = [f"{dataset.origin}: {name}: {why}" for name, why in dataset.unreachable[:_LISTED]]
+    more = len(dataset.unreachable) - len(told)
+    return [*told, f"{dataset.origin}: {more} more could not be read"] if more else told
 
 
-def _check(train: Part, validation: Part | None, classes: int) -> None:
-    """Check the labels that are known without reading an image.
+def _numbered_for(dataset: ImageDataset, classes: int | None) -> tuple[ImageDataset, int]:
+    """Return the dataset with its classes numbered as the model does, and how many these are.
 
     Raises:
-        InputError: one is not a class of the model, or of the training images.
+        InputError: it has other classes than the model.
     """
-    known = []
-    for part in (train, validation):
-        if part is not None and part.source is not None and part.source.labels is not None:
-            check_labels(part.source, part.origin, classes)
-            known.append(part.source.labels)
-    if len(known) == 2 and not train.made_to_order:
-        check_taught(known[0], known[1], train.names, train.origin)
+    if dataset.classes is None:
+        if classes is None and dataset.labels is None:
+            raise InputError(
+                f"{dataset.origin}: it does not tell its classes: say how many there are"
+            )
+        return dataset, classes or int(dataset.labels.max()) + 1  # type: ignore[union-attr]  # as checked
+    names = dataset.classes
+    if classes is None or len(names) == classes:
+        return dataset, len(names)
+    found = None if isinstance(dataset, ImageStream) else imagenet_numbers(names, classes)
+    if found is None:
+        raise InputError(
+            f"{dataset.origin} has {len(names):,} {dataset.class_noun} and the model {classes:,} "
+            "outputs"
+        )
+    return ImageSubset(dataset, numbers=found[0], classes=found[1]), classes
 
 
-def _held_out(train: Part) -> tuple[Part, Part | None, str]:
-    """The rest and the images kept for validation: one in ten of each class, at least one of two.
+def _held_out(train: ImageDataset) -> tuple[ImageDataset, ImageDataset | None, str]:
+    """Keep one in ten images of each class for validation, at least one of two.
 
     They lie in the middle of their ten, so that each tenth of the files is represented.
     """
-    if train.source is None:
-        return train, None, ""  # it was told when no part was found
-    labels, total = train.source.labels, len(train.source)
+    labels, total = train.labels, len(train)
     if labels is None:
         labels = torch.zeros(total, dtype=torch.int64)
     kept = torch.zeros(total, dtype=torch.bool)
     order = torch.argsort(labels, stable=True)
-    for places in order.split(torch.bincount(labels).tolist()):
-        wanted = max(len(places) // _HELD_OUT, min(1, len(places) - 1))
+    for indices in order.split(torch.bincount(labels).tolist()):
+        wanted = max(len(indices) // _HELD_OUT, min(1, len(indices) - 1))
         if wanted > 0:
-            kept[places[(2 * torch.arange(wanted) + 1) * len(places) // (2 * wanted)]] = True
+            kept[indices[(2 * torch.arange(wanted) + 1) * len(indices) // (2 * wanted)]] = True
     if not kept.any():
         return train, None, f"{train.origin}: too few images to keep any for validation"
     words = (
         f"{train.origin}: no validation images, so {int(kept.sum()):,} of the {total:,}, one in "
         f"{_HELD_OUT} of each class, are kept for it and not trained on"
     )
-    rest, some = ((~kept).nonzero().flatten(), kept.nonzero().flatten())
-    validation = replace(train, source=Some(train.source, some), origin=f"{train.origin} (kept)")
-    return replace(train, source=Some(train.source, rest)), validation, words
+    rest, some = (~kept).nonzero().flatten(), kept.nonzero().flatten()
+    validation = ImageSubset(train, some, origin=f"{train.origin} (kept)")
+    return ImageSubset(train, rest), validation, words
 
 
-def _some(source: Source, count: int | None) -> Source:
-    total = len(source)
-    if count is None or count >= total:
-        return source
-    return Some(source, torch.arange(count) * total // count)
+def _examples(
+    dataset: ImageDataset, classes: int, mode: str, seed: int, *, random: bool
+) -> Examples | StreamedExamples:
+    if isinstance(dataset, ImageStream):
+        return StreamedExamples(dataset, classes, mode=mode, seed=seed, random=random)
+    return Examples(dataset, classes, mode=mode, seed=seed, random=random)
 
 
-def _examples(part: Part, classes: int, mode: str, seed: int, *, random: bool) -> Dataset:
-    if part.source is not None:
-        return Examples(part.source, part.origin, classes, mode=mode, seed=seed, random=random)
-    from dcnify.data.streamed import StreamedExamples
-
-    return StreamedExamples(part.reader, part.origin, classes, mode=mode, seed=seed, random=random)
-
-
-def _origin(train: Part, classes: int) -> str:
-    total = len(train.reader if train.source is None else train.source)
-    what = "a stream of " if train.source is None else ""
-    images = "image" if total == 1 else "images"
-    return f"{train.origin}: {what}{total:,} {images}, {classes:,} classes"
+def _origin(train: ImageDataset, classes: int) -> str:
+    what = "a stream of " if isinstance(train, ImageStream) else ""
+    images = "image" if len(train) == 1 else "images"
+    return f"{train.origin}: {what}{len(train):,} {images}, {classes:,} classes"

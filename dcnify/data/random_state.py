@@ -1,4 +1,4 @@
-"""The random numbers of Python, NumPy and torch: given for a while, and put back."""
+"""The random state of Python, NumPy and torch: seeded for a while, and restored."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Whatever is drawn or seeded inside, afterwards it is as if it had not been.
+    """Restore the random state on exit, whatever is drawn or seeded inside.
 
-    Of torch only the generator of the CPU: the one of a GPU is never touched here.
+    Of torch only that of the CPU's generator: a GPU's is never touched here.
     """
     python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
@@ -27,7 +27,7 @@ def kept() -> Iterator[None]:
 
 
 def seed(*numbers: int) -> None:
-    """Seed all three by whole numbers of any size; other numbers, unrelated seeds."""
+    """Seed all three by integers of any size; other integers give unrelated seeds."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=20).digest()
     random.seed(int.from_bytes(digest[:8]))
     np.random.seed(int.from_bytes(digest[8:12]))

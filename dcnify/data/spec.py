@@ -10,7 +10,7 @@ from dcnify.progress import Progress, silent
 from dcnify.spec import Spec, option
 
 if TYPE_CHECKING:
-    from dcnify.data.batch import ImageBatch
+    from dcnify.data.images import ImageBatch
     from dcnify.data.labelled import Labelled
 
 _FEW = 16

@@ -137,7 +137,7 @@ class Example:
         parts = []
         for key, value in self.shapes().items():
             text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
-            parts.append(text if key.isdigit() else f"{key}={text}")
+            parts.append((text or "scalar") if key.isdigit() else f"{key}={text or 'scalar'}")
         return ", ".join(parts) or "none"
 
     def _named(self) -> dict[int | str, Any]:
@@ -158,24 +158,23 @@ def example_with(images: Tensor, like: Example | None) -> Example:
 
 def _inferred(named: Mapping[int | str, Any]) -> int | str:
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-    floats = {key: value for key, value in tensors.items() if value.is_floating_point()}
-    images = {key: value for key, value in floats.items() if value.dim() == 4}
+    images = {
+        key: value
+        for key, value in tensors.items()
+        if value.is_floating_point() and value.dim() == 4
+    }
     small = {key: value for key, value in images.items() if value.shape[1] <= _MOST_CHANNELS}
-    for candidates in (tensors, floats, images, small):
+    for candidates in (tensors, images, small):
         if len(candidates) == 1:
             return next(iter(candidates))
-    if not images:
-        found = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in tensors.items())
-        raise InputError(
-            f"example: no argument is an image (B, C, H, W) among the tensors {found}; "
-            "name it: dcnify.Example(args, kwargs, image=...)"
-            if found
-            else "example: there is no tensor among the arguments"
-        )
-    found = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in (small or images).items())
+    if not tensors:
+        raise InputError("example: there is no tensor among the arguments")
+    shown = small or images or tensors
+    found = ", ".join(f"{key!r} {tuple(value.shape)}" for key, value in shown.items())
+    problem = "several arguments may be the image" if images else "no argument is an image"
     raise InputError(
-        f"example: several arguments may be the image ({found}); "
-        f"name it: dcnify.Example(args, kwargs, image={next(iter(small or images))!r})"
+        f"example: {problem} ({found}); "
+        f"name it: dcnify.Example(args, kwargs, image={next(iter(shown))!r})"
     )
 
 

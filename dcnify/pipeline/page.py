@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dcnify.report import accuracy_rows, percent
+
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
 
@@ -23,14 +25,12 @@ def _lines(
     if recipe.description:
         yield from (recipe.description, "")
     yield from ("| model | accuracy |", "|---|---|")
-    yield f"| original | {_percent(tuned['original'])} |"
-    yield f"| converted | {_percent(tuned['converted'])} |"
-    for stage, reached in tuned["stages"].items():
-        yield f"| after {stage} | {_percent(reached)} |"
+    for model, accuracy in accuracy_rows(tuned):
+        yield f"| {model} | {accuracy} |"
     yield ""
     yield f"Trained for {tuned['seconds']:.0f} s on {tuned['data']}."
     if tuned["best_artifact"]:
-        yield f"The best, {_percent(tuned['best'])} at {tuned['best_at']}, is kept as well."
+        yield f"The best, {percent(tuned['best'])} at {tuned['best_at']}, is kept as well."
     if tuned["skipped"]:
         yield f"{len(tuned['skipped'])} images could not be read."
     yield ""
@@ -61,7 +61,3 @@ def _lines(
     yield "Layers right after the conversion, given what the old ones were given."
     for picture in pictures:
         yield from ("", f"![{picture}]({picture})")
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1%}"

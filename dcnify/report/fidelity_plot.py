@@ -1,4 +1,4 @@
-"""Draw a report: how close each new layer is to the old one, after each step of its init."""
+"""Draw a conversion's report: fidelity of each new layer, after each step of its init."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BAR = 0.13
-"""Inches for each bar."""
+"""Inches per bar."""
 _TALLEST = 200.0
 """Inches; a thousand bars become thinner instead."""
 _LONGEST_NAME = 60
@@ -23,12 +23,12 @@ _LONGEST_NAME = 60
 def write_plot(
     report: Mapping[str, Any], path: Path, recomputed: Mapping[str, Any] | None = None
 ) -> None:
-    """Draw a group of bars for each layer, a bar for each step; the output stands in the legend.
+    """Draw a group of bars for each layer, one bar a step, and the output in the legend.
 
     Args:
         report: the content of ``report.json``; one without ``steps`` is drawn as it ended.
-        path: where to, ending in .png, .svg or .pdf.
-        recomputed: ``sites`` and ``output`` as measured again, drawn beside what was reported.
+        path: the picture, ending in .png, .svg or .pdf.
+        recomputed: ``sites`` and ``output`` measured again, drawn beside the report's.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -96,5 +96,5 @@ def _short(layer: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+    """Escape text that matplotlib would read as a formula."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What to draw of a report: the layers' fidelity after each step, as far as the report has it."""
+"""Read the fidelity of each layer after each step from a report of any version."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ class Series:
     sqnr_db: dict[str, float]
     """By path of the layer; infinite where the new layer is exact."""
     reverted: frozenset[str]
-    """Layers that were put back, for what they would have lost."""
+    """Layers that were reverted because they would have lost too much."""
     output: str
-    """The model's output, in words; empty where it was not measured."""
+    """Fidelity of the model's output, in words; empty if it was not measured."""
 
 
 def series_of(
     report: Mapping[str, Any], recomputed: Mapping[str, Any] | None = None
 ) -> list[Series]:
-    """The report's steps, or its final state where it has no steps; then what was recomputed.
+    """Return the report's steps, or its final state if it has none; then what was recomputed.
 
     Args:
-        report: the content of ``report.json``, from any dcnify. What is not of its form is left
-            out.
+        report: the content of ``report.json``; entries of an unknown form are ignored.
         recomputed: ``sites`` and ``output`` measured again.
     """
     steps = [step for step in _entries(report.get("steps")) if _entries(step.get("sites"))]
@@ -68,7 +67,7 @@ def _output(output: Any) -> Iterator[str]:
 
 
 def _sqnr(measured: Mapping[str, Any]) -> float | None:
-    """Decibels; JSON has null for infinity. None where there is no such number."""
+    """Return decibels, where null is infinity; None if there is no number."""
     if "sqnr_db" not in measured:
         return None
     value = measured["sqnr_db"]

@@ -1,4 +1,4 @@
-"""Draw a training: its loss and the accuracy of its validations, stage after stage."""
+"""Draw a training: loss and validation accuracy, stage after stage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def write_training_curve(metrics: Path, path: Path) -> None:
     """Draw ``metrics.jsonl`` of a fine-tuning.
 
     Args:
-        metrics: lines that are not of its form are left out.
-        path: where to, ending in .png, .svg or .pdf.
+        metrics: the file; lines that are not metrics are ignored.
+        path: the picture, ending in .png, .svg or .pdf.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -90,7 +90,7 @@ def _of(lines: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _starts(lines: list[dict[str, Any]]) -> dict[str, int]:
-    """By stage, how many steps came before it."""
+    """Count the steps before each stage."""
     starts: dict[str, int] = {}
     done, last, now = 0, 0, ""
     for line in lines:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.graph.example import Example
 from dcnify.words import first_line
 
 
@@ -52,6 +53,24 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"python:{name}: returned {_kind(model)}, not a torch.nn.Module")
     return model
+
+
+def example_inputs(name: str) -> Example | None:
+    """Return what ``example_inputs``, a function beside a factory, gives; None without one.
+
+    Args:
+        name: ``package.module:factory``, which has been imported.
+
+    Raises:
+        InputError: the call fails, or what comes back is not an example.
+    """
+    function = getattr(sys.modules.get(name.partition(":")[0]), "example_inputs", None)
+    if not callable(function):
+        return None
+    try:
+        return Example.of(function())
+    except Exception as error:
+        raise InputError(f"python:{name}: example_inputs failed: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:

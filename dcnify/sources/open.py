@@ -17,11 +17,13 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.record import is_artifact_file, read_artifact
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.compare import shapes_of
 from dcnify.sources.contents import Contents, contents_of
 from dcnify.sources.derive import derive_base
+from dcnify.sources.factory import example_inputs
 from dcnify.sources.identify.match import match
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.spec import SourceSpec, refuse_options
@@ -50,16 +52,19 @@ class Source:
     std: tuple[float, ...] | None = None
     plan: Plan | None = None
     """The swaps that the model already has, if it came from an artifact."""
+    call: Example | None = None
+    """How the model is called; None with an image alone."""
 
-    def example(self, shape: tuple[int, int, int]) -> Tensor:
-        """(1, C, H, W) of noise in the model's dtype; the same each time.
+    def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
+        """A call of the model with noise (1, C, H, W) in the model's dtype; the same each time.
 
         Args:
             shape: (C, H, W), see `SourceSpec.input_shape`.
         """
         parameter = next(self.model.parameters(), None)
         dtype = torch.float32 if parameter is None else parameter.dtype
-        return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        return noise if self.call is None else example_with(noise, self.call)
 
 
 def open_source(
@@ -155,6 +160,7 @@ def _from_artifact(spec: str, args: dict[str, Any], trust_code: bool) -> Source:
         mean=mean,
         std=std,
         plan=record.plan,
+        call=record.example(),
     )
 
 
@@ -203,7 +209,10 @@ def _source(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         )
     model.eval()
-    return Source(model, base, spec, sha256, notes, size, mean, std)
+    call = example_inputs(base.name) if base and base.kind == "python" else None
+    if call is not None and len(call.shape) == 4:
+        size = call.shape[1], call.shape[2], call.shape[3]
+    return Source(model, base, spec, sha256, notes, size, mean, std, call=call)
 
 
 def _in_memory(path: Path, held: Any, use_ema: bool, trust_pickle: bool) -> Contents:

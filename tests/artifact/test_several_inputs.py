@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -107,3 +109,18 @@ def test_a_damaged_call_is_refused_in_one_line(tmp_path, change):
     with pytest.raises(dcnify.InputError, match="here: its golden output is damaged") as caught:
         read_golden(golden.tensors(), about | {"call": about["call"] | change}, "here")
     assert "\n" not in str(caught.value)
+
+
+def test_a_command_line_takes_the_example_beside_a_factory(tmp_path, monkeypatch, capfd):
+    from dcnify.cli import main
+
+    (tmp_path / "mynet.py").write_text(
+        "import torch\nfrom support.several_inputs import TinyUNet\n"
+        "def example_inputs():\n"
+        "    return {'sample': torch.zeros(2, 3, 16, 16), 'timestep': torch.ones(2)}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "python:mynet:TinyUNet", "--json"]) in (0, None)
+    shown = json.loads(capfd.readouterr().out)
+    assert shown["input"] == [1, 3, 16, 16]
+    assert [site["path"] for site in shown["sites"]] == ["mix"]

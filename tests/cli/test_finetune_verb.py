@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from support.finetune_cases import converted
 
-import dcnify.cli.finetune as verb
 from dcnify.cli import main
+from dcnify.cli.progress import Display
 
 STAGES = """seed: 1
 stages:
@@ -202,24 +202,15 @@ def test_without_a_terminal_there_are_lines(made, photos, tmp_path, capsys):
 
 
 def test_ctrl_c_keeps_what_was_done_and_resume_goes_on(made, photos, tmp_path, capsys, monkeypatch):
-    whole = verb.training
+    step = Display.step
 
-    def pressed(**how):
-        shown = whole(**how).__enter__()
-        beat = shown.beat
-
-        def press(now):
-            if (now.stage, now.step) == ("one", 1):
-                os.kill(os.getpid(), signal.SIGINT)
-            beat(now)
-
-        shown.beat = press
-        from contextlib import nullcontext
-
-        return nullcontext(shown)
+    def press(self, now):
+        if (now.stage, now.step) == ("one", 1):
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self, now)
 
     with monkeypatch.context() as patch:
-        patch.setattr(verb, "training", pressed)
+        patch.setattr(Display, "step", press)
         assert finetune(made, tmp_path / "out", "--checkpoint-every", "1", data=photos) == 130
     said = capsys.readouterr()
     assert said.out == ""

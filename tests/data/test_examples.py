@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dcnify.data import Examples, open_labelled
-from dcnify.data.source import FileSource
+from dcnify.data.readers.folder import FileDataset
 from dcnify.errors import InputError
 
 
@@ -33,6 +33,12 @@ def noise(seed: int = 0, size: int = 16) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
+def photos(root: Path, names: list[Path], labels: torch.Tensor) -> FileDataset:
+    dataset = FileDataset(root, names, labels)
+    dataset.origin = "photos"
+    return dataset
+
+
 def files(root: Path, total: int = 4, broken: dict[int, bytes] | None = None) -> Examples:
     """Numbered files, some with other content, as training examples of two classes."""
     for index in range(total):
@@ -41,7 +47,7 @@ def files(root: Path, total: int = 4, broken: dict[int, bytes] | None = None) ->
         (root / f"{index:02}.png").write_bytes(content)
     names = sorted(path.relative_to(root) for path in root.iterdir())
     labels = torch.arange(len(names)) % 2
-    examples = Examples(FileSource(root, names, labels), "photos", classes=2)
+    examples = Examples(photos(root, names, labels), classes=2)
     examples.transform = draw
     return examples
 
@@ -217,8 +223,8 @@ def test_every_kind_of_image_comes_in_one_mode(tmp_path, mode, ending, wanted):
         Image.fromarray(values).save(tmp_path / "a.png")
     else:
         noise().convert(mode).save(tmp_path / f"a.{ending}")
-    source = FileSource(tmp_path, [Path(f"a.{ending}")], torch.zeros(1, dtype=torch.int64))
-    image, _ = Examples(source, "photos", classes=1, mode=wanted)[0]
+    dataset = FileDataset(tmp_path, [Path(f"a.{ending}")], torch.zeros(1, dtype=torch.int64))
+    image, _ = Examples(dataset, classes=1, mode=wanted)[0]
     assert image.mode == wanted
     if mode == "I;16":
         spread = np.asarray(image.convert("L"))
@@ -231,15 +237,15 @@ def test_a_photograph_is_turned_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / "a.jpg", exif=exif)
-    source = FileSource(tmp_path, [Path("a.jpg")], torch.zeros(1, dtype=torch.int64))
-    assert Examples(source, "photos", classes=1)[0][0].size == (10, 20)
+    dataset = FileDataset(tmp_path, [Path("a.jpg")], torch.zeros(1, dtype=torch.int64))
+    assert Examples(dataset, classes=1)[0][0].size == (10, 20)
 
 
-class Unlabelled(FileSource):
+class Unlabelled(FileDataset):
     """Files of which only reading tells the label."""
 
-    def read(self, place):
-        return super().read(place)[0], self.given[place]
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], self.given[index]
 
 
 @pytest.mark.parametrize(
@@ -253,9 +259,9 @@ class Unlabelled(FileSource):
 def test_a_label_that_only_reading_tells_is_checked_as_it_comes(tmp_path, label, words):
     noise().save(tmp_path / "00.png")
     noise().save(tmp_path / "01.png")
-    source = Unlabelled(tmp_path, [Path("00.png"), Path("01.png")], torch.zeros(2))
-    source.given = [1, label]
-    examples = Examples(source, "photos", classes=2)
+    dataset = Unlabelled(tmp_path, [Path("00.png"), Path("01.png")], torch.zeros(2))
+    dataset.origin, dataset.given = "photos", [1, label]
+    examples = Examples(dataset, classes=2)
     examples.transform = draw
     assert examples[0][1] == 1
     with pytest.raises(InputError) as caught:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dcnify.data import load_images
-from dcnify.data.folder import spread
+from dcnify.data.dataset import spread
 from dcnify.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

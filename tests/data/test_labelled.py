@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from dcnify.data import ClutteredDigits, load_images, open_labelled
-from dcnify.data.label_checks import check_same_classes
+from dcnify.data.dataset import ImageDataset
+from dcnify.data.labels import check_same_classes
 from dcnify.errors import InputError
 
 
@@ -48,7 +49,7 @@ def mnist(root: Path, train: Iterable[int], test: Iterable[int]) -> Path:
 
 
 def names(examples) -> list[str]:
-    return [examples.source.name(place) for place in range(len(examples))]
+    return [examples.dataset.name(place) for place in range(len(examples))]
 
 
 def refused(where, **options) -> str:
@@ -110,8 +111,11 @@ def test_images_kept_for_validation_lie_in_the_middle_of_their_ten(tmp_path):
 
 
 def test_classes_in_another_order_are_refused():
+    train, validation = ImageDataset(), ImageDataset()
+    train.origin, train.classes = "train", ("a", "b", "c")
+    validation.origin, validation.classes = "val", ("a", "c", "b")
     with pytest.raises(InputError, match="class 1 is 'b' in train and 'c' in val"):
-        check_same_classes(("a", "b", "c"), ("a", "c", "b"), ("train", "val"))
+        check_same_classes(train, validation)
 
 
 def test_a_count_takes_training_images_of_every_class_and_leaves_validation_alone(tmp_path):

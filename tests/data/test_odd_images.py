@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import struct
 import tempfile
@@ -16,8 +15,9 @@ import torch
 from PIL import Image
 
 from dcnify.data import load_images
-from dcnify.data.images import from_pictures
-from dcnify.data.picture import Picture, Pictures
+from dcnify.data.dataset import ImageDataset
+from dcnify.data.decode import open_image
+from dcnify.data.images import load_batch
 from dcnify.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -139,10 +139,21 @@ def test_thousands_of_broken_files_are_summed_up(tmp_path):
     assert "only 1 of the 31" in remarks[-1]
 
 
-def test_a_source_of_nothing_but_broken_images_is_given_up():
-    broken = Picture("broken", lambda: Image.open(io.BytesIO(b"broken")))
-    with pytest.raises(InputError, match=r"endless: none of the .* broken: not an image"):
-        from_pictures(Pictures("endless", itertools.repeat(broken)), 4, (3, 8, 8), **PLAIN)
+class Broken(ImageDataset):
+    """A million images, none of which can be read."""
+
+    origin = "endless"
+
+    def __len__(self):
+        return 1_000_000
+
+    def __getitem__(self, index):
+        return open_image(io.BytesIO(b"broken")), None
+
+
+def test_a_dataset_of_nothing_but_broken_images_is_given_up():
+    with pytest.raises(InputError, match=r"endless: none of the 10000 .* not an image"):
+        load_batch(Broken(), 4, (3, 8, 8), **PLAIN)
 
 
 def test_a_few_broken_files_among_many_are_no_reason_for_alarm(tmp_path):

@@ -9,7 +9,8 @@ from PIL import Image
 from timm.data.readers.reader import Reader
 from torch.utils.data import DataLoader, get_worker_info
 
-from dcnify.data.streamed import StreamedExamples
+from dcnify.data.examples import StreamedExamples
+from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
 
@@ -36,6 +37,10 @@ class Counting(Reader):
             yield image, self.target if index == self.wrong else np.int64(index % 2)
 
 
+def stream(reader: Counting, **options) -> StreamedExamples:
+    return StreamedExamples(ImageStream(reader, "stream"), 2, **options)
+
+
 def draw(image: Image.Image) -> torch.Tensor:
     return torch.tensor([float(np.asarray(image)[0, 0, 0]), torch.rand(()), np.random.rand()])
 
@@ -50,20 +55,20 @@ def read(examples: StreamedExamples, epoch: int = 0, **options) -> tuple[torch.T
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_epoch_comes_out_the_same_and_another_does_not(workers):
-    first, labels = read(StreamedExamples(Counting(), "stream", 2), num_workers=workers)
+    first, labels = read(stream(Counting()), num_workers=workers)
     assert sorted(first[:, 0].tolist()) == list(range(10))
     assert labels == [int(value) % 2 for value in first[:, 0]]
-    again, _ = read(StreamedExamples(Counting(), "stream", 2), num_workers=workers)
+    again, _ = read(stream(Counting()), num_workers=workers)
     assert torch.equal(first, again)
     assert len(first[:, 1].unique()) == 10
-    other, _ = read(StreamedExamples(Counting(), "stream", 2), 1, num_workers=workers)
+    other, _ = read(stream(Counting()), 1, num_workers=workers)
     assert not torch.equal(first[:, 1], other[:, 1])
-    seeded, _ = read(StreamedExamples(Counting(), "stream", 2, seed=1), num_workers=workers)
+    seeded, _ = read(stream(Counting(), seed=1), num_workers=workers)
     assert not torch.equal(first[:, 1], seeded[:, 1])
 
 
 def test_persistent_workers_hear_of_the_next_epoch():
-    examples = StreamedExamples(Counting(), "stream", 2)
+    examples = stream(Counting())
     examples.transform = draw
     loader = DataLoader(examples, batch_size=2, num_workers=2, persistent_workers=True)
     read_so = []
@@ -84,18 +89,18 @@ def test_persistent_workers_hear_of_the_next_epoch():
     ],
 )
 def test_a_label_that_is_none_of_the_models_stops_the_stream(target, workers, words):
-    examples = StreamedExamples(Counting(3, target), "stream", 2)
+    examples = stream(Counting(3, target))
     with pytest.raises(InputError, match=f"^stream: {words}$"):
         read(examples, num_workers=workers)
 
 
 def test_a_stream_that_breaks_off_is_one_line():
     with pytest.raises(InputError, match=r"^stream: example 4: the hub hung up$"):
-        read(StreamedExamples(Counting(breaks_at=4), "stream", 2))
+        read(stream(Counting(breaks_at=4)))
 
 
 def test_the_reader_keeps_its_length_and_hears_of_the_epoch():
-    examples = StreamedExamples(Counting(), "stream", 2, mode="L")
+    examples = stream(Counting(), mode="L")
     examples.set_epoch(4)
     assert examples.reader.epoch == 4
     assert len(examples) == 10

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import IterableImageDataset
 from timm.data.readers.reader import Reader
 
 from dcnify.data import ImageBatch, load_images
-from dcnify.data.dataset_pictures import pictures_of
-from dcnify.data.images import from_pictures
+from dcnify.data.images import load_batch
+from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -154,6 +153,7 @@ def test_a_tar_file_of_images_is_read_without_unpacking(tmp_path):
     assert labels == {"a/0.png": 0, "a/1.png": 0, "b/0.png": 1, "b/1.png": 1}
     assert set(tmp_path.rglob("*")) == before
     named = load("ImageFolder", data_dir=tmp_path / "all.tar")
+    assert named.origin == f"ImageFolder in {tmp_path / 'all.tar'}"
     assert torch.equal(named.tensor, batch.tensor)
 
 
@@ -234,8 +234,7 @@ class Endless(Reader):
 
 
 def stream(reader: Reader, count: int):
-    pictures = pictures_of(IterableImageDataset(None, reader=reader), count, "stream")
-    return from_pictures(pictures, count, (3, 28, 28), **PLAIN)
+    return load_batch(ImageStream(reader, "stream"), count, (3, 28, 28), **PLAIN)
 
 
 def test_of_a_stream_the_first_are_taken_and_no_more():

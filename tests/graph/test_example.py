@@ -42,7 +42,8 @@ def test_the_image_is_found_in_a_tensor_a_tuple_a_dict_and_an_example(given, ima
         ((), "there is no tensor among the arguments"),
         ((1, None), "there is no tensor among the arguments"),
         ((IMAGE, IMAGE), r"0 \(1, 3, 16, 16\), 1 \(1, 3, 16, 16\)\); name it: .*image=0"),
-        ((IMAGE[0], torch.ones(2)), r"no argument is an image .* name it: .*image="),
+        ((IMAGE[0], torch.ones(2)), r"no argument is an image .* name it: .*image=0"),
+        ((IMAGE.byte(), torch.ones(2)), r"no argument is an image .* name it: .*image=0"),
     ],
 )
 @pytest.mark.parametrize("entry", [Example.of, lambda x: dcnify.find_sites(nn.Identity(), x)])

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 import dcnify
 from dcnify.artifact import open_source
 from dcnify.data import open_labelled
+from dcnify.data.dataset import ImageSubset
 from dcnify.data.examples import Examples
 from dcnify.data.labelled import Labelled
-from dcnify.data.source import Some
 from dcnify.finetune import Options, finetune
 from dcnify.recipe import load_finetune
 
@@ -68,7 +68,7 @@ def digits(classes: int | None, mode: str, count: int) -> Labelled:
     """So many to train on, and 70 to validate on, which no batch divides."""
     data = open_labelled(DATA, classes=classes, mode=mode, count=count)
     seen = data.validation
-    few = Examples(Some(seen.source, torch.arange(70)), seen.origin, seen.classes, mode=seen.mode)
+    few = Examples(ImageSubset(seen.dataset, torch.arange(70)), seen.classes, mode=seen.mode)
     return replace(data, validation=few)
 
 

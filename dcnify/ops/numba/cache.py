@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from numba import njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 _COMPILED = ("cache", "vectors", "points", "forward", "backward")
 _SOURCES = hashlib.sha256(
@@ -26,9 +26,16 @@ fused = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "
 """Compile a function, called by kernels, that may fuse and reorder sums, yet keeps NaN and inf."""
 
 
+class _Files(CompileResultCacheImpl):
+    """Files named after these sources: those of other sources may not even unpickle."""
+
+    @property
+    def filename_base(self) -> str:
+        return f"{super().filename_base}-{_SOURCES[:12]}"
+
+
 class _Cache(FunctionCache):
-    def _index_key(self, sig, codegen):
-        return (*super()._index_key(sig, codegen), _SOURCES)
+    _impl_class = _Files
 
     def load_overload(self, sig, target_context):
         try:

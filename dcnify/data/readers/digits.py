@@ -7,7 +7,6 @@ it, so the layers that mix space have work to do.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,10 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from dcnify.errors import InputError
+from dcnify.words import did_you_mean
 
 SIZES = {"train": 20_000, "validation": 2_000}
-"""The splits, and how many images each has unless told otherwise."""
+"""Split → number of images by default."""
 
 _BLOCK = 1024
 _HELD_OUT = 5
@@ -62,8 +62,11 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         piece: int = 5,
         transform: Callable[[torch.Tensor], Any] | None = None,
     ) -> None:
-        usual = SIZES[_known(split)]
-        size = usual if size is None else size
+        if split not in SIZES:
+            known = f": there are {', '.join(SIZES)}"
+            meant = did_you_mean(split, SIZES, cutoff=0.3, otherwise=known)
+            raise InputError(f"cluttered digits: unknown split {split!r}{meant}")
+        size = SIZES[split] if size is None else size
         if size < 1:
             raise InputError(f"cluttered digits: size must be at least 1, not {size}")
         if not 1 <= piece <= digit <= canvas or pieces < 0:
@@ -74,16 +77,8 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         self.split = split
         self.transform = transform
         digits, labels = _source(split, digit)
-        blocks = [
-            _draw(
-                np.random.default_rng([seed, list(SIZES).index(split), block]),
-                digits,
-                canvas=canvas,
-                pieces=pieces,
-                piece=piece,
-            )
-            for block in range(-(-size // _BLOCK))
-        ]
+        seeds = ([seed, list(SIZES).index(split), block] for block in range(-(-size // _BLOCK)))
+        blocks = [_draw(np.random.default_rng(one), digits, canvas, pieces, piece) for one in seeds]
         self.images = torch.from_numpy(np.concatenate([images for images, _ in blocks])[:size])
         """All images, (size, canvas, canvas), uint8."""
         chosen = np.concatenate([chosen for _, chosen in blocks])[:size]
@@ -97,14 +92,6 @@ class ClutteredDigits(Dataset[tuple[Any, int]]):
         image = (self.images[index].float() / 255).expand(3, -1, -1).contiguous()
         label = int(self.labels[index])
         return (image if self.transform is None else self.transform(image)), label
-
-
-def _known(split: str) -> str:
-    if split in SIZES:
-        return split
-    near = difflib.get_close_matches(split, SIZES, n=1, cutoff=0.3)
-    meant = f", did you mean {near[0]!r}?" if near else f": there are {', '.join(SIZES)}"
-    raise InputError(f"cluttered digits: unknown split {split!r}{meant}")
 
 
 def _source(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +113,7 @@ def _source(split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw(
-    rng: np.random.Generator, digits: np.ndarray, *, canvas: int, pieces: int, piece: int
+    rng: np.random.Generator, digits: np.ndarray, canvas: int, pieces: int, piece: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """One block of images (n, canvas, canvas), and which of `digits` each one shows."""
     size = digits.shape[-1]

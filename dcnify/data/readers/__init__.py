@@ -1,0 +1,1 @@
+"""Readers of images: folders, files, timm's datasets, the built-in one, installed photographs."""
