@@ -33,7 +33,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 study: $(STAMP)
 	@$(BIN)/python studies/inherit_study $(ARGS)

@@ -13,6 +13,7 @@ from torch import nn
 
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.errors import DcnifyError
+from dcnify.files import write_file
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Reporter
@@ -87,11 +88,9 @@ class TrainingRun:
     def save_best(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Write the best weights so far. A full disk costs them, not the run."""
         state, _ = without_aliases({key: value.detach().cpu() for key, value in weights.items()})
-        new = self.best.with_name(f".{self.best.name}.new")
         try:
-            write_safetensors(compact(state), new)
-            new.replace(self.best)
-        except (DcnifyError, OSError) as error:
+            write_file(self.best, lambda new: write_safetensors(compact(state), new), True)
+        except DcnifyError as error:
             self.reporter.say(f"the best weights so far are not kept: {error}")
 
 

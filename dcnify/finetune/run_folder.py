@@ -72,6 +72,8 @@ def begin(target: Path, about: dict[str, Any], *, resume: bool) -> None:
             with suppress(OSError):
                 (target / name).unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(".*"):  # a process was killed while it wrote them
+        unfinished.unlink()
     text = json.dumps(about, indent=2) + "\n"
     write_file(folder / RUN, lambda new: new.write_text(text, "utf-8"), overwrite=True)
 

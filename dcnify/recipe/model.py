@@ -142,7 +142,7 @@ class Swap(Part):
         unknown = {step.method for step in self.init} - set(replacement.methods)
         if unknown:
             exact = "is exact and " if replacement.exact else ""
-            words = f"with: {replace.with_} {exact}knows only {' and '.join(replacement.methods)}"
+            words = f"with: {replace.with_} {exact}knows only {', '.join(replacement.methods)}"
             raise refuse(words, at=("init",))
         if self.init[0].method == "calibrate":
             raise refuse("needs a start before it: transfer, fit or paper", at=("init", 0))

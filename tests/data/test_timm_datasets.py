@@ -153,6 +153,7 @@ def test_a_tar_file_of_images_is_read_without_unpacking(tmp_path):
     assert labels == {"a/0.png": 0, "a/1.png": 0, "b/0.png": 1, "b/1.png": 1}
     assert set(tmp_path.rglob("*")) == before
     named = load("ImageFolder", data_dir=tmp_path / "all.tar")
+    assert named.origin == f"ImageFolder in {tmp_path / 'all.tar'}"
     assert torch.equal(named.tensor, batch.tensor)
 
 

@@ -133,7 +133,9 @@ def _class_folders(
     if not prefix and root.suffix == ".tar" and root.is_file():
         if split is not None:
             raise LocationError(f"{printable(root)} is one file and has no split")
-        return open_tar(root)
+        dataset = open_tar(root)
+        dataset.origin = shown
+        return dataset
     if root.is_dir():
         root = split_folder(root, split)
     reader = f"torch/{name}" if prefix else ""

@@ -1,4 +1,4 @@
-"""A stage of a fine-tuning, set up: its model, optimizer, schedule and data."""
+"""The model, optimizer, schedule and data of a stage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dcnify.surgery.handover import handovers
 
 
 class StageTrainer:
-    """What the updates of one stage need.
+    """A stage that is set up: the updates use it.
 
     Args:
         run: what all stages share.

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dcnify.data import ImageBatch, labels_for, load_images
+from dcnify.data.spec import IMAGENET_MEAN, IMAGENET_STD
 from dcnify.errors import InputError
 from dcnify.graph.example import Example
 
@@ -21,7 +22,6 @@ _LARGEST, _PIXELS = 64, 4 * 224 * 224
 NOT_IMAGES = "the example input, for want of photographs: install 'dcnify[data]'"
 """Origin of a measurement that had nothing better than the example."""
 BATCH = 4
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 Calibration = torch.Tensor | ImageBatch | Iterable[torch.Tensor]
@@ -203,7 +203,7 @@ def _images_of(batch: object) -> torch.Tensor:
 def _photographs(model: nn.Module, example: Example, flops: int, least: int) -> _Found:
     count = max(min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST), least)
     config = getattr(model, "pretrained_cfg", None) or {}
-    mean, std = config.get("mean") or _MEAN, config.get("std") or _STD
+    mean, std = config.get("mean") or IMAGENET_MEAN, config.get("std") or IMAGENET_STD
     try:
         images = load_images(None, count=count, size=example.shape[1:], mean=mean, std=std)
     except InputError:
