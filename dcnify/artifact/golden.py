@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dcnify.errors import InputError
-from dcnify.graph.calls import output_tensor
+from dcnify.graph.calls import evaluating, output_tensor
 from dcnify.graph.example import Example
 from dcnify.surgery.prepare import runnable
 from dcnify.words import first_line
@@ -134,22 +134,17 @@ def golden_of(model: nn.Module, example: Any) -> Golden | str:
 def answer(model: nn.Module, example: Any) -> Tensor:
     """Return the model's output for ``example`` in evaluation mode, as one tensor."""
     example = Example.of(example)
-    training = {module: module.training for module in model.modules()}
     device = example.images.device
-    model.eval()
-    try:
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-            runnable(model, example),
-        ):
-            torch.default_generator.manual_seed(_SEED)
-            return output_tensor(example.call(model)).detach()
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with (
+        evaluating(model),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        runnable(model, example),
+    ):
+        torch.default_generator.manual_seed(_SEED)
+        return output_tensor(example.call(model)).detach()
 
 
 def sample_of(output: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,22 @@ def record_calls(
             calls[path] = RecordedCall(given.args, given.kwargs, output=output)
 
     return layer.register_forward_hook(hook, with_kwargs=True)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+    """Put the model into eval mode for a while, module by module as it was before.
+
+    Yields:
+        Which modules will be in training mode again.
+    """
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield training
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dcnify._version import __version__
+from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
 from dcnify.progress import Progress, silent
@@ -84,11 +85,12 @@ def _convert(
     progress: Progress,
 ) -> ConvertResult:
     clock, before = _Clock(), _parameters(model)
-    with _evaluating(model) as modes, ExitStack() as structure:
+    with evaluating(model) as modes, ExitStack() as structure:
         found = find(model, example)
         plan = plan_found(model, recipe, found)
         for one in structure.enter_context(isolating(model, plan)):
-            modes[get(model, one.path)] = modes[get(model, one.block)]
+            for module in get(model, one.path).modules():
+                modes.setdefault(module, modes[get(model, one.block)])
         clock.lap("plan")
         replacements, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")
@@ -127,22 +129,6 @@ def _convert(
     transaction.begin_handover()
     settled = without_unused(model, transaction.plan)
     return ConvertResult(model, settled, report, recipe, example)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
-    """Put the model into eval mode for a while, module by module as it was before.
-
-    Yields:
-        Which modules will be in training mode again.
-    """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield training
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 @contextmanager

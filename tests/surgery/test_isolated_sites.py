@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, models
+from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, TwoAttentions, models
 from torch import nn
 
 import dcnify
@@ -205,3 +205,19 @@ def test_channels_of_a_functional_convolution_stay_tied():
     result = dcnify.convert(model, recipe("depthwise_conv"), EXAMPLE, images())
     assert len(result.plan.swaps) == 2
     assert not any("dw_weight" in name for name in model.state_dict())
+
+
+def test_of_two_attentions_in_one_forward_either_can_be_swapped_alone():
+    model = Tokens(TwoAttentions()).eval()
+    names, expected = set(model.state_dict()), model(images())
+    sites = dcnify.find_sites(model, EXAMPLE)
+    assert [site.path for site in sites] == ["block.attention_region", "block.attention_region_2"]
+    prepared = copy.deepcopy(model)
+    prepare(prepared, dcnify.plan(model, recipe("attention"), EXAMPLE))
+    assert torch.equal(prepared(images()), expected)
+    only = recipe("attention", more=", expect: 1").to_yaml()
+    only = only.replace("role: attention", "role: attention, modules: '**.attention_region'", 1)
+    result = dcnify.convert(model, dcnify.Recipe.from_yaml(only), EXAMPLE, images())
+    assert [one.name for one in result.plan.isolations] == ["attention_region"]
+    left = names - {"block.qkvs.0.weight", "block.qkvs.0.bias"}
+    assert left == {name for name in model.state_dict() if "region" not in name}

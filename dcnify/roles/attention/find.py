@@ -60,18 +60,17 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
         innermost = list(stack.values())[-1] if stack else ""
         problem = next(filter(None, (_core_problem(core) for core in cores)), None)
         seen = problem or _owner(capture, axes, cores, stack)
-        if isinstance(seen, str):
-            miss = NearMiss(innermost, ROLE, seen)
-            found.append((cores[0].node, miss if problem else _part(capture, axes, cores, miss)))
-        else:
+        if not isinstance(seen, str):
             found.append((cores[0].node, seen))
+            continue
+        miss = NearMiss(innermost, ROLE, seen)
+        parts = [] if problem else _parts(capture, axes, cores, miss)
+        found += parts or [(cores[0].node, miss)]
     return found
 
 
-def _part(
-    capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss
-) -> NearMiss | Candidate:
-    """The attention as a part of a larger forward, if it is a site once that is isolated."""
+def _parts(capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss) -> list[Seen]:
+    """The attention, or each of several, as a part of a larger forward: sites once isolated."""
 
     def fits(first: fx.Node, last: fx.Node) -> bool:
         if not (first in axes and last in axes and _shape(first) == _shape(last)):
@@ -80,7 +79,11 @@ def _part(
         return layout is not None and _mixes_all(cores, layout)
 
     ends = region_around(capture, [core.node for core in cores], fits)
-    return miss if ends is None else Candidate(miss, "attention_region", *ends)
+    if ends is not None:
+        return [(cores[0].node, Candidate(miss, "attention_region", *ends))]
+    if len(cores) == 1:
+        return []
+    return [part for core in cores for part in _parts(capture, axes, [core], miss)]
 
 
 def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
