@@ -21,7 +21,7 @@ swaps:
 DEPTHWISE = "role: depthwise_conv"
 PLAIN = "with: dcnv4, group_channels: 8"
 RECIPES = {
-    "good": (DEPTHWISE, PLAIN, "transfer", "finetune:\n  stages:\n    - {name: s, steps: 2}\n"),
+    "good": (DEPTHWISE, PLAIN, "transfer", "finetune: [recover]\n"),
     "key": (f"{DEPTHWISE}, stagess: [2]", PLAIN, "fit", ""),
     "role": ("role: depthwise", PLAIN, "fit", ""),
     "replace": ("role: attention", "with: dcnv4, like: flash_intern_image", "fit", ""),
@@ -119,8 +119,8 @@ finetune good --data builtin:digits --cpu
 finetune good --data builtin:cluttered-digits --cpu -o good --overwrite
 finetune good --data builtin:cluttered-digits --cpu -r recove
 finetune good --data builtin:cluttered-digits --cpu -o t --resume
-finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.s.optimizer.name=adamww
-finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.s.step=3
+finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.recover.optimizer.name=adamww
+finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.recover.step=3
 finetune good --data builtin:cluttered-digits --cpu -o t
 recipe show nonsense
 recipe show alin
