@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MethodType
 from typing import Any
 
 import torch
@@ -150,6 +151,7 @@ def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> C
     twin = twin_of(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
     refused = prepare(twin) if prepare is not None else {}
+    _put_forwards_into_classes(twin)
     calls: dict[str, list[CallShape]] = defaultdict(list)
     for path, module in twin.named_modules():
         module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
@@ -232,6 +234,21 @@ def twin_of(model: nn.Module) -> nn.Module:
     for module in model.modules():  # a remembered activation cannot be copied either
         shared |= {id(v): v for v in vars(module).values() if isinstance(v, torch.Tensor)}
     return copy.deepcopy(model, memo=shared)
+
+
+def _put_forwards_into_classes(twin: nn.Module) -> None:
+    """Give modules with a forward of their own a class of their own that has it.
+
+    Where a model holds one module twice, `torch.export` passes stand-ins for modules to forwards
+    and follows paths through them; a method that is bound to the module itself would lose the path.
+    """
+    for module in twin.modules():
+        own = vars(module).get("forward")
+        if isinstance(own, MethodType) and own.__self__ is module:
+            kind = type(module)
+            names = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
+            module.__class__ = type(kind.__name__, (kind,), {**names, "forward": own.__func__})
+            del module.forward
 
 
 def _recorder(seen: list[CallShape]):

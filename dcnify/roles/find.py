@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from dcnify.errors import InputError
 from dcnify.graph.axis_rules import trace_axes
 from dcnify.graph.capture import Capture, Region, capture
 from dcnify.graph.flops import node_flops
@@ -44,7 +45,10 @@ def find(model: nn.Module, example: Any) -> Found:
         return found
     isolated = isolate_candidates(model, found.capture, candidates, _prepare_layers)
     if isolated.isolations:
-        found, _ = _look(isolated.model, example)
+        try:
+            found, _ = _look(isolated.model, example)
+        except InputError:  # it exports no longer
+            return found
     why = {miss: f"{miss.reason}; {reason}" for miss, reason in isolated.reasons.items()}
     near = tuple(replace(m, reason=why.get(m, m.reason)) for m in found.sites.near_misses)
     sites = replace(found.sites, near_misses=near)

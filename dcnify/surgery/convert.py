@@ -89,7 +89,8 @@ def _convert(
         found = find(model, example)
         plan = plan_found(model, recipe, found)
         for one in structure.enter_context(isolating(model, plan)):
-            modes[get(model, one.path)] = modes[get(model, one.block)]
+            for module in get(model, one.path).modules():
+                modes.setdefault(module, modes[get(model, one.block)])
         clock.lap("plan")
         replacements, warnings = new_modules(model, plan, found, seed, progress)
         clock.lap("init")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dcnify.errors import InputError
+from dcnify.graph.calls import Call
 from dcnify.graph.isolate import Isolation, isolate, undo
 from dcnify.graph.isolation.locate import Wanted, locate
 from dcnify.graph.isolation.trace import CannotIsolate
@@ -69,7 +70,7 @@ def planned(net: nn.Module) -> Isolation:
     with torch.no_grad():
         entry = block.norm(x)
         wanted = Wanted(entry, block.between(entry), block.between)
-    return locate(block, "block", "conv_region", (x,), {}, wanted)
+    return locate(block, "block", "conv_region", Call((x,)), wanted)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ def test_a_child_that_is_used_elsewhere_too_stays_where_it_is():
 
     block, x = Twice(), torch.randn(2, 4, 8)
     entry, function = torch.relu(x), lambda y: torch.tanh(block.inner(y))
-    isolation = locate(block, "", "region", (x,), {}, Wanted(entry, function(entry), function))
+    isolation = locate(block, "", "region", Call((x,)), Wanted(entry, function(entry), function))
     expected = block(x)
     region = isolate(block, isolation)
     assert region.inner is block.inner
@@ -255,7 +256,7 @@ def test_the_whole_window_attention_of_swin_becomes_a_module(kind, block_kind):
         else:
             entry, leave = seen[path]["block"][0], seen[path]["norm1"][0]
         wanted = Wanted(entry, leave, block._attn)
-        isolation = locate(block, path, "region", (seen[path]["block"][0],), {}, wanted)
+        isolation = locate(block, path, "region", Call((seen[path]["block"][0],)), wanted)
         isolate(after, isolation)
     x = torch.randn(2, 3, 56, 56)
     for mode in (False, True):

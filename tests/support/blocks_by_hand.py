@@ -99,6 +99,23 @@ class ActivatedConv(nn.Conv2d):
         return F.silu(super().forward(x))
 
 
+class TwoAttentions(nn.Module):
+    """Two attentions one after the other in one forward, which share the output projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(DIM) for _ in range(2))
+        self.qkvs = nn.ModuleList(nn.Linear(DIM, 3 * DIM) for _ in range(2))
+        self.proj = nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        for norm, qkv in zip(self.norms, self.qkvs, strict=True):
+            q, k, v = qkv(norm(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + self.proj(y)
+        return x
+
+
 class Tokens(nn.Module):
     """A small classifier of tokens: the block runs twice, the second time by keyword."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import pytest
 import torch
-from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, models
+from support.blocks_by_hand import DIM, ConvBlock, Images, SdpaBlock, Tokens, TwoAttentions, models
 from torch import nn
 
 import dcnify
@@ -71,7 +72,7 @@ def test_it_is_converted_and_nothing_of_the_old_layer_is_left(name):
     assert sum(original.state_dict()[k].numel() for k in gone) == sum(
         swap.site.parameters for swap in result.plan.swaps
     )
-    assert all(site.sqnr_db > 0 for site in result.report.sites)
+    assert all(math.isfinite(site.sqnr_db) for site in result.report.sites)
     model(images()).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -205,3 +206,22 @@ def test_channels_of_a_functional_convolution_stay_tied():
     result = dcnify.convert(model, recipe("depthwise_conv"), EXAMPLE, images())
     assert len(result.plan.swaps) == 2
     assert not any("dw_weight" in name for name in model.state_dict())
+
+
+def test_of_two_attentions_in_one_forward_either_can_be_swapped_alone():
+    model = Tokens(TwoAttentions()).eval()
+    names, expected = set(model.state_dict()), model(images())
+    sites = dcnify.find_sites(model, EXAMPLE)
+    assert [site.path for site in sites] == ["block.attention_region", "block.attention_region_2"]
+    prepared = copy.deepcopy(model)
+    prepare(prepared, dcnify.plan(model, recipe("attention"), EXAMPLE))
+    assert torch.equal(prepared(images()), expected)
+    only = dcnify.Recipe.from_yaml(
+        "version: 1\nname: r\nswaps:\n  - name: first\n"
+        "    select: {role: attention, modules: block.attention_region}\n"
+        "    replace: {with: dcnv4, group_channels: 8}\n"
+    )
+    result = dcnify.convert(model, only, EXAMPLE, images())
+    assert [one.name for one in result.plan.isolations] == ["attention_region"]
+    left = names - {"block.qkvs.0.weight", "block.qkvs.0.bias"}
+    assert left == {name for name in model.state_dict() if "region" not in name}

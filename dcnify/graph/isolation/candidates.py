@@ -58,27 +58,28 @@ def isolate_candidates(
         candidates: in the order of the forward pass.
         prepare: makes a copy of the model run here.
     """
-    twin = twin_of(model)
     owners = {one: _owner(captured, one) for one in candidates}
-    inputs = _inputs(captured)
-    calls = _calls(model, captured, inputs, set(owners.values()), prepare)
-    nodes = list(dict.fromkeys(n for one in candidates for n in (one.entry, one.exit)))
-    values = dict(zip(nodes, evaluate_all(captured, nodes, inputs), strict=True))
+    try:
+        inputs = _inputs(captured)
+        calls = _calls(model, captured, inputs, set(owners.values()), prepare)
+        nodes = list(dict.fromkeys(n for one in candidates for n in (one.entry, one.exit)))
+        values = dict(zip(nodes, evaluate_all(captured, nodes, inputs), strict=True))
+    except Exception as error:  # a model is anybody's code
+        reason = f"the model does not run on noise: {first_line(error)}"
+        return Isolated(model, (), {one.miss: reason for one in candidates})
+    twin = twin_of(model)
     isolations: list[Isolation] = []
     reasons: dict[NearMiss, str] = {}
     for candidate, path in owners.items():
+        block = twin.get_submodule(path)
+        wanted = _wanted(captured, candidate, inputs, values)
+        name = _free_name(block, candidate.name)
         try:
-            if path not in calls:
-                raise CannotIsolate("the module was not called on its own")
-            block = twin.get_submodule(path)
-            wanted = _wanted(captured, candidate, inputs, values)
-            name = _free_name(block, candidate.name)
-            call = calls[path]
-            isolation = locate(block, path, name, call.args, call.kwargs, wanted)
+            isolation = locate(block, path, name, calls.get(path), wanted)
             isolate(twin, isolation)
         except CannotIsolate as error:
             reasons.setdefault(candidate.miss, str(error))  # of its module's first call
-        except Exception as error:  # a block is anybody's code
+        except Exception as error:  # a block, too
             reasons.setdefault(candidate.miss, f"{type(error).__name__}: {first_line(error)}")
         else:
             isolations.append(isolation)

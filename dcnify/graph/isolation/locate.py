@@ -7,7 +7,6 @@ the same bits as before, in evaluation and, from the same random state, in train
 
 from __future__ import annotations
 
-import copy
 import inspect
 import itertools
 import operator
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
+from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
 from dcnify.graph.isolate import fingerprint, isolate_traced
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
@@ -47,22 +47,22 @@ class Wanted:
     """What it returns for another tensor of the entry's shape."""
 
 
-def locate(
-    block: nn.Module, path: str, name: str, args: tuple, kwargs: Mapping[str, Any], wanted: Wanted
-) -> Isolation:
+def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wanted) -> Isolation:
     """How to isolate the wanted region in ``block``; the block is not changed.
 
     Args:
         block: the innermost module that computes all of the region.
         path: of the block in the model.
         name: for the region.
-        args, kwargs: of the call in which ``wanted`` was seen, in evaluation mode.
+        call: in which ``wanted`` was seen, in evaluation mode; None if there was none.
         wanted: what to look for.
 
     Raises:
         CannotIsolate: the block cannot be traced, has no such step, or is not the same afterwards.
     """
-    arguments = _arguments(block, args, kwargs)
+    if call is None:
+        raise CannotIsolate("its code runs without a call of the module")
+    arguments = _arguments(block, call)
     constants = {n: v for n, v in arguments.items() if v is None or isinstance(v, bool | str)}
     twin = twin_of(block)
     twin.eval()
@@ -79,7 +79,7 @@ def locate(
                 found, entry=cut.entry.name, exit=cut.exit.name, sizes=_sizes(cut, seen.values)
             )
             _check_training(traces, cut)
-            _prove(block, found, args, kwargs, wanted)
+            _prove(block, found, call, wanted)
         except CannotIsolate as error:
             problem = error
         else:
@@ -87,10 +87,10 @@ def locate(
     raise problem
 
 
-def _arguments(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(block: nn.Module, call: Call) -> dict[str, Any]:
     """By name, in the order of the forward's parameters."""
     signature = inspect.signature(forward_of(block))
-    bound = signature.bind(block, *args, **kwargs)
+    bound = signature.bind(block, *call.args, **call.kwargs)
     extra = [p.name for p in signature.parameters.values() if p.kind not in BY_KEYWORD]
     if any(bound.arguments.get(name) for name in extra):
         raise CannotIsolate("it is called with more arguments than its forward names")
@@ -167,13 +167,7 @@ def _check_training(traces: Traces, cut: Cut) -> None:
         raise CannotIsolate("in training mode the region takes other steps")
 
 
-def _prove(
-    block: nn.Module,
-    isolation: Isolation,
-    args: tuple,
-    kwargs: Mapping[str, Any],
-    wanted: Wanted,
-) -> None:
+def _prove(block: nn.Module, isolation: Isolation, call: Call, wanted: Wanted) -> None:
     before, after = _copy(block), _copy(block)
     region = isolate_traced(after, trace(after, isolation.constants), isolation)
     if sum(isinstance(module, Region) for module in region.modules()) > 1:
@@ -181,7 +175,7 @@ def _prove(
     for training in (False, True):
         for module in (*before.modules(), *after.modules()):
             module.training = training
-        if not _same(_run(before, args, kwargs), _run(after, args, kwargs)):
+        if not _same(_run(before, call), _run(after, call)):
             mode = "training" if training else "evaluation"
             raise CannotIsolate(f"it would compute something else in {mode} mode")
     for module in region.modules():
@@ -197,17 +191,21 @@ def _prove(
 
 def _copy(block: nn.Module) -> nn.Module:
     """A copy that shares the parameters, and has buffers of its own."""
-    shared = {id(parameter): parameter for parameter in block.parameters()}
-    return copy.deepcopy(block, shared)
+    twin = twin_of(block)
+    for module in twin.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.clone()
+    return twin
 
 
-def _run(block: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> list[Any]:
+def _run(block: nn.Module, call: Call) -> list[Any]:
     """What a call returns and leaves behind; of one that fails, the type of its error."""
     devices = sorted({p.device.index or 0 for p in block.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(0)
         try:
-            output = block(*copy.deepcopy(args), **copy.deepcopy(dict(kwargs)))
+            given = call.map(torch.clone)  # which it may change
+            output = block(*given.args, **given.kwargs)
         except Exception as error:  # batch norm of one value, for one
             return [type(error)]
         leaves, spec = tree_flatten(output)

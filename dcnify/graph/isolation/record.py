@@ -53,11 +53,12 @@ class Isolation:
 def needed(isolations: Sequence[Isolation], paths: Iterable[str]) -> tuple[Isolation, ...]:
     """Those of ``isolations`` that modules at ``paths`` stand in, in the same order.
 
-    With one region of a block come all of the block, for each was planned with the ones before it
-    in place.
+    Earlier ones of the same block come with them: each was planned with those before it in place.
     """
     inside = tuple(f"{path}." for path in paths)
-    blocks = {
-        one.block for one in isolations if any(path.startswith(f"{one.path}.") for path in inside)
+    last = {
+        one.block: index
+        for index, one in enumerate(isolations)
+        if any(path.startswith(f"{one.path}.") for path in inside)
     }
-    return tuple(one for one in isolations if one.block in blocks)
+    return tuple(o for index, o in enumerate(isolations) if index <= last.get(o.block, -1))

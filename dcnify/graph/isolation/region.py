@@ -24,8 +24,8 @@ class Region(nn.Module):
         super().__init__()
         self.forward = MethodType(_function(graphs), self)
         self.training = training
-        self.moved: tuple[tuple[str, str], ...] = ()
-        """What the block gave up: (slot, name)."""
+        self.moved: tuple[str, ...] = ()
+        """What the block gave up: parameters, buffers and children, by path."""
         self.forward_before: Callable[..., Any] | None = None
         """The forward that the block's instance had of its own, as a function."""
 
@@ -40,19 +40,19 @@ def install(block: nn.Module, name: str, outer: Graphs, inner: Graphs) -> Region
     hold them. The block's class, attributes and hooks stay.
     """
     region = Region(inner, block.training)
-    elsewhere = _names(outer)
+    elsewhere = _targets(outer)
     moved = []
-    for one in _names(inner):
-        slot = next((slot for slot in _SLOTS if one in getattr(block, slot)), None)
+    for target in _targets(inner):
+        slot, owner, place, leaf = _find(block, region, target)
         if slot is None:
-            setattr(region, one, getattr(block, one))
+            vars(place)[leaf] = getattr(owner, leaf)  # a tensor that is not registered
             continue
-        getattr(region, slot)[one] = getattr(block, slot)[one]
-        if slot == "_buffers" and one in block._non_persistent_buffers_set:
-            region._non_persistent_buffers_set.add(one)
-        if one not in elsewhere:
-            getattr(block, slot)[one] = None
-            moved.append((slot, one))
+        getattr(place, slot)[leaf] = getattr(owner, slot)[leaf]
+        if slot == "_buffers" and leaf in owner._non_persistent_buffers_set:
+            place._non_persistent_buffers_set.add(leaf)
+        if not any(_overlap(target, other) for other in elsewhere):
+            getattr(owner, slot)[leaf] = None
+            moved.append(target)
     region.moved = tuple(moved)
     if "forward" in vars(block):
         region.forward_before = forward_of(block)
@@ -72,17 +72,41 @@ def release(block: nn.Module, name: str) -> None:
     if not isinstance(region, Region):
         raise InputError(f"{name} is not the region that was isolated")
     del block._modules[name]
-    for slot, one in region.moved:
-        getattr(block, slot)[one] = getattr(region, slot)[one]
+    for target in region.moved:
+        slot, owner, place, leaf = _find(block, region, target)
+        assert slot is not None
+        getattr(owner, slot)[leaf] = getattr(place, slot)[leaf]
     del block.forward
     if region.forward_before is not None:
         block.forward = MethodType(region.forward_before, block)
 
 
-def _names(graphs: Graphs) -> list[str]:
-    """Names of the block's own attributes that the graphs use, in order."""
-    used = (n for graph in graphs for n in graph.nodes if n.op in ("get_attr", "call_module"))
-    return list(dict.fromkeys(node.target.partition(".")[0] for node in used))
+def _targets(graphs: Graphs) -> list[str]:
+    """Paths in the block of what the graphs use, sorted; nothing inside another of them."""
+    used = {
+        n.target for graph in graphs for n in graph.nodes if n.op in ("get_attr", "call_module")
+    }
+    return sorted(t for t in used if not any(_overlap(t, u) and len(u) < len(t) for u in used))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two paths is the other, or inside it."""
+    short, long = sorted((f"{one}.", f"{other}."), key=len)
+    return long.startswith(short)
+
+
+def _find(
+    block: nn.Module, region: nn.Module, target: str
+) -> tuple[str | None, nn.Module, nn.Module, str]:
+    """The slot that holds ``target``, its owner in the block, its place in the region, its name."""
+    *path, leaf = target.split(".")
+    for name in path:
+        block = block.get_submodule(name)
+        if name not in region._modules:
+            region.register_module(name, nn.Module())
+        region = region.get_submodule(name)
+    slot = next((slot for slot in _SLOTS if leaf in getattr(block, slot)), None)
+    return slot, block, region, leaf
 
 
 def _function(graphs: Graphs) -> Callable[..., Any]:

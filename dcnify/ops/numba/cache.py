@@ -42,7 +42,7 @@ class _Cache(FunctionCache):
             return super().load_overload(sig, target_context)
         except OSError:
             return None
-        except Exception:  # the index refers to classes of another version
+        except Exception:  # the index is damaged
             with suppress(OSError):
                 self.flush()
             return None

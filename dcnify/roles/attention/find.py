@@ -18,6 +18,7 @@ from torch import fx
 from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
@@ -59,18 +60,17 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
         innermost = list(stack.values())[-1] if stack else ""
         problem = next(filter(None, (_core_problem(core) for core in cores)), None)
         seen = problem or _owner(capture, axes, cores, stack)
-        if isinstance(seen, str):
-            miss = NearMiss(innermost, ROLE, seen)
-            found.append((cores[0].node, miss if problem else _part(capture, axes, cores, miss)))
-        else:
+        if not isinstance(seen, str):
             found.append((cores[0].node, seen))
+            continue
+        miss = NearMiss(innermost, ROLE, seen)
+        parts = [] if problem else _parts(capture, axes, cores, miss)
+        found += parts or [(cores[0].node, miss)]
     return found
 
 
-def _part(
-    capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss
-) -> NearMiss | Candidate:
-    """The attention as a part of a larger forward, if it is a site once that is isolated."""
+def _parts(capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss) -> list[Seen]:
+    """The attention, or each of several, as a part of a larger forward: sites once isolated."""
 
     def fits(first: fx.Node, last: fx.Node) -> bool:
         if not (first in axes and last in axes and _shape(first) == _shape(last)):
@@ -79,7 +79,11 @@ def _part(
         return layout is not None and _mixes_all(cores, layout)
 
     ends = region_around(capture, [core.node for core in cores], fits)
-    return miss if ends is None else Candidate(miss, "attention_region", *ends)
+    if ends is not None:
+        return [(cores[0].node, Candidate(miss, "attention_region", *ends))]
+    if len(cores) == 1:
+        return []
+    return [part for core in cores for part in _parts(capture, axes, [core], miss)]
 
 
 def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
@@ -182,8 +186,7 @@ def _is_masked(node: fx.Node) -> bool:
     """Whether a fused attention is causal or has a boolean mask; a float mask may be a bias."""
     if operation(node) not in _FUSED:
         return False
-    names = [argument.name for argument in node.target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = arguments_of(node)
     mask = given.get("attn_mask")
     return bool(given.get("is_causal")) or (
         isinstance(mask, fx.Node) and mask.meta["val"].dtype == torch.bool
