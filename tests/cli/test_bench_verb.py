@@ -265,7 +265,7 @@ def test_without_arguments_the_papers_shapes_are_measured():
     assert batches["56x56x128g4"] == 4
     assert batches["200x320x128g4"] == 1
     assert {case.dtype for case in bench.cases} == {torch.float32}
-    assert str(settle(device="cpu", shapes=["7x7x1024"]).cases[0].shape) == "7x7x1024g32"
+    assert str(settle(OpBenchSpec(("7x7x1024",), device="cpu")).cases[0].shape) == "7x7x1024g32"
 
 
 @pytest.mark.gpu
