@@ -18,6 +18,7 @@ from torch import fx
 from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
@@ -185,8 +186,7 @@ def _is_masked(node: fx.Node) -> bool:
     """Whether a fused attention is causal or has a boolean mask; a float mask may be a bias."""
     if operation(node) not in _FUSED:
         return False
-    names = [argument.name for argument in node.target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = arguments_of(node)
     mask = given.get("attn_mask")
     return bool(given.get("is_causal")) or (
         isinstance(mask, fx.Node) and mask.meta["val"].dtype == torch.bool

@@ -12,7 +12,13 @@ from torch import Tensor, fx
 
 from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import Capture
-from dcnify.graph.evaluate import UndeterminedError, evaluate, evaluate_all, on_one_thread
+from dcnify.graph.evaluate import (
+    UndeterminedError,
+    arguments_of,
+    evaluate,
+    evaluate_all,
+    on_one_thread,
+)
 from dcnify.graph.site import Site
 from dcnify.roles.base import Found
 
@@ -77,17 +83,17 @@ def _read_projections(found: Found, site: Site) -> Projections:
     wanted = [value, query, key] if plain else [value]
     read = _affine_into(captured, region.inputs[0], wanted, tokens) if value else [None]
     output = _affine_out_of(captured, core, region.outputs[0], tokens)
-    return Projections(read[0], output, *(read[1:] if plain else (None, None)), scale)
+    query_map, key_map = read[1:] if plain else (None, None)
+    return Projections(read[0], output, query_map, key_map, scale)
 
 
 def _plain_softmax(core: fx.Node) -> tuple[bool, float | None]:
     """Whether a fused attention has neither mask nor causality, and its scale."""
-    names = [a.name for a in core.target._schema.arguments]
-    given = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
-    scale = given.get("scale")
+    given = arguments_of(core)
+    scale = given["scale"]
     if given.get("attn_mask") is not None or given.get("is_causal") or given.get("enable_gqa"):
         return False, None
-    width = core.args[0].meta["val"].shape[-1]
+    width = given["query"].meta["val"].shape[-1]
     return True, float(scale) if scale is not None else width**-0.5
 
 

@@ -7,6 +7,7 @@ from torch import fx
 
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Site
 from dcnify.roles.base import Seen
@@ -52,11 +53,7 @@ def _is_candidate(node: fx.Node) -> bool:
 
 def _groups(node: fx.Node) -> int:
     """The group count, whichever overload the node is."""
-    schema = [a.name for a in node.target._schema.arguments]
-    index = schema.index("groups")
-    if len(node.args) > index:
-        return int(node.args[index])
-    return int(node.kwargs.get("groups", 1))
+    return int(arguments_of(node)["groups"])
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -106,22 +103,13 @@ def _recomputes_padding(node: fx.Node) -> bool:
 
 
 def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
-    schema = [a.name for a in node.target._schema.arguments]
-
-    def argument(name: str, default):
-        index = schema.index(name)
-        value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-        return value if isinstance(value, str) else _pair(value)
-
-    kernel = _pair(_shape(node.args[1])[2:])
-    dilation = argument("dilation", 1)
-    padding = argument("padding", 0)
-    if padding == "valid":
-        padding = (0, 0)
-    if padding == "same":
+    given = arguments_of(node)
+    kernel, dilation = _pair(_shape(given["weight"])[2:]), _pair(given["dilation"])
+    if given["padding"] == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         sides = [reach[0] // 2, reach[0] - reach[0] // 2, reach[1] // 2, reach[1] - reach[1] // 2]
     else:
+        padding = (0, 0) if given["padding"] == "valid" else _pair(given["padding"])
         sides = [padding[0], padding[0], padding[1], padding[1]]
     if pad is not None:
         left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
@@ -129,11 +117,11 @@ def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
     top, bottom, left, right = sides
     return DepthwiseFacts(
         kernel=kernel,
-        stride=argument("stride", 1),
+        stride=_pair(given["stride"]),
         dilation=dilation,
         padding=(top, bottom, left, right),
         padding_policy="same" if pad is not None and _recomputes_padding(node) else "fixed",
-        bias=len(node.args) > 2 and node.args[2] is not None,
+        bias=given["bias"] is not None,
     )
 
 
