@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a call is one line
 """The calls whose messages the golden file holds, and the files that they are about."""
 
 from __future__ import annotations
