@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from dcnify.graph.site import Facts, Pair
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.shorthand import (
     Flag,
     Kernel,
@@ -25,7 +26,7 @@ from dcnify.recipe.reading.shorthand import (
     StageIndex,
     refuse,
 )
-from dcnify.recipe.selection.where import IntFact, PairFact, Part, Where
+from dcnify.recipe.selection.where import IntFact, PairFact, Where
 from dcnify.roles import ROLES, Key
 
 

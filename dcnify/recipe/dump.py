@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
-from dcnify.recipe.model import Recipe
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.document import Loader
-from dcnify.recipe.selection.where import Part
 
 
 def resolved(part: Part) -> dict[str, Any]:
@@ -26,10 +24,6 @@ def resolved(part: Part) -> dict[str, Any]:
 def to_yaml(part: Part) -> str:
     """The resolved recipe, or part of one, as YAML."""
     return yaml.dump(resolved(part), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-def sha256(recipe: Recipe) -> str:
-    return hashlib.sha256(to_yaml(recipe).encode()).hexdigest()
 
 
 def _without_nulls(data: Any, keep: tuple[str, ...]) -> Any:
