@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from dcnify.errors import InputError
 from dcnify.recipe.builtin import builtins
 from dcnify.recipe.finetune.presets import stage_presets
+from dcnify.recipe.finetune.section import Finetune
 from dcnify.recipe.model import Recipe
 from dcnify.recipe.reading.document import MAX_BYTES, decode, read_document
 from dcnify.recipe.reading.explain import close_name, explain
@@ -19,7 +20,7 @@ from dcnify.recipe.reading.origins import Origins
 from dcnify.recipe.reading.override import apply_overrides
 
 SUFFIXES = (".yaml", ".yml")
-Document = TypeVar("Document", bound=BaseModel)
+Document = TypeVar("Document", Recipe, Finetune)
 
 
 def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
@@ -30,7 +31,7 @@ def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) ->
 
 def source_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     """The text that a name or path stands for, comments and all, and what errors call it."""
-    if not is_path(name_or_path) and (found := builtins().get(name_or_path)):
+    if not is_path(name_or_path) and (found := builtins().get(os.fspath(name_or_path))):
         return found.text, f"{found.name}.yaml (built-in)"
     return read_file(name_or_path), os.fspath(name_or_path)
 

@@ -48,7 +48,7 @@ _MOST = {"batches": 1024, "steps": 100_000, "model_steps": 1_000_000}
 class Init(Part):
     """One step of how the new module inherits from the old."""
 
-    method: Literal[METHODS]
+    method: Literal["paper", "transfer", "fit", "calibrate"]
     """``transfer`` carries over what can be carried of the old layer's weights. ``fit`` chooses
     points, weights and groups to be as close to them as the new layer can be, without images.
     ``paper`` starts as published: zero output, so only for training from scratch. ``calibrate``,

@@ -53,8 +53,8 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     by_owner: dict[str, list[Core]] = defaultdict(list)
     for core in _cores(capture, axes):
-        stack = list(stack_of(core.node))
-        by_owner[stack[-1] if stack else ""].append(core)
+        keys = list(stack_of(core.node))
+        by_owner[keys[-1] if keys else ""].append(core)
     found: list[Seen] = []
     for cores in by_owner.values():
         stack = stack_of(cores[0].node)
@@ -95,7 +95,8 @@ def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
             continue
         name = operation(node)
         if name in _FUSED:
-            query = axes.get(node.args[0]) or unknown(node.args[0].meta["val"].shape)
+            given = node.all_input_nodes[0]
+            query = axes.get(given) or unknown(given.meta["val"].shape)
             yield Core(node, query[-2], query[:-2], query[-1])
         elif name in ("softmax", "safe_softmax"):
             mixed = _product_after(node, capture)
@@ -113,7 +114,9 @@ def _product_core(mixed: fx.Node, scored: fx.Node, axes: AxesOf) -> Core:
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    return list(node.args[1]) if operation(node) == "einsum" else list(node.all_input_nodes)
+    if operation(node) == "einsum":
+        return list(arguments_of(node)["tensors"])
+    return list(node.all_input_nodes)
 
 
 def _is_mixing(node: fx.Node, capture: Capture) -> bool:

@@ -9,6 +9,8 @@ same starts as by ``transfer``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
@@ -71,7 +73,7 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
     if operation(core).startswith("scaled_dot_product"):
         probabilities = _fused(captured, core, blank)
     else:
-        mixed = core.args[1] if operation(core) == "einsum" else core.args
+        mixed: Any = core.args[1] if operation(core) == "einsum" else core.args
         probabilities = evaluate(captured, mixed[0], blank)
     heads, tokens = site.heads or 1, site.prefix_tokens + site.grid[0] * site.grid[1]
     square = probabilities.shape[-2:] == (tokens, tokens)

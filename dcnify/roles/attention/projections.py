@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -74,11 +75,13 @@ def _read_projections(found: Found, site: Site) -> Projections:
     region = captured.region_at(core, site.path)
     tokens = _TokenAxes(site)
     if operation(core) == "scaled_dot_product_attention":
-        query, key, value = core.args[:3]
+        given = arguments_of(core)
+        query, key, value = given["query"], given["key"], given["value"]
         plain, scale = _plain_softmax(core)
     else:
         mixes = operation(core) in ("matmul", "bmm")
-        query, key, value = None, None, core.args[1] if mixes else None
+        operands: Any = core.args
+        query, key, value = None, None, operands[1] if mixes else None
         plain, scale = False, None
     wanted = [value, query, key] if plain else [value]
     read = _affine_into(captured, region.inputs[0], wanted, tokens) if value else [None]
@@ -124,8 +127,9 @@ def _affine_into(
 ) -> list[Affine | None]:
     """Per-token maps from the layer's input to heads (B, heads, N, width), where affine."""
     batch, count = entry.meta["val"].shape[0], _token_count(tokens)
-    shapes = [_by_head(target, batch) for target in targets]
-    if any(s is None or s[2] != count for s in shapes):
+    found = [_by_head(target, batch) for target in targets]
+    shapes = [shape for shape in found if shape is not None and shape[2] == count]
+    if len(shapes) < len(targets):
         return [None] * len(targets)
 
     def run(x: Tensor) -> list[Tensor]:

@@ -65,7 +65,8 @@ def _source(node: fx.Node) -> fx.Node:
 
 def _classify(capture: Capture, node: fx.Node, region: Region | None) -> Site | str:
     """The site at ``node``, or the reason why there is none."""
-    source, weight = node.args[0], node.args[1]
+    given = arguments_of(node)
+    source, weight = given["input"], given["weight"]
     shape, kernel = _shape(source), _shape(weight)
     if len(shape) != len(kernel):
         return "a convolution of a single image without a batch axis"
@@ -112,7 +113,7 @@ def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
         padding = (0, 0) if given["padding"] == "valid" else _pair(given["padding"])
         sides = [padding[0], padding[0], padding[1], padding[1]]
     if pad is not None:
-        left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
+        left, right, top, bottom = [*arguments_of(pad)["pad"], 0, 0, 0, 0][:4]
         sides = [a + b for a, b in zip(sides, (top, bottom, left, right), strict=True)]
     top, bottom, left, right = sides
     return DepthwiseFacts(
@@ -131,11 +132,8 @@ def _pair(value) -> tuple[int, int]:
 
 
 def _pad_mode(pad: fx.Node) -> str:
-    if operation(pad) == "constant_pad_nd":
-        fill = pad.args[2] if len(pad.args) > 2 else 0
-        return "constant" if not fill else "non-zero"
-    mode = pad.args[2] if len(pad.args) > 2 else pad.kwargs.get("mode", "constant")
-    fill = pad.args[3] if len(pad.args) > 3 else pad.kwargs.get("value")
+    given = arguments_of(pad)
+    mode, fill = given.get("mode", "constant"), given["value"]
     return mode if mode != "constant" or not fill else "non-zero"
 
 
