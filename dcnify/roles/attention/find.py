@@ -28,6 +28,7 @@ from dcnify.roles.find import site_at
 
 ROLE = "attention"
 _FUSED = ("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
+_RESHAPES = "its module takes"
 _PRODUCTS = ("matmul", "bmm", "baddbmm", "mm", "einsum")
 
 
@@ -64,7 +65,9 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
             found.append((cores[0].node, seen))
             continue
         miss = NearMiss(innermost, ROLE, seen)
-        parts = [] if problem else _parts(capture, axes, cores, miss)
+        # Without the projection that changes the channels it would be a site, but half a layer.
+        whole = not problem and not seen.startswith(_RESHAPES)
+        parts = _parts(capture, axes, cores, miss) if whole else []
         found += parts or [(cores[0].node, miss)]
     return found
 
@@ -214,7 +217,7 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         return f"its module hands out {len(region.outputs)} tensors, not one"
     before, after = _shape(region.inputs[0]), _shape(region.outputs[0])
     if before != after:
-        return f"its module takes {_text(before)} and returns {_text(after)}"
+        return f"{_RESHAPES} {_text(before)} and returns {_text(after)}"
     if _bypasses(capture, region, {core.node for core in cores}):
         return "the image also reaches its output beside the attention (a residual, gate or branch)"
     layout = _layout(axes.get(region.inputs[0], ()), axes.get(region.outputs[0], ()))
