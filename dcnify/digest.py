@@ -24,5 +24,5 @@ def sha256_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}:{value.dtype}:{list(value.shape)}\n".encode())
         if value.nelement():
             flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -17,6 +17,17 @@ from torch import Tensor, fx
 from dcnify.graph.capture import Capture
 
 
+def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of a captured operation by name, defaults among them."""
+    target: Any = node.target
+    given = {}
+    for place, argument in enumerate(target._schema.arguments):
+        value = argument.default_value if argument.has_default_value() else None
+        value = node.args[place] if place < len(node.args) else value
+        given[argument.name] = node.kwargs.get(argument.name, value)
+    return given
+
+
 class UndeterminedError(ValueError):
     """A node needs more than was given."""
 
@@ -47,12 +58,14 @@ def evaluate_all(
             continue
         if node.op != "call_function":
             raise UndeterminedError(f"{node.name} depends on more than was given")
-        args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
-        if getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable:
+        run: Any = node.target
+        given_args: Any = fx.map_arg((node.args, node.kwargs), known.__getitem__)
+        args, kwargs = given_args
+        if getattr(run, "_schema", None) is not None and run._schema.is_mutable:
             args = (args[0].clone(), *args[1:])
         # What is given need not have the captured strides, on which a view would insist.
-        is_view = node.target is torch.ops.aten.view.default
-        known[node] = (torch.reshape if is_view else node.target)(*args, **kwargs)
+        run = torch.reshape if run is torch.ops.aten.view.default else run
+        known[node] = run(*args, **kwargs)
         pending.pop()
     return [known[target] for target in targets]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from dcnify.errors import InputError
@@ -37,10 +37,15 @@ class Facts:
         if role is not None:
             Facts.of_role[role] = cls
         for name in inspect.get_annotations(cls):
-            default = vars(cls).get(name)
-            if hasattr(default, "metadata"):
+            default: Any = vars(cls).get(name)
+            if isinstance(default, Field):
                 default = None if default.default is MISSING else default.default
             Facts.absent.setdefault(name, default)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the facts of this role."""
+        return tuple(one.name for one in fields(cls)) if is_dataclass(cls) else ()
 
     def __str__(self) -> str:
         return ""
@@ -98,7 +103,7 @@ class Site:
         if facts is None:
             raise InputError(f"no role {data['role']!r}, expected one of {sorted(Facts.of_role)}")
         data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        own = {one.name: data[one.name] for one in fields(facts) if one.name in data}
+        own = {name: data[name] for name in facts.names() if name in data}
         rest = {name: value for name, value in data.items() if name not in Facts.absent}
         return cls(**rest, facts=facts(**own))
 
@@ -125,7 +130,7 @@ class Sites(Sequence[Site]):
     module_paths: tuple[str, ...]
     """Every module path of the model, for suggestions when a selector hits nothing."""
 
-    def __getitem__(self, index):  # type: ignore[override]  # Sequence wants overloads for slices
+    def __getitem__(self, index: Any) -> Any:
         return self.sites[index]
 
     def __len__(self) -> int:

@@ -7,13 +7,14 @@ written recipe treat them like any other.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Annotated, Any, Literal
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from dcnify.graph.site import Facts, Pair
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.shorthand import (
     Flag,
     Kernel,
@@ -25,7 +26,7 @@ from dcnify.recipe.reading.shorthand import (
     StageIndex,
     refuse,
 )
-from dcnify.recipe.selection.where import IntFact, PairFact, Part, Where
+from dcnify.recipe.selection.where import IntFact, PairFact, Where
 from dcnify.roles import ROLES, Key
 
 
@@ -119,7 +120,8 @@ def _not_for(role: str, homes: Iterable[str], key: str) -> Exception:
 
 def adopt_roles() -> None:
     """Give the parts of a recipe the fields and words of all registered roles."""
-    facts = {one.name: one for kind in Facts.of_role.values() for one in fields(kind)}
+    roles: list[Any] = list(Facts.of_role.values())
+    facts = {one.name: one for kind in roles if is_dataclass(kind) for one in fields(kind)}
     for name, one in facts.items():
         if one.metadata.get("where"):
             kind = PairFact if one.type in (Pair, "Pair") else IntFact
@@ -130,8 +132,9 @@ def adopt_roles() -> None:
         for name, key in _keys_of(role).items():
             Replace.model_fields[name] = _optional(Literal[key.choices], key.help)
     words = dict.fromkeys(word for role in ROLES.values() for word in role.replacements)
-    Replace.model_fields["with_"].annotation = Literal[tuple(words)]
-    Select.model_fields["role"].annotation = Literal[tuple(ROLES)]
+    # Known only at run time, so no static type.
+    Replace.model_fields["with_"].annotation = cast(Any, Literal[tuple(words)])
+    Select.model_fields["role"].annotation = cast(Any, Literal[tuple(ROLES)])
     Where.model_rebuild(force=True)
     Replace.model_rebuild(force=True)
     Select.model_fields["where"].default = Where()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
-from dcnify.recipe.model import Recipe
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.document import Loader
-from dcnify.recipe.selection.where import Part
 
 
 def resolved(part: Part) -> dict[str, Any]:
@@ -25,10 +24,6 @@ def resolved(part: Part) -> dict[str, Any]:
 def to_yaml(part: Part) -> str:
     """The resolved recipe, or part of one, as YAML."""
     return yaml.dump(resolved(part), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-def sha256(recipe: Recipe) -> str:
-    return hashlib.sha256(to_yaml(recipe).encode()).hexdigest()
 
 
 def _without_nulls(data: Any, keep: tuple[str, ...]) -> Any:
@@ -47,7 +42,8 @@ class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
-    def represent_list(self, data: list[Any]) -> yaml.Node:
+    def represent_list(self, data: Iterable[Any]) -> yaml.SequenceNode:
+        data = list(data)
         flow = all(not isinstance(item, dict | list) for item in data)
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flow)
 

@@ -1,50 +1,33 @@
-"""From a name, a path or YAML text to a `Recipe`."""
+"""Find the text of a recipe by name or path, and build documents with errors that say where."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from dcnify.errors import InputError
 from dcnify.recipe.builtin import builtins
 from dcnify.recipe.finetune.presets import stage_presets
-from dcnify.recipe.model import Recipe
-from dcnify.recipe.reading.document import MAX_BYTES, decode, read_document
+from dcnify.recipe.part import Document
+from dcnify.recipe.reading.document import MAX_BYTES, decode
 from dcnify.recipe.reading.explain import close_name, explain
 from dcnify.recipe.reading.origins import Origins
-from dcnify.recipe.reading.override import apply_overrides
 
 SUFFIXES = (".yaml", ".yml")
-Document = TypeVar("Document", bound=BaseModel)
-
-
-def load(name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
-    """See `Recipe.load`."""
-    text, origin = source_text(name_or_path)
-    return from_yaml(text, origin, overrides)
+Built = TypeVar("Built", bound=Document)
 
 
 def source_text(name_or_path: str | os.PathLike[str]) -> tuple[str, str]:
     """The text that a name or path stands for, comments and all, and what errors call it."""
-    if not is_path(name_or_path) and (found := builtins().get(name_or_path)):
+    if not is_path(name_or_path) and (found := builtins().get(os.fspath(name_or_path))):
         return found.text, f"{found.name}.yaml (built-in)"
     return read_file(name_or_path), os.fspath(name_or_path)
 
 
-def from_yaml(text: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """See `Recipe.from_yaml`."""
-    data, origins = read_document(text, name)
-    recipe = build(*apply_overrides(data, origins, overrides, Recipe), Recipe)
-    if recipe.finetune is not None:
-        recipe.finetune._origins = recipe.origins.within(("finetune",))
-    return recipe
-
-
-def build(data: dict[str, Any], origins: Origins, model: type[Document]) -> Document:
+def build(data: dict[str, Any], origins: Origins, model: type[Built]) -> Built:
     """A document from plain data, with errors that know where each value was written."""
     try:
         built = model.model_validate(data)

@@ -6,6 +6,7 @@ the descriptions of the JSON Schema.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -13,13 +14,16 @@ from typing import Annotated, Literal
 from pydantic import (
     BeforeValidator,
     Field,
-    PrivateAttr,
     model_validator,
 )
 
 from dcnify.recipe.by_role import Replace, Select, adopt_roles, fitted
+from dcnify.recipe.dump import to_yaml
 from dcnify.recipe.finetune.section import Finetune
-from dcnify.recipe.reading.origins import Origins
+from dcnify.recipe.load import build, source_text
+from dcnify.recipe.part import Document, Part
+from dcnify.recipe.reading.document import read_document
+from dcnify.recipe.reading.override import apply_overrides
 from dcnify.recipe.reading.shorthand import (
     AlsoWord,
     Count,
@@ -35,7 +39,7 @@ from dcnify.recipe.reading.shorthand import (
     refuse,
     shown,
 )
-from dcnify.recipe.selection.where import Part, Range
+from dcnify.recipe.selection.where import Range
 from dcnify.roles import ROLES
 from dcnify.roles.base import on_register
 
@@ -48,7 +52,7 @@ _MOST = {"batches": 1024, "steps": 100_000, "model_steps": 1_000_000}
 class Init(Part):
     """One step of how the new module inherits from the old."""
 
-    method: Literal[METHODS]
+    method: Literal["paper", "transfer", "fit", "calibrate"]
     """``transfer`` carries over what can be carried of the old layer's weights. ``fit`` chooses
     points, weights and groups to be as close to them as the new layer can be, without images.
     ``paper`` starts as published: zero output, so only for training from scratch. ``calibrate``,
@@ -158,7 +162,7 @@ def _version(value: object) -> object:
     raise refuse(f"this dcnify reads version 1 of the format, got {shown(value)}")
 
 
-class Recipe(Part):
+class Recipe(Document):
     """A conversion, written down: ``dcnify convert SOURCE --recipe RECIPE`` carries it out."""
 
     version: Annotated[Literal[1], BeforeValidator(_version)]
@@ -176,8 +180,6 @@ class Recipe(Part):
     finetune: Finetune | None = None
     """How the converted model is trained. A list of stages stands for a mapping with them, and
     the name of a stage preset for a list of one."""
-
-    _origins: Origins = PrivateAttr(default_factory=Origins)
 
     @model_validator(mode="after")
     def _names_differ(self) -> Recipe:
@@ -202,34 +204,26 @@ class Recipe(Part):
         Raises:
             InputError: not found, not valid, with file, line, column and the nearest valid thing.
         """
-        from dcnify.recipe.load import load
-
-        return load(name_or_path, overrides)
+        text, origin = source_text(name_or_path)
+        return cls.from_yaml(text, origin, overrides)
 
     @classmethod
     def from_yaml(cls, text: str, name: str = "<string>", overrides: Iterable[str] = ()) -> Recipe:
         """Read a recipe from YAML text; errors begin with ``name``."""
-        from dcnify.recipe.load import from_yaml
-
-        return from_yaml(text, name, overrides)
+        data, origins = read_document(text, name)
+        recipe = build(*apply_overrides(data, origins, overrides, cls), cls)
+        if recipe.finetune is not None:
+            recipe.finetune._origins = recipe.origins.within(("finetune",))
+        return recipe
 
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out; `from_yaml` is its inverse."""
-        from dcnify.recipe.dump import to_yaml
-
         return to_yaml(self)
 
     @property
     def sha256(self) -> str:
         """Digest of `to_yaml`: equal for recipes that mean the same."""
-        from dcnify.recipe.dump import sha256
-
-        return sha256(self)
-
-    @property
-    def origins(self) -> Origins:
-        """Where the recipe's keys and values were written, for errors about them."""
-        return self._origins
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
 
 
 @on_register

@@ -95,7 +95,9 @@ def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
             nodes.setdefault(item.path, node)
     paths = tuple(path for path in held if path)
     found = Sites(tuple(sites), tuple(dict.fromkeys(near)), paths)
+    whole = tuple(f"{site.path}." for site in mine if ROLES[site.role].swallows)
     candidates = [item for item in others if isinstance(item, Candidate)]
+    candidates = [one for one in candidates if not f"{one.miss.path}.".startswith(whole)]
     return Found(found, nodes, captured, model), candidates
 
 

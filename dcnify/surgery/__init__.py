@@ -1,11 +1,11 @@
 """Plan swaps, carry them out on a live model, and measure what they cost."""
 
 from dcnify.surgery import handover
-from dcnify.surgery.build import replay
 from dcnify.surgery.calibrate.layers import images_wanted
 from dcnify.surgery.convert import convert
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.planner import plan
+from dcnify.surgery.replay import replay
 from dcnify.surgery.result import ConvertResult, OutputFidelity, Report, SiteFidelity
 
 __all__ = [

@@ -9,9 +9,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.roles.base import replacement_named
-from dcnify.surgery.bias_removal import remove_biases
-from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap
-from dcnify.surgery.prepare import prepare
+from dcnify.surgery.plan import ModuleSpec, PlannedSwap
 from dcnify.words import first_line
 
 _MAX_SIZE = 1 << 20
@@ -88,20 +86,3 @@ def get(model: nn.Module, path: str) -> nn.Module:
         return model.get_submodule(path)
     except AttributeError:
         raise InputError(f"plan: the model has no module {path!r}") from None
-
-
-def replay(model: nn.Module, plan: Plan) -> nn.Module:
-    """Repeat a plan's swaps on a fresh model, structure only: new modules stay on the meta device.
-
-    Raises:
-        InputError: the plan does not fit the model.
-    """
-    from dcnify.surgery.handover import begin
-
-    prepare(model, plan)
-    old = {}
-    for swap in plan.swaps:
-        old[swap.site.path] = get(model, swap.site.path)
-        put(model, swap, build(swap.module, original=old[swap.site.path]))
-    begin(model, plan, old, remove_biases(model, plan.trims))
-    return model

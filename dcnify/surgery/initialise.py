@@ -56,13 +56,13 @@ def _paper(module: nn.Module, generator: torch.Generator) -> None:
     dcn: Any = getattr(module, "dcn", module)
     with _seeded(generator):
         dcn.reset_parameters()
-    if getattr(module, "bias", None) is not None:
-        nn.init.zeros_(module.bias)
+    if isinstance(bias := getattr(module, "bias", None), torch.Tensor):
+        nn.init.zeros_(bias)
 
 
 def _reset_predictor(module: nn.Module, generator: torch.Generator) -> None:
     """Random weights for the convolution before the offsets, which nothing is carried over to."""
-    dcn = getattr(module, "dcn", module)
+    dcn: Any = getattr(module, "dcn", module)
     if getattr(dcn, "offset_mask_dw", None) is not None:
         with _seeded(generator):
             dcn.offset_mask_dw.reset_parameters()

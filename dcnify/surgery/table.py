@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,7 +14,7 @@ from dcnify.roles.base import replacement_named
 
 if TYPE_CHECKING:
     from dcnify.surgery.plan import Plan, PlannedSwap
-    from dcnify.surgery.result import ConvertResult, OutputFidelity
+    from dcnify.surgery.result import ConvertResult, OutputFidelity, SiteFidelity
 
 _WIDE = 160
 
@@ -67,7 +67,7 @@ def result_table(result: ConvertResult) -> list[Any]:
     steps = report.steps[:-1]
     earlier = [f">{step.step}" for step in steps]
     table = _table("site", "becomes", ">params", *earlier, ">SQNR dB", ">cosine")
-    before = [{site.path: site for site in step.sites} for step in steps]
+    earlier_fidelity = [{site.path: site for site in step.sites} for step in steps]
     planned = {swap.site.path: swap for swap in result.plan.swaps}
     for site in report.sites:
         swap = planned.get(site.path)
@@ -75,8 +75,11 @@ def result_table(result: ConvertResult) -> list[Any]:
             site.path,
             _module(swap) if swap else "original (reverted)",
             _change(swap.site.parameters, swap.parameters) if swap else "",
-            *(f"{then[site.path].sqnr_db:.2f}" if site.path in then else "" for then in before),
-            f"{site.sqnr_db:.2f}",
+            *(
+                f"{then[site.path].sqnr_db:.2f}" if site.path in then else ""
+                for then in earlier_fidelity
+            ),
+            _sqnr(site),
             f"{site.cosine:.4f}",
         )
     parts: list[Any] = [table]
@@ -99,6 +102,10 @@ def result_table(result: ConvertResult) -> list[Any]:
     return parts
 
 
+def _sqnr(site: SiteFidelity | None) -> str:
+    return f"{site.sqnr_db:.2f}" if site else ""
+
+
 def _output(output: OutputFidelity) -> str:
     said = [
         f"relative error {output.relative_error:.1e}",
@@ -116,7 +123,7 @@ def _table(*columns: str) -> Table:
     """An empty table; columns whose name begins with ``>`` are set to the right."""
     made = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        justify = "right" if column.startswith(">") else "left"
+        justify: Literal["left", "right"] = "right" if column.startswith(">") else "left"
         made.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
     return made
 

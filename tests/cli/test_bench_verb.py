@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcnify.bench import csv_file, op, request, settle
+from dcnify.bench import OpBenchSpec, csv_file, op, request, settle
 from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, OURS, Prepared, Rival
 from dcnify.cli import main
@@ -259,13 +259,13 @@ def test_ctrl_c_is_one_line(dcnify, rivals):
 
 
 def test_without_arguments_the_papers_shapes_are_measured():
-    bench = settle(device="cpu")
+    bench = settle(OpBenchSpec(device="cpu"))
     assert len(bench.cases) == 14
     batches = {str(case.shape): case.batch for case in bench.cases}
     assert batches["56x56x128g4"] == 4
     assert batches["200x320x128g4"] == 1
     assert {case.dtype for case in bench.cases} == {torch.float32}
-    assert str(settle(device="cpu", shapes=["7x7x1024"]).cases[0].shape) == "7x7x1024g32"
+    assert str(settle(OpBenchSpec(("7x7x1024",), device="cpu")).cases[0].shape) == "7x7x1024g32"
 
 
 @pytest.mark.gpu

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 FOLDERS = "|".join(("dcnify", "kernels", "recipes", "tests", "docs", "examples", "studies"))
-PLACEHOLDER = re.compile(r"\b(NAME|ROLE|ROOM|GPU-DATE|wordings)\b")
+PLACEHOLDER = re.compile(r"\b(NAME|ROLE|ROOM|GPU-DATE)\b")
 ANY_VERB = {"--help", "-h", "--debug", "--version"}
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  a call is one line
 """The calls whose messages the golden file holds, and the files that they are about."""
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ swaps:
 DEPTHWISE = "role: depthwise_conv"
 PLAIN = "with: dcnv4, group_channels: 8"
 RECIPES = {
-    "good": (DEPTHWISE, PLAIN, "transfer", "finetune:\n  stages:\n    - {name: s, steps: 2}\n"),
+    "good": (DEPTHWISE, PLAIN, "transfer", "finetune: [recover]\n"),
     "key": (f"{DEPTHWISE}, stagess: [2]", PLAIN, "fit", ""),
     "role": ("role: depthwise", PLAIN, "fit", ""),
     "replace": ("role: attention", "with: dcnv4, like: flash_intern_image", "fit", ""),
@@ -119,8 +120,8 @@ finetune good --data builtin:digits --cpu
 finetune good --data builtin:cluttered-digits --cpu -o good --overwrite
 finetune good --data builtin:cluttered-digits --cpu -r recove
 finetune good --data builtin:cluttered-digits --cpu -o t --resume
-finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.s.optimizer.name=adamww
-finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.s.step=3
+finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.recover.optimizer.name=adamww
+finetune good --data builtin:cluttered-digits --cpu --set finetune.stages.recover.step=3
 finetune good --data builtin:cluttered-digits --cpu -o t
 recipe show nonsense
 recipe show alin

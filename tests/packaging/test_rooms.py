@@ -46,8 +46,6 @@ UPWARDS = {
 }
 CIRCLES = {
     "dcnify.finetune.parallel.placement dcnify.finetune.parallel.sharded",
-    "dcnify.recipe.dump dcnify.recipe.load dcnify.recipe.model",
-    "dcnify.surgery.build dcnify.surgery.handover",
     "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
 }
 LONG: set[str] = set()

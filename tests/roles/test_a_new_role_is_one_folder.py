@@ -69,6 +69,5 @@ def test_outside_its_folder_no_file_names_a_role():
         if naming.search(line)
         and path.relative_to(package).parts[0] not in {"roles", *below}
         and path.relative_to(package).as_posix() not in OPERATORS
-        and "running_here" not in line  # goes with `surgery.prepare`
     ]
     assert not found

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dcnify.recipe.finetune.presets import no_preset, stage_presets
 from dcnify.recipe.finetune.training import Augment, HandOver, Losses, Optimizer, Schedule
+from dcnify.recipe.part import Document, Part
 from dcnify.recipe.reading.expand import section_written_out, stage_written_out
 from dcnify.recipe.reading.explain import did_you_mean
-from dcnify.recipe.reading.origins import Origins
 from dcnify.recipe.reading.shorthand import (
     AlsoWord,
     Flag,
@@ -25,7 +25,6 @@ from dcnify.recipe.reading.shorthand import (
     refuse,
     shown,
 )
-from dcnify.recipe.selection.where import Part
 
 GROUPS = ("@swapped", "@norms", "@head")
 
@@ -117,7 +116,7 @@ def _stage(value: Any) -> Any:
     return stage_written_out(value)
 
 
-class Finetune(Part):
+class Finetune(Document):
     """The training of the converted model by ``dcnify finetune``."""
 
     seed: Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)] = 0
@@ -125,8 +124,6 @@ class Finetune(Part):
     stages: Annotated[tuple[Annotated[Stage, BeforeValidator(_stage)], ...], Field(min_length=1)]
     """The stages, in order. A stage is a mapping; the name of a preset (``dcnify recipe ls``);
     or a mapping whose ``use`` names one and whose other keys replace the preset's."""
-
-    _origins: Origins = PrivateAttr(default_factory=Origins)
 
     @model_validator(mode="before")
     @classmethod
@@ -141,8 +138,3 @@ class Finetune(Part):
                 words = f"a second stage named {name!r}; names must differ"
                 raise refuse(words, at=("stages", i, "name"))
         return self
-
-    @property
-    def origins(self) -> Origins:
-        """Where keys and values were written, by paths from here: ``("stages", 0, "train")``."""
-        return self._origins

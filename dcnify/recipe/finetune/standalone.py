@@ -10,7 +10,7 @@ from dcnify.errors import InputError
 from dcnify.recipe.builtin import builtins
 from dcnify.recipe.finetune.presets import no_preset, stage_presets
 from dcnify.recipe.finetune.section import Finetune
-from dcnify.recipe.load import build, from_yaml, is_path, source_text
+from dcnify.recipe.load import build, is_path, source_text
 from dcnify.recipe.model import Recipe
 from dcnify.recipe.reading.document import read_document
 from dcnify.recipe.reading.explain import did_you_mean
@@ -52,7 +52,7 @@ def load_finetune(
         text, origin = source_text(path)
         data, origins = read_document(text, origin)
         if _RECIPE_KEYS & data.keys():
-            return _of_recipe(from_yaml(text, origin, overrides), origin)
+            return _of_recipe(Recipe.from_yaml(text, origin, overrides), origin)
         if _STAGE_KEYS & data.keys() and "stages" not in data:
             data, origins = {"stages": [data]}, origins.moved((), ("stages", 0))
     return build(*apply_overrides(data, origins, overrides, Finetune, ()), Finetune)

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.explain import did_you_mean
 from dcnify.recipe.reading.shorthand import Number, Size, Text, refuse, shown
-from dcnify.recipe.selection.where import Part
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 Weight = Annotated[Number, Field(ge=0)]

@@ -39,7 +39,7 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012  PyYAML's own protocol
     depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise _problem(event, f"alias '*{event.anchor}' is not supported: write the value out")
@@ -171,7 +171,7 @@ def _place(node: yaml.Node, origins: Origins) -> Place:
     return Place(node.start_mark.line + 1, node.start_mark.column + 1, origins.name)
 
 
-def _problem(at: yaml.Node | yaml.Event, words: str) -> yaml.MarkedYAMLError:
+def _problem(at: Any, words: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=words, problem_mark=at.start_mark)
 
 

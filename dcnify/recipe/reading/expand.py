@@ -22,13 +22,14 @@ def written_out(
 
     What comes from a preset has no place of its own, and so that of the stage that names it.
     """
-    section = data.get(at[0]) if at else data
+    key = str(at[0]) if at else ""
+    section = data.get(key) if at else data
     if isinstance(section, list):
         origins = origins.moved(at, (*at, "stages"))
     section = section_written_out(section)
     if section is None:
         return data, origins
-    return ({**data, at[0]: section} if at else section), origins
+    return ({**data, key: section} if at else section), origins
 
 
 def section_written_out(section: Any) -> Any:

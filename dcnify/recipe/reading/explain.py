@@ -94,9 +94,8 @@ def _problem(detail: ErrorDetails, data: Any, origins: Origins, model: type[Base
     kind, context = detail["type"], detail.get("ctx", {})
     path, rest = _follow(detail["loc"], data)
     if kind == "extra_forbidden":
-        return _Problem(
-            origins.key(path), _unknown_key(path, data, model), path[:-1], unknown=path[-1]
-        )
+        words, unknown = _unknown_key(path, data, model), str(path[-1])
+        return _Problem(origins.key(path), words, path[:-1], unknown=unknown)
     if kind == "missing":
         key = str(rest[-1])
         where = f" in {label(path, data)}" if path else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dcnify.recipe.model import Range, Swap
@@ -28,22 +29,19 @@ def swap_conditions(swap: Swap) -> list[Condition]:
     """What a site must pass for ``swap`` to take it, in the order it is tested."""
     wanted = swap.select
     found = [Condition(("select", "role"), lambda site: _wrong_role(site, wanted.role))]
-    if wanted.modules is not None:
-        found.append(
-            Condition(("select", "modules"), lambda site: _unmatched(site, wanted.modules))
-        )
+    if (modules := wanted.modules) is not None:
+        found.append(Condition(("select", "modules"), lambda site: _unmatched(site, modules)))
     if swap.exclude:
         found.append(Condition(("exclude",), lambda site: _excluded(site, swap.exclude)))
-    if wanted.stages is not None:
-        found.append(Condition(("select", "stages"), lambda site: _outside(site, wanted.stages)))
+    if (stages := wanted.stages) is not None:
+        found.append(Condition(("select", "stages"), lambda site: _outside(site, stages)))
     for fact, value in wanted.where.conditions().items():
-        found.append(
-            Condition(
-                ("select", "where", fact),
-                lambda site, fact=fact, value=value: unmet(fact, getattr(site, fact), value),
-            )
-        )
+        found.append(Condition(("select", "where", fact), partial(_unmet_at, fact, value)))
     return found
+
+
+def _unmet_at(fact: str, condition: tuple[int, int] | int | Range, site: Site) -> str | None:
+    return unmet(fact, getattr(site, fact), condition)
 
 
 def names_of(site: Site) -> tuple[str, ...]:

@@ -59,8 +59,8 @@ def _cause(swap: Swap, key: DataPath, left: list[Site], sites: Sites) -> str:
             found = [getattr(site, str(fact)) for site in left]
             if all(v is None for v in found):
                 return f"{role} sites have no {name}"
-            wanted = show(value, short=True)
-            return f"{_none_of(left, role, sites)} has {name} {wanted}; found {_tally(found)}"
+            given = show(value, short=True)
+            return f"{_none_of(left, role, sites)} has {name} {given}; found {_tally(found)}"
 
 
 def _no_role(role: str, sites: Sites) -> str:

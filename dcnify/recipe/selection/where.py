@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
+from pydantic import Discriminator, Tag, model_validator
 
+from dcnify.recipe.part import Part
 from dcnify.recipe.reading.shorthand import Count, FactInt, FactPair, refuse
-
-
-class Part(BaseModel):
-    """What all parts of a recipe share: no unknown keys, no changes, docstrings that describe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Range(Part):

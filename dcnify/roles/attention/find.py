@@ -18,6 +18,7 @@ from torch import fx
 from dcnify.graph.axes import CHANNEL, SPATIAL, Axes, Axis, raster_grid, unknown
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
@@ -27,6 +28,7 @@ from dcnify.roles.find import site_at
 
 ROLE = "attention"
 _FUSED = ("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
+_RESHAPES = "its module takes"
 _PRODUCTS = ("matmul", "bmm", "baddbmm", "mm", "einsum")
 
 
@@ -51,8 +53,8 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     by_owner: dict[str, list[Core]] = defaultdict(list)
     for core in _cores(capture, axes):
-        stack = list(stack_of(core.node))
-        by_owner[stack[-1] if stack else ""].append(core)
+        keys = list(stack_of(core.node))
+        by_owner[keys[-1] if keys else ""].append(core)
     found: list[Seen] = []
     for cores in by_owner.values():
         stack = stack_of(cores[0].node)
@@ -63,7 +65,9 @@ def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
             found.append((cores[0].node, seen))
             continue
         miss = NearMiss(innermost, ROLE, seen)
-        parts = [] if problem else _parts(capture, axes, cores, miss)
+        # Without the projection that changes the channels it would be a site, but half a layer.
+        whole = not problem and not seen.startswith(_RESHAPES)
+        parts = _parts(capture, axes, cores, miss) if whole else []
         found += parts or [(cores[0].node, miss)]
     return found
 
@@ -91,7 +95,8 @@ def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
             continue
         name = operation(node)
         if name in _FUSED:
-            query = axes.get(node.args[0]) or unknown(node.args[0].meta["val"].shape)
+            given = node.all_input_nodes[0]
+            query = axes.get(given) or unknown(given.meta["val"].shape)
             yield Core(node, query[-2], query[:-2], query[-1])
         elif name in ("softmax", "safe_softmax"):
             mixed = _product_after(node, capture)
@@ -109,7 +114,9 @@ def _product_core(mixed: fx.Node, scored: fx.Node, axes: AxesOf) -> Core:
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    return list(node.args[1]) if operation(node) == "einsum" else list(node.all_input_nodes)
+    if operation(node) == "einsum":
+        return list(arguments_of(node)["tensors"])
+    return list(node.all_input_nodes)
 
 
 def _is_mixing(node: fx.Node, capture: Capture) -> bool:
@@ -185,8 +192,7 @@ def _is_masked(node: fx.Node) -> bool:
     """Whether a fused attention is causal or has a boolean mask; a float mask may be a bias."""
     if operation(node) not in _FUSED:
         return False
-    names = [argument.name for argument in node.target._schema.arguments]
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    given = arguments_of(node)
     mask = given.get("attn_mask")
     return bool(given.get("is_causal")) or (
         isinstance(mask, fx.Node) and mask.meta["val"].dtype == torch.bool
@@ -211,7 +217,7 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         return f"its module hands out {len(region.outputs)} tensors, not one"
     before, after = _shape(region.inputs[0]), _shape(region.outputs[0])
     if before != after:
-        return f"its module takes {_text(before)} and returns {_text(after)}"
+        return f"{_RESHAPES} {_text(before)} and returns {_text(after)}"
     if _bypasses(capture, region, {core.node for core in cores}):
         return "the image also reaches its output beside the attention (a residual, gate or branch)"
     layout = _layout(axes.get(region.inputs[0], ()), axes.get(region.outputs[0], ()))

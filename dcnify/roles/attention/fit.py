@@ -9,13 +9,15 @@ same starts as by ``transfer``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
 from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import Capture
-from dcnify.graph.evaluate import evaluate, evaluate_all
+from dcnify.graph.evaluate import arguments_of, evaluate, evaluate_all
 from dcnify.graph.site import Site
 from dcnify.inherit.settle_points import settle
 from dcnify.nn import DCNv4, TokenDCNv4
@@ -71,7 +73,7 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
     if operation(core).startswith("scaled_dot_product"):
         probabilities = _fused(captured, core, blank)
     else:
-        mixed = core.args[1] if operation(core) == "einsum" else core.args
+        mixed: Any = core.args[1] if operation(core) == "einsum" else core.args
         probabilities = evaluate(captured, mixed[0], blank)
     heads, tokens = site.heads or 1, site.prefix_tokens + site.grid[0] * site.grid[1]
     square = probabilities.shape[-2:] == (tokens, tokens)
@@ -94,8 +96,7 @@ def read_pattern(found: Found, site: Site) -> Tensor | None:
 
 def _fused(captured: Capture, core: fx.Node, given: dict[fx.Node, Tensor]) -> Tensor:
     """The probabilities inside a fused attention."""
-    names = [argument.name for argument in core.target._schema.arguments]
-    args = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
+    args = arguments_of(core)
     wanted = [args["query"], args["key"], args.get("attn_mask")]
     query, key, *bias = evaluate_all(captured, [node for node in wanted if node is not None], given)
     if key.shape[:-2] != query.shape[:-2]:  # heads that share their keys

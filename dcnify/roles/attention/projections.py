@@ -6,13 +6,20 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import Capture
-from dcnify.graph.evaluate import UndeterminedError, evaluate, evaluate_all, on_one_thread
+from dcnify.graph.evaluate import (
+    UndeterminedError,
+    arguments_of,
+    evaluate,
+    evaluate_all,
+    on_one_thread,
+)
 from dcnify.graph.site import Site
 from dcnify.roles.base import Found
 
@@ -68,26 +75,28 @@ def _read_projections(found: Found, site: Site) -> Projections:
     region = captured.region_at(core, site.path)
     tokens = _TokenAxes(site)
     if operation(core) == "scaled_dot_product_attention":
-        query, key, value = core.args[:3]
+        given = arguments_of(core)
+        query, key, value = given["query"], given["key"], given["value"]
         plain, scale = _plain_softmax(core)
     else:
         mixes = operation(core) in ("matmul", "bmm")
-        query, key, value = None, None, core.args[1] if mixes else None
+        operands: Any = core.args
+        query, key, value = None, None, operands[1] if mixes else None
         plain, scale = False, None
     wanted = [value, query, key] if plain else [value]
     read = _affine_into(captured, region.inputs[0], wanted, tokens) if value else [None]
     output = _affine_out_of(captured, core, region.outputs[0], tokens)
-    return Projections(read[0], output, *(read[1:] if plain else (None, None)), scale)
+    query_map, key_map = read[1:] if plain else (None, None)
+    return Projections(read[0], output, query_map, key_map, scale)
 
 
 def _plain_softmax(core: fx.Node) -> tuple[bool, float | None]:
     """Whether a fused attention has neither mask nor causality, and its scale."""
-    names = [a.name for a in core.target._schema.arguments]
-    given = dict(zip(names, core.args, strict=False)) | dict(core.kwargs)
-    scale = given.get("scale")
+    given = arguments_of(core)
+    scale = given["scale"]
     if given.get("attn_mask") is not None or given.get("is_causal") or given.get("enable_gqa"):
         return False, None
-    width = core.args[0].meta["val"].shape[-1]
+    width = given["query"].meta["val"].shape[-1]
     return True, float(scale) if scale is not None else width**-0.5
 
 
@@ -118,8 +127,9 @@ def _affine_into(
 ) -> list[Affine | None]:
     """Per-token maps from the layer's input to heads (B, heads, N, width), where affine."""
     batch, count = entry.meta["val"].shape[0], _token_count(tokens)
-    shapes = [_by_head(target, batch) for target in targets]
-    if any(s is None or s[2] != count for s in shapes):
+    found = [_by_head(target, batch) for target in targets]
+    shapes = [shape for shape in found if shape is not None and shape[2] == count]
+    if len(shapes) < len(targets):
         return [None] * len(targets)
 
     def run(x: Tensor) -> list[Tensor]:

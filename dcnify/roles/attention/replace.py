@@ -28,7 +28,7 @@ def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     if not site.prefix_tokens or args["prefix"] != "attend":
         return args, ()
     read = read_projections(found, site)
-    if not read.complete:
+    if not read.complete or read.query is None or read.value is None:
         note = "prefix tokens run the whole original attention: it has more than four projections"
         return args, (note,)
     attend = {

@@ -15,6 +15,7 @@ from torch import fx, nn
 from dcnify.errors import InputError
 from dcnify.graph.axis_rules import AxesOf
 from dcnify.graph.capture import Capture, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.site import NearMiss, Site
 from dcnify.nn.dcnv3 import DCNv3
 from dcnify.nn.dcnv3_parts import is_dcnv3, parts_of
@@ -98,13 +99,9 @@ def _classify(capture: Capture, node: fx.Node, key: str, path: str) -> Site | st
 
 def sampling_at(node: fx.Node) -> dict:
     """The keyword arguments of one captured call of the operator, defaults and all."""
-    given = {}
-    for place, argument in enumerate(node.target._schema.arguments):
-        if argument.name in ("value", "offset", "mask"):
-            continue
-        value = argument.default_value if argument.has_default_value() else None
-        if place < len(node.args):
-            value = node.args[place]
-        value = node.kwargs.get(argument.name, value)
-        given[argument.name] = tuple(value) if isinstance(value, list | tuple) else value
-    return given
+    given = arguments_of(node)
+    return {
+        name: tuple(value) if isinstance(value, list | tuple) else value
+        for name, value in given.items()
+        if name not in ("value", "offset", "mask")
+    }

@@ -84,9 +84,11 @@ def transfer(
         conv = _depthwise(parts)
         if conv is not None and conv.weight.shape == module.offset_mask_dw.weight.shape:
             module.offset_mask_dw.weight.copy_(conv.weight)
-            module.offset_mask_dw.bias.zero_()
+            bias = module.offset_mask_dw.bias
+            assert bias is not None
+            bias.zero_()
             if conv.bias is not None:
-                module.offset_mask_dw.bias.copy_(conv.bias)
+                bias.copy_(conv.bias)
     shut_gate(module)
     same = (module.num_points, module.groups) == (parts.sampling.num_points, parts.sampling.groups)
     if not same:

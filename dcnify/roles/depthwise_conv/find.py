@@ -7,6 +7,7 @@ from torch import fx
 
 from dcnify.graph.axis_rules import AxesOf, operation
 from dcnify.graph.capture import Capture, Region, stack_of
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Site
 from dcnify.roles.base import Seen
@@ -52,11 +53,7 @@ def _is_candidate(node: fx.Node) -> bool:
 
 def _groups(node: fx.Node) -> int:
     """The group count, whichever overload the node is."""
-    schema = [a.name for a in node.target._schema.arguments]
-    index = schema.index("groups")
-    if len(node.args) > index:
-        return int(node.args[index])
-    return int(node.kwargs.get("groups", 1))
+    return int(arguments_of(node)["groups"])
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -68,7 +65,8 @@ def _source(node: fx.Node) -> fx.Node:
 
 def _classify(capture: Capture, node: fx.Node, region: Region | None) -> Site | str:
     """The site at ``node``, or the reason why there is none."""
-    source, weight = node.args[0], node.args[1]
+    given = arguments_of(node)
+    source, weight = given["input"], given["weight"]
     shape, kernel = _shape(source), _shape(weight)
     if len(shape) != len(kernel):
         return "a convolution of a single image without a batch axis"
@@ -106,34 +104,25 @@ def _recomputes_padding(node: fx.Node) -> bool:
 
 
 def _facts(node: fx.Node, pad: fx.Node | None) -> DepthwiseFacts:
-    schema = [a.name for a in node.target._schema.arguments]
-
-    def argument(name: str, default):
-        index = schema.index(name)
-        value = node.args[index] if len(node.args) > index else node.kwargs.get(name, default)
-        return value if isinstance(value, str) else _pair(value)
-
-    kernel = _pair(_shape(node.args[1])[2:])
-    dilation = argument("dilation", 1)
-    padding = argument("padding", 0)
-    if padding == "valid":
-        padding = (0, 0)
-    if padding == "same":
+    given = arguments_of(node)
+    kernel, dilation = _pair(_shape(given["weight"])[2:]), _pair(given["dilation"])
+    if given["padding"] == "same":
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         sides = [reach[0] // 2, reach[0] - reach[0] // 2, reach[1] // 2, reach[1] - reach[1] // 2]
     else:
+        padding = (0, 0) if given["padding"] == "valid" else _pair(given["padding"])
         sides = [padding[0], padding[0], padding[1], padding[1]]
     if pad is not None:
-        left, right, top, bottom = [*pad.args[1], 0, 0, 0, 0][:4]
+        left, right, top, bottom = [*arguments_of(pad)["pad"], 0, 0, 0, 0][:4]
         sides = [a + b for a, b in zip(sides, (top, bottom, left, right), strict=True)]
     top, bottom, left, right = sides
     return DepthwiseFacts(
         kernel=kernel,
-        stride=argument("stride", 1),
+        stride=_pair(given["stride"]),
         dilation=dilation,
         padding=(top, bottom, left, right),
         padding_policy="same" if pad is not None and _recomputes_padding(node) else "fixed",
-        bias=len(node.args) > 2 and node.args[2] is not None,
+        bias=given["bias"] is not None,
     )
 
 
@@ -143,11 +132,8 @@ def _pair(value) -> tuple[int, int]:
 
 
 def _pad_mode(pad: fx.Node) -> str:
-    if operation(pad) == "constant_pad_nd":
-        fill = pad.args[2] if len(pad.args) > 2 else 0
-        return "constant" if not fill else "non-zero"
-    mode = pad.args[2] if len(pad.args) > 2 else pad.kwargs.get("mode", "constant")
-    fill = pad.args[3] if len(pad.args) > 3 else pad.kwargs.get("value")
+    given = arguments_of(pad)
+    mode, fill = given.get("mode", "constant"), given["value"]
     return mode if mode != "constant" or not fill else "non-zero"
 
 

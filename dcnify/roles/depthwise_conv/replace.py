@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dcnify.graph.evaluate import evaluate
+from dcnify.graph.evaluate import arguments_of, evaluate
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.regular_grid import place
@@ -28,13 +28,12 @@ class Kernel:
 
 def read_kernel(found: Found, site: Site) -> Kernel:
     """Return the kernel in force at a site."""
-    node = found.nodes[site.path]
-    bias = node.args[2] if len(node.args) > 2 else None
-    weight = evaluate(found.capture, node.args[1], {})
-    return Kernel(
-        weight.detach().squeeze(1),
-        None if bias is None else evaluate(found.capture, bias, {}).detach(),
+    given = arguments_of(found.nodes[site.path])
+    weight, bias = (
+        given[name] if given[name] is None else evaluate(found.capture, given[name], {}).detach()
+        for name in ("weight", "bias")
     )
+    return Kernel(weight.squeeze(1), bias)
 
 
 def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
