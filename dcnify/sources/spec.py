@@ -168,12 +168,13 @@ def _check_path(source: str) -> None:
         raise InputError(f"the source is empty: give a file, a folder, or {PREFIXES['timm']}")
     path = Path(source)
     try:
-        if not path.is_dir() and not is_regular(path):
-            raise InputError(f"{source} is neither a regular file nor a folder")
+        readable = path.is_dir() or is_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_unknown(source, path)) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{source} cannot be read: {first_line(error)}") from None
+    if not readable:
+        raise InputError(f"{source} is neither a regular file nor a folder")
 
 
 def _unknown(source: str, path: Path) -> str:
