@@ -37,7 +37,7 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
 
 def planned(path: str, channels: int) -> PlannedSwap:
     shape = (1, channels, 4, 4)
-    facts = DepthwiseFacts((3, 3), (1, 1), (1, 1), (1, 1))
+    facts = DepthwiseFacts((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
     site = Site(path, "depthwise_conv", "BCHW", shape, shape, channels, (4, 4), 0, 1, 1, facts)
     return PlannedSwap(site, "all", ModuleSpec("depthwise", {"channels": channels}), (), None, 1, 1)
 
