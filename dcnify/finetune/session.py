@@ -17,7 +17,7 @@ from torch import nn
 from dcnify.artifact import Artifact, open_source, read_artifact
 from dcnify.artifact.layout import TRAINING
 from dcnify.artifact.load import load_record
-from dcnify.artifact.original_source import recorded_source
+from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.data import random_state
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints
@@ -42,7 +42,6 @@ from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.stage_checks import check_stages
 from dcnify.recipe.finetune.section import Finetune
-from dcnify.verify.fidelity import refuse_another
 
 if TYPE_CHECKING:
     from dcnify.artifact import Source
@@ -213,7 +212,7 @@ def _open_original(
     """
     try:
         opened = teacher or recorded_source(record, "name it with --teacher")
-        refuse_another(record, model, opened)
+        swaps_between(record, model, opened)
         return opened.model
     except InputError as error:
         needing = [stage.name for stage in plan.stages if learns_from_original(stage)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from dcnify.artifact import Artifact, Source
 from dcnify.artifact.load import load_record
-from dcnify.artifact.original_source import recorded_source
+from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
@@ -18,7 +18,6 @@ from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.prepare import runnable
-from dcnify.verify.fidelity import refuse_another
 
 
 def time_artifact(
@@ -55,7 +54,7 @@ def time_artifact(
     progress("loading", 0, 1)
     model, _ = load_record(record, trust_code=trust_code)
     opened = against or recorded_source(record, "name it with --against", weights=False)
-    refuse_another(record, model, opened)
+    swaps_between(record, model, opened)
     if layers := handovers(model):
         say(f"{len(layers)} layers hand over: timed in their final state")
         finish(model, record.plan, force=True)

@@ -15,14 +15,12 @@ from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.recipe import Recipe
-from dcnify.sources.base import Base
 from dcnify.sources.open import OpenedModel
-from dcnify.sources.state_dict import compare, shapes_of
 from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import PlannedSwap
-from dcnify.surgery.prepare import prepare, runnable
+from dcnify.surgery.prepare import runnable
 from dcnify.surgery.requirements import allowed_error, below_required
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
@@ -30,37 +28,6 @@ from dcnify.words import first_line
 
 _DIFFERENCE = 0.01
 """Allowed relative difference between a measured and a reported error: 0.09 dB."""
-
-
-def refuse_another(
-    record: Artifact, model: nn.Module, source: OpenedModel
-) -> tuple[PlannedSwap, ...]:
-    """The swaps that lie between ``source`` and ``model``, the artifact's.
-
-    Raises:
-        InputError: the source is of another architecture than what the artifact was made from, or
-            has all of its new layers already.
-    """
-    base, other = record.base, source.base
-    if other is not None and not _alike(other, base):
-        given = f"{other}" if source.spec == str(other) else f"{other}, which {source.spec} is"
-        raise InputError(
-            f"{record.path} was made from {base}, not from {given}: "
-            "give the model that it was converted from"
-        )
-    done = {swap.site.path for swap in source.plan.swaps} if source.plan else set()
-    swaps = tuple(swap for swap in record.plan.swaps if swap.site.path not in done)
-    if record.plan.swaps and not swaps:
-        raise InputError(
-            f"{source.spec} has the new layers of {record.path} already: "
-            "give the model that it was converted from"
-        )
-    problem = _difference(record, model, source.model, swaps)
-    if problem:
-        raise InputError(
-            f"{source.spec} is not what {record.path} was made from ({base}): {problem}"
-        )
-    return swaps
 
 
 def measure(
@@ -175,47 +142,6 @@ def reported_sites(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for site in (sites if isinstance(sites, list) else [])
         if isinstance(site, dict) and isinstance(site.get("path"), str)
     }
-
-
-def _alike(source: Base, base: Base) -> bool:
-    """Whether both are of one architecture; InternImage may have been turned into Flash."""
-    if source.kind != base.kind:
-        return True  # a checkpoint of the same model may be opened in more than one way
-    mine, theirs = source.name.partition(".")[0], base.name.partition(".")[0]
-    return theirs in (mine, f"flash_{mine}")
-
-
-def _difference(
-    record: Artifact, model: nn.Module, source: nn.Module, swaps: Sequence[PlannedSwap]
-) -> str:
-    """Why the source is not the model that the swaps were made on; empty if it is.
-
-    The source is given the structure that the swaps were made on.
-    """
-    try:
-        prepare(source, record.plan)
-    except InputError as error:
-        return str(error)
-    places = [path for swap in swaps for path in (swap.site.path, *swap.site.aliases)]
-    inside = tuple(f"{path}." for path in places)
-    trimmed = {f"{path}.bias" for path in record.plan.trims}
-    old, new = (
-        {k: v for k, v in shapes_of(one).items() if not k.startswith(inside) and k not in trimmed}
-        for one in (source, model)
-    )
-    problem = compare(old, new)
-    if problem:
-        return str(problem)
-    for swap in swaps:
-        try:
-            layer = source.get_submodule(swap.site.path)
-        except AttributeError:
-            return f"it has no {swap.site.path}"
-        count = sum(parameter.numel() for parameter in layer.parameters())
-        if count != swap.site.parameters:
-            was = swap.site.parameters
-            return f"its {swap.site.path} has {count:,} parameters, the one replaced had {was:,}"
-    return ""
 
 
 def _as_reported(name: str, shares: list[tuple[str, float]], doubt: str) -> Check:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from dcnify.artifact.original_source import swaps_between
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, load_images
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.sources.open import OpenedModel
-from dcnify.verify.fidelity import check_recipe, check_reported, measure, refuse_another
+from dcnify.verify.fidelity import check_recipe, check_reported, measure
 from dcnify.verify.files import check_golden, check_hashes, check_loading
 from dcnify.verify.operator import check_operator
 from dcnify.verify.result import Check, Fidelity, Verification
@@ -55,7 +56,7 @@ def verify(
     step("loading", 0, 1)
     loading, model = check_loading(record, trust_code=trust_code)
     checks.append(loading)
-    swaps = refuse_another(record, model, against) if against and model else ()
+    swaps = swaps_between(record, model, against) if against and model else ()
     step("running the model", 0, 1)
     checks.append(check_golden(record, model))
     fidelity: Fidelity | None = None

@@ -31,25 +31,15 @@ ORDER = (
 """From the ground floor up. A room imports from rooms above it in this list, and from its own."""
 ALSO = {("surgery", "data"): "the photographs that fidelity is measured on by default"}
 
-# What is not true yet. Only ever make these shorter.
+# Names that moved are still found where version 0.1.0 had them; they load on first use.
 UPWARDS = {
     "dcnify.artifact -> dcnify.verify.result",
     "dcnify.artifact -> dcnify.verify.verification",
-    "dcnify.finetune.session -> dcnify.verify.fidelity",
     "dcnify.graph -> dcnify.roles",
     "dcnify.graph -> dcnify.roles.find",
-    "dcnify.sources.open -> dcnify.artifact.config",
-    "dcnify.sources.open -> dcnify.artifact.layout",
-    "dcnify.sources.open -> dcnify.artifact.load",
-    "dcnify.sources.open -> dcnify.artifact.record",
-    "dcnify.sources.timm_folder -> dcnify.artifact.layout",
 }
-CIRCLES = {
-    "dcnify.finetune.parallel.placement dcnify.finetune.parallel.sharded",
-    "dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table",
-}
-LONG: set[str] = set()
-CROWDED = {"dcnify/data"}
+# `print(plan)` is a table.
+CIRCLES = {"dcnify.surgery.plan dcnify.surgery.result dcnify.surgery.table"}
 
 MOST_LINES, MOST_FILES = 300, 16
 
@@ -117,7 +107,7 @@ def test_no_modules_import_each_other_in_a_circle():
         for name in modules()
         if name in reach[name]
     }
-    assert circles <= CIRCLES
+    assert circles == CIRCLES
 
 
 def _reachable(start: str) -> set[str]:
@@ -136,7 +126,7 @@ def test_no_file_is_long(folder):
         for path in (ROOT / folder).rglob("*.py")
         if len(path.read_text("utf-8").splitlines()) > MOST_LINES
     }
-    assert long <= LONG
+    assert not long
 
 
 def test_no_folder_is_crowded():
@@ -146,4 +136,4 @@ def test_no_folder_is_crowded():
         for folder in folders
         if len([*folder.glob("*.py")]) > MOST_FILES
     }
-    assert crowded <= CROWDED
+    assert not crowded

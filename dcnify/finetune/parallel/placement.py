@@ -73,12 +73,3 @@ class Replicated:
 
     def release(self) -> None:
         """Free the stage's tensors, once nothing else refers to them."""
-
-
-def create_placement(accelerator: Accelerator, stage: Stage) -> Replicated:
-    """Return the placement that the launcher asks for."""
-    if getattr(accelerator, "is_fsdp2", False):
-        from dcnify.finetune.parallel.sharded import Sharded
-
-        return Sharded(accelerator, stage)
-    return Replicated(accelerator, stage)
