@@ -32,9 +32,9 @@ def test_a_request_comes_back_from_json_as_it_was():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"workers": -1}, "workers: expected 0 or more"),
-        ({"look_every": 0}, "look_every: expected 1 or more"),
-        ({"crop_pct": 1.5}, "crop_pct: expected a share"),
+        ({"workers": -1}, "workers -1: expected 0 or more"),
+        ({"look_every": 0}, "0: expected 1 or more"),
+        ({"crop_pct": 1.5}, "crop-pct 1.5: expected 0.01 to 1.0"),
     ],
     ids=str,
 )

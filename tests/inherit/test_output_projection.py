@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dcnify.graph.calls import Call
 from dcnify.inherit import calibrate
 from dcnify.inherit.calibrate import calibrate_in_turns
 from dcnify.inherit.output_projection import fit_output
@@ -51,7 +52,7 @@ def test_a_projection_is_found_again_in_any_layout(name, images):
     new = _with_other_projection(old)
     torch.manual_seed(2)
     inputs = [torch.randn(images, *shape), torch.randn(1, *shape)]
-    calibrate_in_turns(new, old, inputs, 0)
+    calibrate_in_turns(new, old, [Call((x,)) for x in inputs], 0)
     for key in ("weight", "bias"):
         mine, theirs = getattr(new.dcn.output_proj, key), getattr(old.dcn.output_proj, key)
         assert float((mine - theirs).norm() / theirs.norm()) < 1e-2
@@ -67,7 +68,7 @@ def test_a_layer_in_half_precision_is_fitted_in_single():
     new = _with_other_projection(old).bfloat16()
     torch.manual_seed(2)
     inputs = [torch.randn(4, 8, 6, 5).bfloat16()]
-    calibrate_in_turns(new, old.bfloat16(), inputs, 0)
+    calibrate_in_turns(new, old.bfloat16(), [Call((x,)) for x in inputs], 0)
     mine, theirs = (one.dcn.output_proj.weight.float() for one in (new, old))
     assert new.dcn.output_proj.weight.dtype == torch.bfloat16
     assert float((mine - theirs).norm() / theirs.norm()) < 0.05
@@ -84,7 +85,7 @@ def test_what_does_not_carry_over_from_image_to_image_is_not_fitted():
             return new_output(x) + 3 * torch.randn(x.shape)
 
     new_output = copy.deepcopy(new).forward
-    calibrate_in_turns(new, Noise(), inputs, 0)
+    calibrate_in_turns(new, Noise(), [Call((x,)) for x in inputs], 0)
     changed = new.dcn.output_proj.weight - first["dcn.output_proj.weight"]
     assert float(changed.norm() / first["dcn.output_proj.weight"].norm()) < 0.3
 
@@ -104,5 +105,5 @@ def test_descent_and_closed_form_take_turns_and_the_closed_form_is_last(monkeypa
     monkeypatch.setattr(calibrate, "fit_output", fit)
     new = _started(copy.deepcopy(LAYERS["depthwise"][0]))
     old = nn.Conv2d(8, 8, 3, padding=1, groups=8).requires_grad_(False)
-    calibrate_in_turns(new, old, [torch.randn(2, 8, 6, 5)], 7)
+    calibrate_in_turns(new, old, [Call((torch.randn(2, 8, 6, 5),))], 7)
     assert calls == [3, "fit", 4, "fit"]

@@ -24,6 +24,7 @@ def test_every_folder_of_code_is_declared_as_a_package(project):
     }
     assert set(project["tool"]["setuptools"]["packages"]) == found | {
         "dcnify.kernels",
+        "dcnify.kernels.tools",
         "dcnify.recipes",
         "dcnify.recipes.stages",
     }
