@@ -6,12 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from dcnify.models import FLASH, INTERN_IMAGE, InternImage
+from dcnify.models import InternImage
+from dcnify.models.intern_image import SIZES
 
-_SIZES = {
-    **{f"intern_image_{size}": args for size, args in INTERN_IMAGE.items()},
-    **{f"flash_intern_image_{size}": args for size, args in FLASH.items()},
-}
 _DEFAULTS = {
     name: parameter.default for name, parameter in inspect.signature(InternImage).parameters.items()
 }
@@ -29,7 +26,7 @@ def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     family = {
         name: {**_DEFAULTS, **sizes}
-        for name, sizes in _SIZES.items()
+        for name, sizes in SIZES.items()
         if sizes.get("core_op", "dcnv3") == args["core_op"]
     }
     same = (
@@ -43,7 +40,7 @@ def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def size_of(name: str, argument: str) -> Any:
     """The value of an `InternImage` argument in a registered size."""
-    return _SIZES[name].get(argument, _DEFAULTS[argument])
+    return SIZES[name].get(argument, _DEFAULTS[argument])
 
 
 def _plain(value: Any) -> Any:
