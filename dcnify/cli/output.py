@@ -1,4 +1,4 @@
-"""Everything the command line prints, except the bar of `dcnify.cli.progress`.
+"""How the command line prints: tables, plain data for JSON, and errors.
 
 Results go to stdout: a table, or with ``--json`` a single JSON document. Remarks, progress and
 errors go to stderr. When a command fails, stdout stays empty and stderr has one line, also with
@@ -9,10 +9,9 @@ NO_COLOR; a pipe gets plain text at full width.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,25 +20,6 @@ if TYPE_CHECKING:
 
 _UNWRAPPED = 10_000
 """Console width outside a terminal, where no row is folded or cut."""
-
-
-def emit(as_json: bool, data: Any, render: Callable[[], Any]) -> None:
-    """Print a command's result.
-
-    Args:
-        as_json: print ``data`` as JSON instead of what ``render`` returns.
-        data: plain data, dataclasses or pydantic models. NaN and infinities become null.
-        render: returns text, a `table`, or a list of those; not called for JSON.
-    """
-    if as_json:
-        print(json.dumps(plain(data), indent=2))
-        return
-    shown = render()
-    for part in shown if isinstance(shown, list) else [shown]:
-        if isinstance(part, str):
-            print(part)
-        else:
-            console().print(part)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
@@ -67,17 +47,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     for row in rows:
         made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     return made
-
-
-def say(text: str, *, quiet: bool = False) -> None:
-    """Print a remark on stderr."""
-    if not quiet:
-        print(text, file=sys.stderr)
-
-
-def warn(text: str, *, quiet: bool = False) -> None:
-    """Print a warning on stderr."""
-    say(f"warning: {text}", quiet=quiet)
 
 
 def complain(text: str) -> None:

@@ -81,10 +81,7 @@ class Checkpoints:
 
 
 def _read(path: Path) -> TrainingState:
-    """
-    Raises:
-        ValueError: a file in the checkpoint differs from what was written.
-    """
+    """Return the state; raise `ValueError` if a file differs from what was written."""
     try:
         written = json.loads((path / _STATE).read_text("utf-8"))
         files, state = written["files"], TrainingState.from_dict(written["position"])

@@ -62,7 +62,13 @@ def with_handover(plan: Finetune, model: nn.Module, say: Callable[[str], None]) 
         )
     if not layers or asked:
         return plan
+    last = plan.stages[-1].name
+    say(f"{len(layers)} layers hand over, in stage {last} (its handover: is not set)")
+    return handing_over(plan)
+
+
+def handing_over(plan: Finetune) -> Finetune:
+    """Return the plan with the usual handover in its last stage."""
     *before, last = plan.stages
-    say(f"{len(layers)} layers hand over, in stage {last.name} (its handover: is not set)")
     handing = last.model_copy(update={"handover": HandOver()})
     return plan.model_copy(update={"stages": (*before, handing)})

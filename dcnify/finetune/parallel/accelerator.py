@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.fsdp import create_plugin
+from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.processes import on_cpu
 from dcnify.words import first_line
 
@@ -58,11 +59,17 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     return made
 
 
+def create_placement(accelerator: Accelerator, stage: Stage) -> Replicated:
+    """Choose where the parameters of a stage's model are kept, as the launcher asks."""
+    if getattr(accelerator, "is_fsdp2", False):
+        from dcnify.finetune.parallel.sharded import Sharded
+
+        return Sharded(accelerator, stage)
+    return Replicated(accelerator, stage)
+
+
 def check_divides(stage: Stage, processes: int) -> None:
-    """
-    Raises:
-        InputError: the processes and passes do not divide the batch.
-    """
+    """Raise `InputError` unless processes and passes divide the stage's batch."""
     share, rest = divmod(stage.batch_size, stage.accumulate * processes)
     if rest or not share:
         raise InputError(

@@ -24,10 +24,7 @@ class Replicated:
         self.accelerator, self.stage = accelerator, stage
 
     def check(self, model: nn.Module) -> None:
-        """
-        Raises:
-            InputError: the model or the optimizer cannot be trained in this way.
-        """
+        """Raise `InputError` if the model or the optimizer cannot be trained in this way."""
 
     def place(self, model: nn.Module) -> nn.Module:
         """Return the model that the stage trains, on its device; ``model`` is the run's."""

@@ -25,10 +25,7 @@ OPTIMIZERS = (
 def check_sharding(
     model: nn.Module, how: Optimizer, plugin: FullyShardedDataParallelPlugin
 ) -> None:
-    """
-    Raises:
-        InputError: the model cannot be sharded, or the optimizer cannot train shards.
-    """
+    """Raise `InputError` if the model cannot be sharded, or the optimizer cannot train shards."""
     from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
     known = how.name.lower() in OPTIMIZERS
@@ -44,12 +41,8 @@ def check_sharding(
     except ValueError as error:
         raise InputError(f"FSDP: {error}") from error
     for path, module in model.named_modules():
-        if (
-            path
-            and wraps is not None
-            and wraps(module)
-            and type(module).forward is nn.Module.forward
-        ):
+        never_called = type(module).forward is nn.Module.forward
+        if path and never_called and wraps is not None and wraps(module):
             raise InputError(
                 f"FSDP: {path} is a {type(module).__name__}, which is never called: set "
                 "FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP and FSDP_TRANSFORMER_CLS_TO_WRAP"

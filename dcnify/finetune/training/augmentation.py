@@ -19,10 +19,7 @@ from dcnify.errors import InputError
 
 
 def check_policy(auto: str) -> None:
-    """
-    Raises:
-        InputError: timm does not know this policy of auto-augment.
-    """
+    """Raise `InputError` if timm does not know this policy of auto-augment."""
     makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
     try:
         makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})

@@ -60,12 +60,11 @@ def training_loader(
 
 
 def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
-    """
-    Raises:
-        InputError: the dataset has fewer images than a batch.
-    """
-    count = _length(dataset)
-    if count is not None and count < stage.batch_size:
+    """Raise `InputError` if the dataset has fewer images than a batch."""
+    if isinstance(dataset, IterableDataset):
+        return
+    count = len(dataset)  # type: ignore[arg-type]  # map-style, so it has a length
+    if count < stage.batch_size:
         raise InputError(
             f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
             f"has {count} images"
@@ -157,9 +156,3 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) == channels:
         return tuple(values)
     return (sum(values) / len(values),) * channels
-
-
-def _length(dataset: Dataset[Any]) -> int | None:
-    if isinstance(dataset, IterableDataset):
-        return None
-    return len(dataset)  # type: ignore[arg-type]

@@ -98,10 +98,7 @@ def _is_due(stage: StageTrainer, step: int, every: int | None) -> bool:
 
 
 def _check_loss(stage: StageTrainer, bad: Tensor) -> None:
-    """
-    Raises:
-        DcnifyError: the loss became NaN or infinite, in any process.
-    """
+    """Raise `DcnifyError` if the loss became NaN or infinite, in any process."""
     step = int(stage.accelerator.gather(bad[None]).max())
     if step < 0:
         return

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dcnify.finetune.parallel.accelerator import create_accelerator
-from dcnify.finetune.parallel.create_placement import create_placement
+from dcnify.finetune.parallel.accelerator import create_accelerator, create_placement
 from dcnify.finetune.run import TrainingRun
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.finetune.training.loaders import (

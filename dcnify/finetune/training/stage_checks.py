@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator
-from dcnify.finetune.parallel.create_placement import create_placement
+from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator, create_placement
 from dcnify.finetune.training.loaders import steps_of, training_loader
 from dcnify.finetune.training.optimizer import create_optimizer
 from dcnify.finetune.training.selection import require_only, trained_by
