@@ -19,13 +19,7 @@ _PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "labe
 
 
 def config_of(model: nn.Module, base: Base, expected: Preprocessing) -> dict[str, Any]:
-    """The timm-compatible part of ``config.json``.
-
-    Args:
-        model: the converted model.
-        base: how to build the unconverted one.
-        expected: what the model expects of its images.
-    """
+    """The timm-compatible part of ``config.json`` of a converted model with this base."""
     given = getattr(model, "pretrained_cfg", None)
     pretrained = {
         key: value
@@ -64,11 +58,7 @@ def dcnify_block(base: Base, swaps: int, source: dict[str, Any]) -> dict[str, An
 
 
 def read_block(config: Any, what: str) -> dict[str, Any]:
-    """The ``dcnify`` block of a ``config.json``, checked.
-
-    Raises:
-        InputError: there is none, it is of another format, or its fields are of the wrong type.
-    """
+    """The ``dcnify`` block of a ``config.json``; raise `InputError` if it is missing or damaged."""
     block = config.get("dcnify") if isinstance(config, dict) else None
     if not isinstance(block, dict):
         raise InputError(f"{what} is not a dcnify artifact: its config has no 'dcnify' block")
@@ -86,11 +76,7 @@ def read_block(config: Any, what: str) -> dict[str, Any]:
 
 
 def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessing:
-    """Let a loaded model carry the preprocessing of its artifact, as timm models do.
-
-    Raises:
-        InputError: the preprocessing is not of the form that timm writes.
-    """
+    """Let a loaded model carry the preprocessing of its artifact, as timm models do."""
     saved = config.get("pretrained_cfg")
     saved = saved if isinstance(saved, dict) else {}
     size = saved.get("input_size")

@@ -100,14 +100,8 @@ class Golden:
 def golden_of(model: nn.Module, example: Any) -> Golden | str:
     """Call the model once, in evaluation mode, with one image of noise.
 
-    The model, its mode and the random state are as before.
-
-    Args:
-        model: what is called.
-        example: the shape (B, C, H, W) of the image, or an example whose other inputs are kept.
-
-    Returns:
-        The call and its output, or the reason why there is none.
+    The model, its mode and the random state are as before. ``example`` is the shape (B, C, H, W) of
+    the image, or an example whose other inputs are kept. Return the reason if there is no output.
     """
     given = None if _is_shape(example) else Example.of(example)
     shape = (1, *(given.shape if given else example)[1:])
@@ -156,11 +150,7 @@ def sample_of(output: Tensor) -> Tensor:
 
 
 def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: str) -> Golden:
-    """Inverse of `Golden.tensors` and `Golden.about`, for files that a stranger may have written.
-
-    Raises:
-        InputError: they do not make a call and its output.
-    """
+    """Inverse of `Golden.tensors` and `Golden.about`, for files that a stranger may have made."""
     tile, sample = tensors.get("input"), tensors.get("output")
     shape: Any = about.get("input_shape")
     output_shape: Any = about.get("output_shape")

@@ -29,11 +29,7 @@ def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module
 
 
 def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Module, Preprocessing]:
-    """The model of an artifact that was already read, and the input it expects.
-
-    Raises:
-        InputError: as `load`.
-    """
+    """The model of an artifact that was already read, and the input it expects; see `load`."""
     what, base = str(record.path), record.base
     if base.kind == "python" and not trust_code:
         raise InputError(

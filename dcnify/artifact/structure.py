@@ -13,11 +13,7 @@ from dcnify.words import first_line
 
 
 def structure(base: Base, plan: Plan | None) -> Callable[[], nn.Module]:
-    """Return a function that builds ``base`` and replays ``plan`` on it, on the current device.
-
-    Raises:
-        InputError: from the function, if the plan does not fit the base.
-    """
+    """Return a function that builds ``base`` and replays ``plan`` on it, on the current device."""
 
     def build() -> nn.Module:
         model = base.build()

@@ -15,12 +15,9 @@ from dcnify.words import first_line
 
 
 def without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a state dict into distinct tensors and the names that are other names for them.
+    """Split a state dict into distinct, contiguous tensors and aliases for names among these.
 
     Tensors that share memory but not all of it become independent.
-
-    Returns:
-        (name to tensor, contiguous; alias to the name that was kept).
     """
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}

@@ -24,10 +24,8 @@ def error_against_ours(rival: Rival, case: Case) -> float:
     """The largest relative error among output and, where the case has them, both gradients.
 
     Each is the root mean square of the difference over that of ours. Another package's operator is
-    compared on one image, for the original mixes images up at some batch sizes.
-
-    Raises:
-        CheckError: they differ in a dtype in which the rival must agree.
+    compared on one image, for the original mixes images up at some batch sizes. Raises `CheckError`
+    if they differ in a dtype in which the rival must agree.
     """
     compared = replace(case, batch=1) if rival.package else case
     inputs = make_inputs(compared, off_grid=True)

@@ -30,11 +30,7 @@ _MOST_THREADS = 1024
 
 
 def settle(spec: OpBenchSpec) -> OpBench:
-    """Settle what to measure on this machine.
-
-    Raises:
-        InputError: anything that cannot be measured as asked.
-    """
+    """Settle what to measure on this machine; `InputError` for what cannot be measured as asked."""
     _check_numbers(spec)
     spread = spec.offset_spread
     if not (math.isfinite(spread) and spread >= 0):
@@ -66,11 +62,7 @@ def settle(spec: OpBenchSpec) -> OpBench:
 
 
 def settle_models(spec: ModelBenchSpec) -> ModelBench:
-    """Settle how to time two models on this machine.
-
-    Raises:
-        InputError: anything that cannot be measured as asked.
-    """
+    """Settle how to time two models on this machine; `InputError` as in `settle`."""
     _check_numbers(spec)
     found = _device(spec.device)
     dtype = spec.dtype

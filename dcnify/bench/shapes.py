@@ -48,11 +48,7 @@ PAPER = (
 
 
 def parse_shapes(texts: Sequence[str]) -> tuple[Shape, ...]:
-    """Shapes from what a person wrote, in that order and once each; ``all`` is `PAPER`.
-
-    Raises:
-        InputError: what is written is no shape, or its groups do not divide its channels.
-    """
+    """Shapes from what a person wrote, in that order and once each; ``all`` is `PAPER`."""
     shapes: list[Shape] = []
     for text in texts:
         shapes += PAPER if text == "all" else [_parse(text)]

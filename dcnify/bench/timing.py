@@ -75,13 +75,9 @@ def clock_on(device: torch.device) -> Clock:
 def interleave(
     calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, Timing]:
-    """Time calls round by round, each round in another order.
+    """Time calls that are warmed up round by round, for ``seconds``, each round in another order.
 
-    Args:
-        calls: by name, already warmed up.
-        clock: what measures a round.
-        seconds: how long to go on. At least five rounds are made however long they take.
-        seed: of the orders.
+    At least five rounds are made however long they take.
     """
     measured = rounds_of(calls, clock, seconds, seed)
     return {name: timing_of(times) for name, times in measured.items()}

@@ -106,11 +106,7 @@ class _Group:
             yield _Leaf(path, hint, default, replace(words, help=help, flags=flags))
 
     def build(self, values: Mapping[str, Any]) -> Spec | None:
-        """Assemble the spec from the values of all parameters.
-
-        Raises:
-            InputError: the spec refuses a value, or an option needs another one.
-        """
+        """Assemble the spec from the values of all parameters."""
         return self._build(self.spec, self.optional, values)
 
     def _build(

@@ -68,22 +68,14 @@ Plot = Annotated[
 
 
 def must_exist(path: Path) -> Path:
-    """Return ``path``, or refuse it before anything heavy is imported.
-
-    Raises:
-        InputError: there is nothing.
-    """
+    """Return ``path``, or raise `InputError` before anything heavy is imported."""
     if not path.exists():
         raise InputError(f"{path} does not exist{near_files(path)}")
     return path
 
 
 def fidelity_plot(plot: Path | None, overwrite: bool) -> Callable[..., None]:
-    """Check that ``plot`` can be drawn, and return a function that draws a report there.
-
-    Raises:
-        InputError: a plot cannot be written there.
-    """
+    """Check that ``plot`` can be drawn, and return a function that draws a report there."""
     if plot is None:
         return lambda report, recomputed=None: None
     from dcnify.bench import check_plot

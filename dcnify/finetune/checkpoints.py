@@ -19,12 +19,7 @@ _STATE = "dcnify.json"
 
 
 class Checkpoints:
-    """The checkpoints in one folder.
-
-    Args:
-        folder: created when the first one is written.
-        say: called with a line for each problem that was survived.
-    """
+    """The checkpoints in one folder; ``say`` is called with each problem that was survived."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
@@ -33,13 +28,8 @@ class Checkpoints:
     def write(self, save: Callable[[Path], None], state: TrainingState, *, main: bool) -> bool:
         """Write a checkpoint and delete all but the last `KEPT`; every process calls it.
 
-        Args:
-            save: writes files into a folder, in every process.
-            state: of the run.
-            main: whether this is the main process.
-
-        Returns:
-            Whether it was written. A full disk leaves the earlier checkpoints as they are.
+        ``save`` writes files into a folder, in every process. Return whether it was written: a full
+        disk leaves the earlier checkpoints as they are.
         """
 
         def create() -> None:

@@ -54,9 +54,7 @@ class Reporter:
         path: the file; None to report nothing, as all processes but the main one do.
         lines: how many lines of the file to keep; later ones are from steps that were lost.
         tensorboard: a folder for TensorBoard events, or None.
-        watch: called with each `StepMetrics`.
-        looked: called with each validation: stage, step, accuracy.
-        say: called with remarks.
+        watch, looked, say: as in `dcnify.finetune.finetune`.
     """
 
     def __init__(

@@ -76,12 +76,7 @@ class TrainingRun:
         return self.original
 
     def finish_handover(self, stage: Stage, *, force: bool = False) -> None:
-        """Remove the old layers after a stage that brought their share to 0.
-
-        Args:
-            stage: the stage that is over.
-            force: remove them whatever their share in ``model`` is.
-        """
+        """Remove the old layers after a stage that brought their share to 0, or by ``force``."""
         if stage.handover is not None and handovers(self.model):
             self.swaps = finish(self.model, self.swaps, force=force)
 

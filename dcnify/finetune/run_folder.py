@@ -39,8 +39,7 @@ def check_target(
 ) -> Path:
     """Return the folder ``out``, with links resolved; nothing is written.
 
-    Raises:
-        InputError: it is a file, or exists already, or there is nothing to resume.
+    Raises `InputError` if it is a file, exists already, or holds nothing to resume.
     """
     path = Path(os.path.realpath(out))
     if path.suffix in (".pt", ".pth"):
@@ -83,14 +82,7 @@ def find_checkpoint(
 ) -> tuple[Path | None, TrainingState]:
     """Return the newest intact checkpoint, if any, and its state.
 
-    Args:
-        folder: of the training.
-        checkpoints: in it.
-        about: what `describe_run` returns now.
-        say: called with remarks.
-
-    Raises:
-        InputError: the run in the folder is another one.
+    ``about`` is what `describe_run` returns now; `InputError` if the folder's run is another one.
     """
     try:
         before = {"fsdp": False, **json.loads((folder / RUN).read_text("utf-8"))}

@@ -207,8 +207,7 @@ def _open_original(
 ) -> nn.Module | None:
     """Open the model from before the conversion, as a separate instance.
 
-    Raises:
-        InputError: a stage learns from it, and it cannot be opened.
+    Raises `InputError` if a stage learns from it, and it cannot be opened.
     """
     try:
         opened = teacher or recorded_source(record, "name it with --teacher")

@@ -28,9 +28,6 @@ def stages_of(
         recipe: as `dcnify.recipe.load_finetune` takes it.
         overrides: ``"finetune.stages.recover.steps=500"``.
         say: called with a remark if the stages are the usual ones.
-
-    Raises:
-        InputError: the recipe or an override is wrong.
     """
     for one in overrides:
         if one.startswith("swaps"):
@@ -50,8 +47,7 @@ def stages_of(
 def with_handover(plan: Finetune, model: nn.Module, say: Callable[[str], None]) -> Finetune:
     """Return the plan, with a handover in its last stage if layers hand over and no stage has one.
 
-    Raises:
-        InputError: a stage has a handover, and no layer hands over.
+    Raises `InputError` if a stage has a handover, and no layer hands over.
     """
     layers = handovers(model)
     asked = [stage.name for stage in plan.stages if stage.handover is not None]

@@ -63,8 +63,7 @@ def record_calls(
 ) -> RemovableHandle:
     """Keep the last call of ``layer`` in ``calls`` under ``path``; return the hook's handle.
 
-    Args:
-        when: whether to record, asked at each call.
+    ``when`` is asked at each call whether to record.
     """
 
     def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -80,10 +79,9 @@ def record_calls(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
-    """Put the model into eval mode for a while, module by module as it was before.
+    """Put the model into eval mode for a while, and back module by module.
 
-    Yields:
-        Which modules will be in training mode again.
+    Yields the mode that each module had.
     """
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -110,11 +108,7 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The first floating-point tensor of a layer's output, however it is nested.
-
-    Raises:
-        DcnifyError: there is none.
-    """
+    """The first floating-point tensor of a layer's output, however it is nested."""
     for tensor in tensors_in(output):
         if tensor.is_floating_point():
             return tensor

@@ -16,11 +16,7 @@ FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    """An int or an (h, w) pair as an (h, w) pair.
-
-    Raises:
-        InputError: anything else, naming the argument.
-    """
+    """An int or an (h, w) pair as an (h, w) pair; `InputError` names the argument otherwise."""
     if is_whole(value):
         return (int(value), int(value))  # type: ignore[arg-type]  # is_whole takes NumPy's, too
     if isinstance(value, tuple | list) and len(value) == 2:
@@ -167,11 +163,7 @@ class Sampling:
         return out_h, out_w
 
     def check(self, value: torch.Tensor, offset_mask: torch.Tensor) -> tuple[int, int]:
-        """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic.
-
-        Raises:
-            InputError: wrong rank, dtype, device, channel count or spatial size.
-        """
+        """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic."""
         _check_tensor("value", value, value)
         _check_tensor("offset_mask", offset_mask, value)
         self.check_channels(value.shape[3])
@@ -247,11 +239,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def arguments(*given: Any) -> dict[str, Any]:
-    """`Sampling`'s fields, in order, as an operator's keyword arguments, checked.
-
-    Raises:
-        InputError: as `Sampling`.
-    """
+    """`Sampling`'s fields, in order, as an operator's keyword arguments, checked."""
     if torch.compiler.is_compiling():  # what is traced is checked when it was traced
         names = ("kernel_size", "stride", "padding", "dilation")
         pairs = {name: pair(one, name) for name, one in zip(names, given, strict=False)}

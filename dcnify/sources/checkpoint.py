@@ -46,15 +46,12 @@ class Checkpoint:
 
 
 def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
-    """Find the state dict in ``held``, which `read_weights` returned.
+    """Find the state dict in ``held``: one itself, or under a usual key, nested or not.
 
     Args:
-        held: a state dict, or a dict with one under a usual key, nested or not.
+        held: what `read_weights` returned.
         what: the file, for messages.
         use_ema: take the averaged weights.
-
-    Raises:
-        InputError: there is no state dict, or none of averaged weights for ``use_ema``.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")

@@ -53,11 +53,7 @@ class OpenedModel:
     """How the model is called; None with an image alone."""
 
     def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
-        """A call of the model with noise (1, C, H, W) in the model's dtype; the same each time.
-
-        Args:
-            shape: (C, H, W), see `SourceSpec.input_shape`.
-        """
+        """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same."""
         parameter = next(self.model.parameters(), None)
         dtype = torch.float32 if parameter is None else parameter.dtype
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -75,10 +71,6 @@ def open_model(
         spec: the source and its options; it was checked.
         model_args: constructor arguments, in place of the spec's.
         on_progress: called while an architecture is inferred.
-
-    Raises:
-        InputError: the source is damaged, fits no architecture or several, or needs an option.
-        DcnifyError: pretrained weights could not be fetched.
     """
     args = spec.model_args if model_args is None else dict(model_args)
     path = Path(spec.source)

@@ -55,11 +55,7 @@ def is_mappable(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, as ordinary memory unless ``mapped``.
-
-    Raises:
-        InputError: the file is missing, truncated or not safetensors.
-    """
+    """All tensors of a safetensors file, as ordinary memory unless ``mapped``."""
     _head(path)
     try:
         if mapped:

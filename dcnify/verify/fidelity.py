@@ -43,9 +43,6 @@ def measure(
 
     ``model`` takes the images' dtype, so that both see the same numbers. Layers that hand over are
     measured as if that were over, which is how the conversion measured them.
-
-    Raises:
-        InputError: the two do not run on the same images.
     """
     like = images.tensor
     calls = [example_with(batch, example) for batch in like.split(BATCH)]
@@ -79,11 +76,8 @@ def check_reported(
 ) -> list[Check]:
     """Check that the report says what was measured now.
 
-    Args:
-        record: the artifact.
-        model: its model; the coarser its numbers, the more may two measurements differ.
-        fidelity: as measured now.
-        doubt: why the numbers may differ; empty if they may not.
+    The coarser the numbers of ``model``, the more may two measurements differ; ``doubt`` says why
+    they may differ altogether.
     """
     floor, said = tolerance(model), reported_sites(record.report)
     sites = [

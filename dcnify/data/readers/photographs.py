@@ -33,11 +33,7 @@ PHOTOGRAPHS: dict[str, tuple[str, tuple[str, ...]]] = {
 class Photographs(ImageDataset):
     """Every installed photograph whole, then cropped in a first way, then in a second, ...
 
-    Args:
-        count: how many images.
-
-    Raises:
-        InputError: none of the packages is installed.
+    Raises `InputError` if none of the packages is installed.
     """
 
     generated = True

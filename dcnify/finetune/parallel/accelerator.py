@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     """Create an `Accelerator` for ``stage``, whatever the settings of the stage before.
 
-    Processes and devices are the launcher's: none, ``torchrun`` or ``accelerate launch``.
-
-    Raises:
-        InputError: the device does not support the stage's precision.
+    Processes and devices are the launcher's: none, ``torchrun`` or ``accelerate launch``. Raises
+    `InputError` if the device does not support the stage's precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState

@@ -55,9 +55,6 @@ def create_plugin() -> FullyShardedDataParallelPlugin | None:
     """Return the requested FSDP for an ``Accelerator``; None without.
 
     Weights are gathered in float32, and mixed precision is autocast's, as it is without FSDP.
-
-    Raises:
-        InputError: accelerate is too old, or rejects a setting.
     """
     if not is_requested():
         return None

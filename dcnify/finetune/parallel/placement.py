@@ -52,11 +52,9 @@ class Replicated:
         yield model
 
     def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
-        """Return the whole state of a model; every process calls it.
+        """Return the whole state of the stage's model or its average; every process calls it.
 
-        Args:
-            model: the stage's, or its average.
-            here: whether this process needs it, else it gets an empty state.
+        A process that does not need it ``here`` gets an empty state.
         """
         return model.state_dict() if here else {}
 

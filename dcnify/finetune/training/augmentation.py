@@ -28,13 +28,10 @@ def check_policy(auto: str) -> None:
 
 
 def guard(transform: Any) -> None:
-    """Allow the auto-augment policy of a transform to posterize to 0 bits, a black image.
+    """Allow the auto-augment policy of a timm transform to posterize to 0 bits, a black image.
 
     Policies do so at one end of their magnitudes. Pillow up to 12.3 returned a black image, and
     13.0 refuses 0 bits.
-
-    Args:
-        transform: from `timm.data.create_transform`; changed in place.
     """
     for op in _ops(transform):
         if op.aug_fn is posterize:
@@ -49,14 +46,9 @@ def keep_bits(image: Image.Image, bits_to_keep: int, **given: Any) -> Image.Imag
 
 
 def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
-    """Transform one small image, to find settings that fail for every image.
+    """Transform one small image; raise `InputError` for settings that fail for every image.
 
-    Args:
-        transform: of a PIL image; the random state is restored afterwards.
-        channels: of the images: grey ones for 1, else RGB.
-
-    Raises:
-        InputError: the transform fails.
+    The image is grey for one channel, else RGB. The random state is restored afterwards.
     """
     image = Image.new("L" if channels == 1 else "RGB", (8, 8))
     try:

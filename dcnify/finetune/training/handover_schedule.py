@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 class HandoverSchedule:
     """Lowers the blend of the layers that hand over, in a model and its averaged copy.
 
-    Args:
-        model: begins with the blend that it has, and keeps it without ``how``.
-        how: the schedule along which the blend falls to 0 in this stage.
+    Without ``how``, the schedule of this stage, the model keeps the blend that it has.
     """
 
     def __init__(self, model: nn.Module, how: HandOver | None) -> None:

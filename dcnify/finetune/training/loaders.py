@@ -26,14 +26,8 @@ def training_loader(
 ) -> DataLoader:
     """Load the images in random order, a batch for each pass; a last, smaller batch is dropped.
 
-    Args:
-        dataset: with a ``transform`` to be set.
-        stage: says how images are augmented.
-        data: the model's input, as `timm.data.resolve_model_data_config` describes it.
-        workers: processes that read images.
-
-    Raises:
-        InputError: the dataset has fewer images than a batch, or they cannot be augmented so.
+    ``data`` describes the model's input, as `timm.data.resolve_model_data_config` does. Raises
+    `InputError` if there are fewer images than a batch, or they cannot be augmented so.
     """
     augment: Augment = stage.augment
     check_batch(dataset, stage)
@@ -111,8 +105,7 @@ def label_loss(augment: Augment) -> nn.Module:
 def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
     """Return the number of updates in the stage and in one epoch.
 
-    Raises:
-        InputError: the stage has epochs, and the dataset is a stream of unknown length.
+    Raises `InputError` if the stage has epochs, and the dataset is a stream of unknown length.
     """
     try:
         epoch = max(1, len(loader) // stage.accumulate)

@@ -62,12 +62,7 @@ def train_stage(stage: StageTrainer, run: TrainingRun, state: TrainingState) -> 
 
 
 class Speed:
-    """Measures images per second, apart from pauses.
-
-    Args:
-        stage: that is trained.
-        step: at which it begins or continues.
-    """
+    """Measures the images per second of a stage from ``step`` on, apart from pauses."""
 
     def __init__(self, stage: StageTrainer, step: int) -> None:
         self._stage, self._step, self._since = stage, step, time.perf_counter()

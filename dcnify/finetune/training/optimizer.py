@@ -39,10 +39,8 @@ def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> to
     """Create timm's optimizer of that name, over the parameters that require gradients.
 
     Vectors, and the parameters that the model's ``no_weight_decay`` names, do not decay. Each group
-    has an ``lr_scale`` for timm's schedulers: layer decay times ``offset_lr``.
-
-    Raises:
-        InputError: timm has no such optimizer, or it does not take these options.
+    has an ``lr_scale`` for timm's schedulers: layer decay times ``offset_lr``. Raises `InputError`
+    if timm has no such optimizer, or it does not take these options.
     """
     knows = get_optimizer_info(chosen.name)
     for option, taken in (("betas", knows.has_betas), ("eps", knows.has_eps)):

@@ -31,13 +31,7 @@ from dcnify.surgery.handover import handovers
 
 
 class StageTrainer:
-    """A stage that is set up: the updates use it.
-
-    Args:
-        run: what all stages share.
-        index: of the stage, from 0.
-        checkpoint: a checkpoint of the same stage to continue from.
-    """
+    """Stage ``index`` of a run, set up for `updates`; ``checkpoint`` is one of its own, or None."""
 
     def __init__(self, run: TrainingRun, index: int, checkpoint: Path | None) -> None:
         self.run, self.index = run, index

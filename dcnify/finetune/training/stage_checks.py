@@ -29,16 +29,7 @@ def check_stages(
 ) -> None:
     """Set up the cheap parts of each stage, and discard them.
 
-    Args:
-        plan: the stages.
-        model: the model to train.
-        swapped: paths of its swapped layers.
-        data: the images.
-        config: timm's data config of the model.
-        cpu: train on the CPU, even where there is a GPU.
-
-    Raises:
-        InputError: a stage cannot run; the message names it.
+    Raises `InputError`, which names the stage, if one cannot run.
     """
     required = [(one, one.requires_grad) for one in model.parameters()]
     for stage in plan.stages:

@@ -56,9 +56,6 @@ def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wa
         name: for the region.
         call: in which ``wanted`` was seen, in evaluation mode; None if there was none.
         wanted: what to look for.
-
-    Raises:
-        CannotIsolate: the block cannot be traced, has no such step, or is not the same afterwards.
     """
     if call is None:
         raise CannotIsolate("its code runs without a call of the module")

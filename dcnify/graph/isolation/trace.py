@@ -45,14 +45,9 @@ class Traces:
 
 
 def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Traces:
-    """Trace ``block``'s forward; the block is not changed.
+    """Trace ``block``'s forward, with fixed values for ``constants``; the block is not changed.
 
-    Args:
-        block: any module.
-        constants: arguments of its forward that are fixed, by name; all others are traced.
-
-    Raises:
-        CannotIsolate: its forward cannot be traced symbolically, or does more than compute.
+    Raises `CannotIsolate` if it cannot be traced symbolically, or does more than compute.
     """
     graphs = []
     for training in (False, True):
@@ -174,11 +169,7 @@ def _check_attributes(graph: fx.Graph, read: Mapping[str, Any]) -> None:
 
 
 def expect(seen: Any, traced: Any, name: str) -> None:
-    """Check, in a block that was rewritten, that what the rewriting took for granted holds.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raise `InputError` in a rewritten block if what rewriting took for granted does not hold."""
     if isinstance(seen, Tensor) or seen != traced:
         raise InputError(
             f"a block was rewritten for {name}={traced!r} and cannot run with another {name}"

@@ -16,13 +16,10 @@ _TELLING = ("channels", "depths", "groups")
 
 
 def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registered name nearest to a configuration, and the ``args`` that differ from it.
+    """The registered name nearest to an `InternImage` of these arguments, and those that differ.
 
     That is the published model of the same channels, depths and groups, otherwise the smallest of
     the same operator.
-
-    Args:
-        args: of `InternImage`.
     """
     family = {
         name: {**_DEFAULTS, **sizes}

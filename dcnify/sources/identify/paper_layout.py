@@ -25,12 +25,7 @@ def renamed(
 
     timm keeps, beside each architecture, the function that renames the weights of its original
     repository, and passes it to its own loader. A result counts only if it fits strictly.
-
-    Args:
-        name: a timm name.
-        tensors: the file's state dict; not changed. May be on the meta device.
-        args: `timm.create_model` arguments that are already known.
-        model: ``name`` built with them, on the meta device.
+    ``tensors`` and ``model``, built with the known ``args``, may be on the meta device.
     """
     for convert in _filters(name):
         try:

@@ -62,16 +62,8 @@ def identify(
 
     Only architectures that need the least adaptation count: one that fits up to the number of
     classes and input channels hides those that would need another image size, and these hide those
-    whose original repository named its weights differently. Nothing is guessed.
-
-    Args:
-        shapes: names and shapes of the file's tensors.
-        args: `timm.create_model` arguments that are already known.
-        what: the file, for messages.
-        on_progress: called with each architecture that is tried.
-
-    Raises:
-        InputError: several architectures fit (they are listed), or none does (the nearest is).
+    whose original repository named its weights differently. Nothing is guessed: `InputError` lists
+    the architectures if several fit, or names the nearest if none does.
     """
     searches = _searches(shapes, args)
     found = _run(searches, on_progress)
