@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from dcnify.artifact.config import config_of, dcnify_block
 from dcnify.artifact.golden import Golden, golden_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.load import structure
 from dcnify.artifact.output import check_output, is_file_output, write_output
 from dcnify.artifact.published_base import published_base
 from dcnify.artifact.record import Artifact, sha256_text
-from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError

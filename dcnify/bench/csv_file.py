@@ -8,8 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from dcnify.bench.machine import Machine
-from dcnify.bench.model_result import ModelReport
-from dcnify.bench.result import Report
+from dcnify.bench.result import ModelReport, Report
 
 _MACHINE = ("date", *(field.name for field in fields(Machine)))
 COLUMNS = (

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
-from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
+from dcnify.bench.result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
 from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
 from dcnify.graph.calls import tensors_in
@@ -118,9 +118,7 @@ def _timed(
     for name, measured in rounds.items():
         found = timing_of(measured)
         rate = bench.batch / found.p50_us * 1e6
-        timings[name] = ModelTiming(
-            found.p20_us, found.p50_us, found.p80_us, found.rounds, rate, peaks[name]
-        )
+        timings[name] = ModelTiming(**vars(found), images_per_s=rate, peak_memory_bytes=peaks[name])
     pairs = zip(rounds[ORIGINAL], rounds[CONVERTED], strict=True)
     speedup = Speedup(*percentiles([before / after for before, after in pairs]))
     clocked = "device" if bench.device.type == "cuda" else "wall"

@@ -20,9 +20,8 @@ from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import write_file
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.parallel import fsdp
-from dcnify.finetune.state import TrainingState
 
 if TYPE_CHECKING:
     from dcnify.data.labelled import Labelled

@@ -20,7 +20,7 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.data import random_state
 from dcnify.errors import InputError
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Looked, Reporter, Say, Watch
 from dcnify.finetune.parallel.processes import from_main, join
@@ -36,7 +36,6 @@ from dcnify.finetune.run_folder import (
 )
 from dcnify.finetune.spec import Options, TrainSpec
 from dcnify.finetune.stages import stages_of, with_handover
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.summary import Summary, finish
 from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.stage import StageTrainer

@@ -10,9 +10,9 @@ import torch
 
 from dcnify.artifact import Artifact, save_again
 from dcnify.artifact.layout import TRAINING
+from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.parallel.processes import gather_objects
 from dcnify.finetune.run import TrainingRun
-from dcnify.finetune.state import TrainingState
 from dcnify.recipe import Recipe
 from dcnify.sources.weight_files import read_safetensors
 

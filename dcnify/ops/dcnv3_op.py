@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -55,9 +53,4 @@ def dcnv3(
     return call(torch.ops.dcnify.dcnv3, torch.ops.dcnify.dcnv3_backward, (value, offset, mask), how)
 
 
-def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:
-    offset, mask = points
-    return sampling.check_separate(value, offset, mask)
-
-
-register("dcnv3", ("offset", "mask"), _check, softmax=True)
+register("dcnv3", ("offset", "mask"), Sampling.check_separate, softmax=True)

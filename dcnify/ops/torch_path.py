@@ -100,11 +100,6 @@ class _Points:
     kept: Tensor
     """The same, zero where ``outside``."""
 
-    def shares(self) -> Tensor:
-        """(Q, 4K) bilinear shares of the corners."""
-        hx, hy, lx, ly = self.hx, self.hy, self.lx, self.ly
-        return torch.cat((hy * hx, hy * lx, ly * hx, ly * lx), 1)
-
     def weighted_shares(self) -> Tensor:
         """(Q, 4K) what each corner counts in the output."""
         hx, lx = self.hx, self.lx

@@ -114,7 +114,7 @@ def _run(
 
 def _ours(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
     how = config.sampling
-    options = {**how.geometry, "softmax": how.softmax}
+    options = vars(how)
     if config.name == "dcnv4":
         return lambda value, packed: dcnv4(value, packed, **options)
 
@@ -127,8 +127,7 @@ def _ours(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _reference(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    options = {**config.sampling.geometry, "softmax": config.sampling.softmax}
-    return lambda value, packed: reference.dcnv4(value, packed, **options)
+    return lambda value, packed: reference.dcnv4(value, packed, **vars(config.sampling))
 
 
 def _inputs(config: OperatorConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
