@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,12 @@ from dcnify.sources.base import Base
 from dcnify.sources.construct import on_meta, with_buffers
 from dcnify.sources.infer_base import HINT, infer_base
 from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.open import OpenedModel
 from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
 from dcnify.sources.state_dict import Mismatch, shapes_of
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
-
-if TYPE_CHECKING:
-    from dcnify.sources.open import OpenedModel
-    from dcnify.surgery.result import ConvertResult
+from dcnify.surgery.result import ConvertResult
 
 
 def save(

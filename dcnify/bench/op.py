@@ -128,7 +128,7 @@ def _measurement(
     name: str, times: dict[str, Timing], case: Case | None, error: float | None
 ) -> Measurement:
     timing = times[name]
-    moves = {}
+    moves: dict[str, Any] = {}
     if case is not None:
         moves["gb_per_s"] = case.floor_bytes / timing.p50_us / 1e3
         moves["share_of_copy"] = times[COPY].p50_us / timing.p50_us

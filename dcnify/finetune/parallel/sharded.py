@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -20,10 +20,8 @@ from torch.utils._pytree import tree_map_only
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.shard_checks import check_sharding
+from dcnify.finetune.training.objective import Objective
 from dcnify.nn import Handover
-
-if TYPE_CHECKING:
-    from dcnify.finetune.training.objective import Objective
 
 
 class Sharded(Replicated):

@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm.data import Mixup, create_loader
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.recipe.finetune.section import Augment, Stage
 
 
 def training_loader(
