@@ -16,7 +16,7 @@ from dcnify.bench.machine import describe
 from dcnify.bench.result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
 from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
-from dcnify.graph.calls import tensors_in
+from dcnify.graph.calls import like_of, tensors_in
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
@@ -66,7 +66,7 @@ def bench_models(
         InputError: a model does not run on such images, or not in the device's memory.
     """
     models = {ORIGINAL: original, CONVERTED: converted}
-    dtype = bench.dtype or _dtype_of(converted)
+    dtype = bench.dtype or like_of(converted).dtype
     shape = (bench.batch, *size)
     where = f"{'x'.join(map(str, shape))} in {_name(dtype)} on {bench.device}"
     trained = (False, True) if bench.train else (False,)
@@ -184,11 +184,6 @@ def _in_words(what: str, where: str) -> Iterator[None]:
 
 def _pass_name(train: bool) -> str:
     return "forward+backward" if train else "forward"
-
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    floats = (one.dtype for one in model.parameters() if one.is_floating_point())
-    return next(floats, torch.float32)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -174,6 +174,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def verbs(help: str) -> typer.Typer:
+    """An app for a verb that has verbs of its own."""
+    options: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+    return typer.Typer(no_args_is_help=True, help=help, **options)
+
+
 def _spec_of(kind: Any) -> tuple[type[Spec] | None, bool]:
     """The spec that a type names, and whether None may stand for it."""
     options = get_args(kind) or (kind,)

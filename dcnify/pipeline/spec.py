@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dcnify.bench.spec import TIME
 from dcnify.data.spec import DataSpec, ImageSpec
 from dcnify.finetune.spec import Options
 from dcnify.sources.spec import SourceSpec
@@ -44,13 +45,7 @@ class RunSpec(Spec):
     seed: int = option(0, help="Seed of everything random.", least=0, most=2**31 - 1)
     options: Options = option(Options(), help="How the fine-tuning runs.")
     batch: int = option(8, help="Images at once that are timed.", least=1)
-    seconds: float | None = option(
-        None,
-        help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
-        "CPU.",
-        flags=("--time",),
-        metavar="SECONDS",
-    )
+    seconds: float | None = option(**TIME)
 
     @property
     def folder(self) -> Path:

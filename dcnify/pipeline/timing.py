@@ -14,6 +14,7 @@ from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
+from dcnify.graph.calls import like_of
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
@@ -74,6 +75,4 @@ def time_artifact(
 
 
 def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
-    return example_with(image, example)
+    return example_with(like_of(model).new_zeros(1, *shape), example)

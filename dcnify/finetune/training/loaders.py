@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
 from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.sources.preprocessing import by_channel
 
 
 def training_loader(
@@ -132,16 +133,9 @@ def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
 def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
     return {
         "interpolation": data.get("interpolation", "bicubic"),
-        "mean": _per_channel(data["mean"], data["input_size"][0]),
-        "std": _per_channel(data["std"], data["input_size"][0]),
+        "mean": by_channel(data["mean"], data["input_size"][0]),
+        "std": by_channel(data["std"], data["input_size"][0]),
         "num_workers": workers,
         "use_prefetcher": False,
         "persistent_workers": workers > 0,
     }
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Average over channels: timm has three by default, even for a grey model."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
