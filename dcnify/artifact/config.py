@@ -1,7 +1,5 @@
 """``config.json``: timm's fields and a block of dcnify's own."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ inputs, time steps or texts for instance, are the ones of the example that the m
 with.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Load an artifact: build its base, replay its plan, assign its weights. No code, no pickle."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

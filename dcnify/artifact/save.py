@@ -1,7 +1,5 @@
 """Save a conversion as an artifact, after proving that it can be loaded again."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """Prepare a state dict for writing: each piece of memory once, contiguous."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whether a rival computes what we compute, before anyone is timed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

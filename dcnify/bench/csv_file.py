@@ -1,7 +1,5 @@
 """Results as CSV: one row per measurement, each with all one needs to know about it."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields

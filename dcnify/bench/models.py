@@ -1,7 +1,5 @@
 """Time a converted model against the original on the same images, in one interleaved run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

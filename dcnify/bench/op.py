@@ -1,7 +1,5 @@
 """Time the operator against its rivals, case by case."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

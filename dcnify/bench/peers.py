@@ -1,7 +1,5 @@
 """Other implementations of DCNv4. Timed where a person has installed them, and never needed."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From what a person asked for to what is measured; whatever is wrong is said here, at once."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Sequence

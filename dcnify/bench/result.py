@@ -1,7 +1,5 @@
 """Results of benchmarks, of the operator and of models. Plain data; times in microseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any

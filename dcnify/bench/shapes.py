@@ -1,7 +1,5 @@
 """The sizes an operator is timed at, and how a person writes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Requests for timings, as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

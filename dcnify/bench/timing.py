@@ -7,8 +7,6 @@ before each call, CUDA events around it. Besides, the GPU is kept busy until the
 with the call, so that a call of many small kernels is not charged for Python.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import random

@@ -1,7 +1,5 @@
 """One decorator turns the specs that a verb takes into options of the command line."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace

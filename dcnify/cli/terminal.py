@@ -1,7 +1,5 @@
 """What every verb offers for its output, and how it prints."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

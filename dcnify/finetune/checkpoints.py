@@ -1,7 +1,5 @@
 """Checkpoints of a run: each is written whole or not at all, and checked before it is used."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator

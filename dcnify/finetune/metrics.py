@@ -1,7 +1,5 @@
 """Report a run as it goes: to a JSONL file, to TensorBoard, and to the caller."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

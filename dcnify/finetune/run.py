@@ -1,7 +1,5 @@
 """The training run: what all stages of a fine-tuning share."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The folder of a fine-tuning: may a run write to it, and where does an earlier run continue?"""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """Fine-tune an artifact: its model and labelled images in, a trained artifact out."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

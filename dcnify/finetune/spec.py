@@ -1,7 +1,5 @@
 """The request of ``dcnify finetune`` as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

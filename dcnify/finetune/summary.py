@@ -1,7 +1,5 @@
 """The end of a fine-tuning: the trained artifact, its report, and the summary."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 What needs torch or the roles loads on first use.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from dcnify.graph.site import NearMiss, Sites

@@ -5,8 +5,6 @@ keeps the stack of modules that were running. The capture adds what the graph al
 how each module was called from Python, and which nodes depend on the image.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import warnings

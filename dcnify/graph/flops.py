@@ -1,7 +1,5 @@
 """Floating-point operations of captured nodes: products, convolutions and fused attention."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """InternImage and FlashInternImage: one class, with timm's conventions and the published keys."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """DCNv3 as a PyTorch operator: offsets and mask as two tensors, the softmax inside."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """DCNv4 as a PyTorch operator: its arguments, their checks and where its points lie."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

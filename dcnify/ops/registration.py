@@ -4,8 +4,6 @@ DCNv4 and DCNv3 differ in where their offsets and weights lie, one tensor or two
 else. They are registered with the names of those tensors, their *points*.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache

@@ -9,8 +9,6 @@ each image and below the last, and one column after each row, which is also the 
 next row. A rejected point moves to row -2, where all its corners are border.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Run a whole recipe in one folder, and skip what an earlier call has done."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace

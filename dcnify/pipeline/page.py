@@ -1,7 +1,5 @@
 """The report of a run as a page of Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

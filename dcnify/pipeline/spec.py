@@ -1,7 +1,5 @@
 """The request of ``dcnify run`` as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

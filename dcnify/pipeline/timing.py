@@ -1,7 +1,5 @@
 """Time an artifact against the model that it was made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 

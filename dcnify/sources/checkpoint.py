@@ -1,7 +1,5 @@
 """Find the state dict in what a weight file holds, and what the file says about its model."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

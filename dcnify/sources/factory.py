@@ -1,7 +1,5 @@
 """``python:package.module:factory``: the user's own importable code as a source."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Mapping

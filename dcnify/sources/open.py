@@ -1,7 +1,5 @@
 """Open a timm name, a weight file, a timm folder, or the user's own code as a live model."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Input size, mean and standard deviation that a model expects of its images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 

@@ -1,7 +1,5 @@
 """Read weight files without running code, with one-line errors."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import pickle

@@ -1,7 +1,5 @@
 """Measure an artifact's fidelity again, against the model that it was converted from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Verify the operator on this machine, in the configurations that a model uses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Verify an artifact: recompute what it states, and compare."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """dcnify bench: time the operator or a model; a file for each of its verbs."""
 
-from __future__ import annotations
-
 from dcnify.cli.bench.model import model
 from dcnify.cli.bench.op import op
 from dcnify.cli.flatten import verbs

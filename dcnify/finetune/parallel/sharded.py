@@ -1,7 +1,5 @@
 """FSDP: the parameters of a stage's model sharded over the processes, as accelerate does it."""
 
-from __future__ import annotations
-
 import copy
 import gc
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The blend of old and new layers over the steps of a stage."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from dcnify.recipe.finetune.section import HandOver

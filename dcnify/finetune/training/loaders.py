@@ -1,7 +1,5 @@
 """The data of a stage: timm's loaders, transforms and mixing over a labelled dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """The loop of a stage: updates, and between them reports, validation and checkpoints as due."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The losses of a stage: on labels, and on the original's logits, features and layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The optimizer and schedule of a stage: timm's, with a factor for layers that predict offsets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

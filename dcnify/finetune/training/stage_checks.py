@@ -1,7 +1,5 @@
 """Refuse a stage that cannot run before the first one takes hours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

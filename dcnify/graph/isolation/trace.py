@@ -4,8 +4,6 @@ A symbolic trace bakes in whatever Python decided: attributes that were read, ar
 None. The trace therefore begins with checks that these are still the same when it runs.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import operator

@@ -5,8 +5,6 @@ Every identifier in a weight name (``stages.0.blocks.1.conv_dw.weight`` has ``st
 source, with what it imports from timm, holds all identifiers come first.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

@@ -1,7 +1,5 @@
 """Rename weights of a paper's own repository with the filter that timm has for them."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

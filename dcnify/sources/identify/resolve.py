@@ -1,7 +1,5 @@
 """Resolve a checkpoint: decide which architecture it belongs to, and fit its tensors to that."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
