@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
@@ -70,7 +70,8 @@ def bench_models(
     trained = (False, True) if bench.train else (False,)
     with using(bench.device, bench.threads):
         with _in_words("there is no room for images of", where):
-            images = _images(shape, dtype, bench)
+            images = torch.randn(*shape, generator=torch.Generator().manual_seed(bench.seed))
+            images = images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
             called = example_with(images, example)
             for model in models.values():
                 model.to(bench.device, dtype).to(memory_format=torch.channels_last).eval()
@@ -137,11 +138,6 @@ def _call(model: nn.Module, example: Example, train: bool) -> Timed:
         return torch.autograd.grad(loss, weights, allow_unused=True)  # type: ignore[arg-type]
 
     return both
-
-
-def _images(shape: Sequence[int], dtype: torch.dtype, bench: ModelBench) -> Tensor:
-    images = torch.randn(*shape, generator=torch.Generator().manual_seed(bench.seed))
-    return images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _size(model: nn.Module, example: Example) -> ModelSize:

@@ -130,7 +130,8 @@ class _Group:
         return spec(**given)
 
     def _refuse_rest(self, lead: _Leaf, prefix: str, values: Mapping[str, Any]) -> None:
-        elsewhere = {leaf.name for leaf in self.leaves.values() if _is_outside(leaf.path, prefix)}
+        outside = (leaf for leaf in self.leaves.values() if not leaf.path.startswith(prefix))
+        elsewhere = {leaf.name for leaf in outside}
         for leaf in self.leaves.values():
             if leaf.name not in elsewhere and values[leaf.name] not in (leaf.default, None, []):
                 raise InputError(
@@ -189,7 +190,3 @@ def _lead(spec: type[Spec]) -> str:
     """The first required field of a spec."""
     required = (one.name for one in fields(spec) if one.default is MISSING)  # type: ignore[arg-type]  # as above
     return next(required, "")
-
-
-def _is_outside(path: str, prefix: str) -> bool:
-    return bool(prefix) and not path.startswith(prefix)

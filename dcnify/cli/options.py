@@ -59,7 +59,7 @@ Plot = Annotated[
     typer.Option(
         "--plot",
         metavar="FILE",
-        help="Draw the fidelity of each layer: .png, .svg or .pdf.",
+        help="Draw the result there: .png, .svg or .pdf.",
         show_default=False,
     ),
 ]

@@ -33,11 +33,8 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 def is_whole(value: object) -> bool:
     """Whether ``value`` is an int, Python's or NumPy's; a bool is not."""
-    return not isinstance(value, bool) and (isinstance(value, int) or _is_numpy_int(value))
-
-
-def _is_numpy_int(value: object) -> bool:
-    return type(value).__module__ == "numpy" and hasattr(value, "__index__")
+    numpys = type(value).__module__ == "numpy" and hasattr(value, "__index__")
+    return numpys or (isinstance(value, int) and not isinstance(value, bool))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import nn
 
 from dcnify.artifact import Artifact, Source
 from dcnify.artifact.load import load_record
@@ -13,7 +12,7 @@ from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
-from dcnify.graph.example import Example, example_with
+from dcnify.graph.example import example_with
 from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.prepare import runnable
@@ -64,13 +63,10 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(runnable(one, _call(one, shape, example)))
+                call = example_with(like_of(one).new_zeros(1, *shape), example)
+                reason = stack.enter_context(runnable(one, call))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
         return bench_models(before, model, shape, bench, progress, example), opened.spec
-
-
-def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:
-    return example_with(like_of(model).new_zeros(1, *shape), example)

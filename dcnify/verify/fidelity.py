@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, labels_for
@@ -54,19 +54,15 @@ def measure(
             with runnable(source.model, calls[0]):
                 sites, outputs = measure_sites(source.model, new, calls, progress or silent)
             with runnable(model, calls[0]):
-                labels = _labels(images, outputs)
+                classes = outputs[0].shape[1] if outputs[0].dim() == 2 else 0
+                known, _ = labels_for(images, classes)
+                labels = None if known is None else known.split(BATCH)
                 output = measure_output(model, outputs, calls, {}, progress or silent, labels)
     except DcnifyError:
         raise
     except Exception as error:  # whatever a model may raise
         raise InputError(f"{source.spec} cannot be compared: {first_line(error)}") from error
     return Fidelity(tuple(sites), output, origin)
-
-
-def _labels(images: ImageBatch, outputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-    """Labels by batch, if the images have some that are classes of the model."""
-    labels, _ = labels_for(images, outputs[0].shape[1] if outputs[0].dim() == 2 else 0)
-    return None if labels is None else labels.split(BATCH)
 
 
 def check_reported(
