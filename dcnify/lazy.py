@@ -14,16 +14,16 @@ def load_on_use(package: str) -> tuple[list[str], Callable[[str], Any]]:
     """Return ``__all__`` and ``__getattr__`` for a package that imports its names when asked for.
 
     The names are those that its ``__init__.py`` imports under ``if TYPE_CHECKING:``, so that type
-    checkers and readers see ordinary imports; ``__all__`` also has those that it imports from its
-    own files at once. ``__all__, __getattr__ = load_on_use(__name__)`` comes after them. A name
-    must not be that of a submodule, which importing the submodule would put in its place.
+    checkers and readers see ordinary imports; ``__all__`` also has those that it imports at once.
+    ``__all__, __getattr__ = load_on_use(__name__)`` comes after them. A name must not be that of a
+    submodule, which importing the submodule would put in its place.
     """
     module = sys.modules[package]
     body = ast.parse(getsource(module)).body
     later = [one for block in body if isinstance(block, ast.If) for one in block.body]
     places = {name: place for one in later for name, place in _imported(one)}
-    own = [one for one in body if getattr(one, "module", "").startswith(f"{package}.")]
-    names = sorted({*places, *(name for one in own for name, _ in _imported(one))})
+    now = {name for one in body for name, (path, _) in _imported(one) if path.startswith("dcnify.")}
+    names = sorted({*places, *now} - {"load_on_use"})
 
     def load(name: str) -> Any:
         if name not in places:

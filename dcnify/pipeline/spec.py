@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dcnify.bench.spec import TIME
 from dcnify.data.spec import DataSpec, ImageSpec
-from dcnify.finetune.spec import Options
+from dcnify.finetune.spec import OVERRIDES, Options
 from dcnify.sources.spec import SourceSpec
 from dcnify.spec import Spec, option
 
@@ -30,13 +30,7 @@ class RunSpec(Spec):
         flags=("--output", "-o"),
         metavar="OUT",
     )
-    overrides: tuple[str, ...] = option(
-        (),
-        help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. May be "
-        "given more than once.",
-        flags=("--set",),
-        metavar="PATH=VALUE",
-    )
+    overrides: tuple[str, ...] = option(**OVERRIDES)
     images: ImageSpec = option(
         ImageSpec(), help="Images to measure fidelity on; those of ``data`` by default."
     )
