@@ -20,12 +20,11 @@ TIME: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSpec(Spec):
-    """Where and how long to measure."""
+    """Where to measure."""
 
     device: str | None = option(
         None, help="cpu, cuda or cuda:N. Default: cuda where there is one.", metavar="DEVICE"
     )
-    seconds: float | None = option(**TIME)
     threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
     seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)
 
@@ -91,4 +90,5 @@ class ModelBenchSpec(BenchSpec):
         help=f"Type of images and weights: {_DTYPES}. Default: as the artifact's weights are.",
         metavar="DTYPE",
     )
+    seconds: float | None = option(**TIME)
     train: bool = option(False, help="Time forward and backward together too, as in training.")
