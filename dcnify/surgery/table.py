@@ -173,6 +173,8 @@ def _module(swap: PlannedSwap) -> str:
     args = swap.module.args
     kernel = "x".join(str(k) for k in args["kernel_size"])
     text = f"DCNv4 {kernel} G{args['groups']}"
+    if args.get("offset_rank"):
+        text += f" r{args['offset_rank']}"
     if args.get("dw_kernel_size"):
         text += f" dw{args['dw_kernel_size']}"
     if not args["pointwise"]:

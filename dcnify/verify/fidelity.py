@@ -1,14 +1,12 @@
 """Measure an artifact's fidelity again, against the model that it was converted from."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, labels_for
@@ -60,7 +58,9 @@ def measure(
                 sites, outputs = measure_sites(source.model, new, calls, progress or silent)
                 unmoved = why_unmoved(source.model, tuple(new), outputs, calls, progress or silent)
             with runnable(model, calls[0]):
-                labels = _labels(images, outputs)
+                classes = outputs[0].shape[1] if outputs[0].dim() == 2 else 0
+                known, _ = labels_for(images, classes)
+                labels = None if known is None else known.split(BATCH)
                 output = measure_output(model, outputs, calls, {}, progress or silent, labels)
     except DcnifyError:
         raise
@@ -70,12 +70,6 @@ def measure(
     reasons = "; ".join(filter(None, (untrained, unmoved))) or None
     output = dataclasses.replace(output, uninformative=reasons)
     return Fidelity(tuple(sites), output, origin, untrained)
-
-
-def _labels(images: ImageBatch, outputs: Sequence[Tensor]) -> Sequence[Tensor] | None:
-    """Labels by batch, if the images have some that are classes of the model."""
-    labels, _ = labels_for(images, outputs[0].shape[1] if outputs[0].dim() == 2 else 0)
-    return None if labels is None else labels.split(BATCH)
 
 
 def check_reported(

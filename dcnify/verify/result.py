@@ -1,7 +1,5 @@
 """The result of a verification: every check, and the fidelity as measured again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -127,6 +127,11 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
         ),
         (
             "pointwise: true",
+            "offset_rank: 0",
+            "17:20: swaps.late.replace.offset_rank: expected 1 or more, got 0",
+        ),
+        (
+            "pointwise: true",
             "offset_scale: 0",
             "17:21: swaps.late.replace.offset_scale: expected more than 0, got 0",
         ),
