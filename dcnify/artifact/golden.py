@@ -5,8 +5,6 @@ inputs, time steps or texts for instance, are the ones of the example that the m
 with.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dcnify.errors import InputError
-from dcnify.graph.calls import evaluating, output_tensor
+from dcnify.graph.calls import evaluating, like_of, output_tensor
 from dcnify.graph.example import Example
 from dcnify.surgery.prepare import runnable
 from dcnify.words import first_line
@@ -107,7 +105,7 @@ def golden_of(model: nn.Module, example: Any) -> Golden | str:
     shape = (1, *(given.shape if given else example)[1:])
     if len(shape) != 4 or math.prod(shape) > LARGEST_INPUT:
         return f"an input of {shape} is too large to try"
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = like_of(model)
     channels, rows, columns = shape[1:]
     while channels * rows * columns > _LARGEST_TILE and max(rows, columns) > 1:
         rows, columns = -(-rows // 2), -(-columns // 2)

@@ -1,7 +1,5 @@
 """Reopen the original model of a conversion, and check that a model is that original."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 

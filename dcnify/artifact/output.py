@@ -1,7 +1,5 @@
 """Where an artifact may be written, and what it may replace there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import uuid

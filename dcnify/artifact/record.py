@@ -1,7 +1,5 @@
 """Read and check an artifact on disk, before any model is built from it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """One thing to measure: a shape, a dtype and a pass; and the tensors it runs on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 ``--json`` and ``--quiet`` are in `dcnify.cli.terminal.Terminal`; `dcnify.cli.app` adds ``--debug``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +59,7 @@ Plot = Annotated[
     typer.Option(
         "--plot",
         metavar="FILE",
-        help="Draw the fidelity of each layer: .png, .svg or .pdf.",
+        help="Draw the result there: .png, .svg or .pdf.",
         show_default=False,
     ),
 ]

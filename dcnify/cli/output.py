@@ -8,10 +8,9 @@ NO_COLOR; a pipe gets plain text at full width.
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,16 +62,9 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def plain(data: Any) -> Any:
-    """Convert ``data`` to values that JSON has."""
-    if hasattr(data, "model_dump"):
-        data = data.model_dump(mode="json", by_alias=True)
-    elif dataclasses.is_dataclass(data) and not isinstance(data, type):
-        data = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple | set | frozenset):
-        return [plain(item) for item in data]
-    if isinstance(data, float) and not math.isfinite(data):
-        return None
-    return data if isinstance(data, str | int | float | bool | None) else str(data)
+def as_json(data: Any) -> str:
+    """Write data, dataclasses or pydantic models as JSON; NaN and infinities become null."""
+    from pydantic_core import to_json
+
+    plain = to_json(data, by_alias=True, inf_nan_mode="null", fallback=str)
+    return json.dumps(json.loads(plain), indent=2)

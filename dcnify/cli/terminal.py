@@ -1,15 +1,12 @@
 """What every verb offers for its output, and how it prints."""
 
-from __future__ import annotations
-
-import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dcnify.cli.output import console, plain
+from dcnify.cli.output import as_json, console
 from dcnify.cli.progress import Display, display
 from dcnify.spec import Spec, option
 
@@ -34,7 +31,7 @@ class Terminal(Spec):
                 JSON.
         """
         if self.as_json:
-            print(json.dumps(plain(data), indent=2))
+            print(as_json(data))
             return
         shown = render()
         for part in shown if isinstance(shown, list) else [shown]:

@@ -1,7 +1,5 @@
 """One image file to one tensor, as timm's evaluation does it."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Iterator, Sequence

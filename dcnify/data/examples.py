@@ -1,7 +1,5 @@
 """Labelled images to train on: the same again for the same seed, whichever process makes them."""
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence

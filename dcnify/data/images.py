@@ -1,7 +1,5 @@
 """Images to compare two models on, decoded, normalised and in one tensor."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

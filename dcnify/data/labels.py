@@ -1,7 +1,5 @@
 """Whether labels are classes of a given model, and whether a model can learn them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

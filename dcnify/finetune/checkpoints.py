@@ -1,21 +1,42 @@
 """Checkpoints of a run: each is written whole or not at all, and checked before it is used."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import replace_folder
 from dcnify.finetune.parallel.processes import gather_objects
-from dcnify.finetune.state import TrainingState
+from dcnify.spec import Spec
 from dcnify.words import first_line
 
 KEPT = 2
 _STATE = "dcnify.json"
+
+
+@dataclass(frozen=True)
+class TrainingState(Spec):
+    """Where a run is: after ``step`` updates of stage ``stage``."""
+
+    stage: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all resumptions."""
+    lines: int = 0
+    """Lines of the metrics file so far."""
+    best: float | None = None
+    """Highest validation accuracy so far, over all stages."""
+    best_at: tuple[int, int] = (0, 0)
+    """Stage and step of the highest accuracy."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    """Accuracy at the end of each stage by its name, and of ``original`` and ``converted``."""
+
+    def __post_init__(self) -> None:
+        if not all(type(n) is int and n >= 0 for n in (self.stage, self.step)):
+            raise ValueError("stage and step must be counts")
 
 
 class Checkpoints:

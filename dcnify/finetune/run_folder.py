@@ -1,7 +1,5 @@
 """The folder of a fine-tuning: may a run write to it, and where does an earlier run continue?"""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -9,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -17,16 +15,13 @@ import torch
 from dcnify._version import __version__
 from dcnify.artifact import Artifact, check_output
 from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
+from dcnify.data.labelled import Labelled
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import write_file
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.parallel import fsdp
-from dcnify.finetune.state import TrainingState
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune.section import Finetune
+from dcnify.recipe.finetune.section import Finetune
 
 RUN, METRICS, CURVE = "run.json", "metrics.jsonl", "curve.png"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"

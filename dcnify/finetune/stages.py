@@ -1,7 +1,5 @@
 """The stages that a fine-tuning goes through."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import nn

@@ -92,6 +92,11 @@ def evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
             module.training = mode
 
 
+def like_of(model: nn.Module) -> Tensor:
+    """The first floating-point parameter, for its dtype and device; an empty tensor without one."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+
+
 def tensors_in(output: Any) -> Iterator[Tensor]:
     """Every tensor in nested tuples, lists, mappings and dataclasses, in order."""
     if isinstance(output, Tensor):

@@ -5,8 +5,6 @@ part of a larger forward, the forward is traced symbolically and cut in two; the
 model does not change. A plan records the isolation as plain data, and a loaded model repeats it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 

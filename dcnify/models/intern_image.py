@@ -1,7 +1,5 @@
 """InternImage and FlashInternImage by name, for `timm.create_model`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

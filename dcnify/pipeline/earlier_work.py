@@ -1,7 +1,5 @@
 """What a folder already holds of a run, and whether it is this run's."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

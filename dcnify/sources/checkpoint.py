@@ -1,7 +1,5 @@
 """Find the state dict in what a weight file holds, and what the file says about its model."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -56,7 +54,7 @@ def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
-        raise InputError(f"{what} holds a {type(held).__name__}, not a state dict")
+        raise InputError(f"{what} holds an object of type {type(held).__name__}, not a state dict")
     key, notes = _choose(held, what, use_ema)
     state = _descend(held if key is None else held[key])
     tensors = _tensors_in(state)

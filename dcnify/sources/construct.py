@@ -5,8 +5,6 @@ computes buffers for real, because what a constructor computes (rope tables, rel
 indices) is in no state dict and must not be lost; weights stay untouched, hence unpaged, memory.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """``python:package.module:factory``: the user's own importable code as a source."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Mapping
@@ -39,7 +37,9 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
         target = getattr(target, part)
     if not callable(target) or isinstance(target, nn.Module):
         kind = type(target).__name__
-        raise InputError(f"python:{name}: {attribute} is a {kind}, not a function or class to call")
+        raise InputError(
+            f"python:{name}: {attribute} is of type {kind}, not a function or class to call"
+        )
     try:
         model = target(**args)
     except OverflowError:
@@ -48,7 +48,7 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"python:{name}: the call failed: {_describe(error)}") from error
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
-        raise InputError(f"python:{name}: returned a {kind}, not a torch.nn.Module")
+        raise InputError(f"python:{name}: the result is of type {kind}, not a torch.nn.Module")
     return model
 
 

@@ -1,7 +1,5 @@
 """Infer how a live timm model was made, for models that did not come through a source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

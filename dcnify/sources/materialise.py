@@ -1,7 +1,5 @@
 """Build a model around existing tensors, without initialising a weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`SourceSpec`: which model to open and how, as plain data."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

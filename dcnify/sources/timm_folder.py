@@ -1,7 +1,5 @@
 """A folder as timm and the Hugging Face hub write it: ``config.json`` beside native weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

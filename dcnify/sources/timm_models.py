@@ -1,7 +1,5 @@
 """Build timm models by name, with one-line errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Verify an artifact from its files alone: hashes, loading, and the golden output."""
 
-from __future__ import annotations
-
 import math
 
 import torch

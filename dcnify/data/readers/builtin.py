@@ -1,7 +1,5 @@
 """Datasets that are built in and need no download, by name."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

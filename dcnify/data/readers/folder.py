@@ -1,7 +1,5 @@
 """Images in a folder: all of them to the bottom, in one order, with the classes it shows."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Open the images that a person names: one split to measure on, or two to train with."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Photographs that came with an installed package, for want of other images."""
 
-from __future__ import annotations
-
 import importlib.util
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names of the splits of a dataset, and the folder that holds one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

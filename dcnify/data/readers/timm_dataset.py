@@ -1,7 +1,5 @@
 """Datasets that timm or torchvision opened, read past their transforms and error handling."""
 
-from __future__ import annotations
-
 import itertools
 import numbers
 import os

@@ -1,7 +1,5 @@
 """Any dataset that timm reads, by the name that timm's own scripts take: ``hfds/owner/name``."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os

@@ -8,12 +8,11 @@ from dcnify.errors import InputError
 from dcnify.finetune.parallel.fsdp import create_plugin
 from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.processes import on_cpu
+from dcnify.recipe.finetune.section import Stage
 from dcnify.words import first_line
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from dcnify.recipe.finetune.section import Stage
 
 
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:

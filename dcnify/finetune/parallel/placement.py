@@ -11,10 +11,10 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from dcnify.recipe.finetune.section import Stage
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from dcnify.recipe.finetune.section import Stage
 
 
 class Replicated:

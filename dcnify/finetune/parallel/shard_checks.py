@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.recipe.finetune.training import Optimizer
 
 if TYPE_CHECKING:
     from accelerate import FullyShardedDataParallelPlugin
-
-    from dcnify.recipe.finetune.training import Optimizer
 
 OPTIMIZERS = (
     *("adamw", "adam", "adamax", "nadam", "nadamw", "radam", "adabelief", "adan", "adanw"),

@@ -1,14 +1,12 @@
 """FSDP: the parameters of a stage's model sharded over the processes, as accelerate does it."""
 
-from __future__ import annotations
-
 import copy
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -20,10 +18,8 @@ from torch.utils._pytree import tree_map_only
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.shard_checks import check_sharding
+from dcnify.finetune.training.objective import Objective
 from dcnify.nn import Handover
-
-if TYPE_CHECKING:
-    from dcnify.finetune.training.objective import Objective
 
 
 class Sharded(Replicated):

@@ -1,7 +1,5 @@
 """timm's training transform, checked so that it cannot fail in the middle of an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

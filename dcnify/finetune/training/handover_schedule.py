@@ -1,15 +1,9 @@
 """The blend of old and new layers over the steps of a stage."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from dcnify.recipe.finetune.section import HandOver
 from dcnify.surgery.handover import cosine_blend, handovers, set_blend
-
-if TYPE_CHECKING:
-    from dcnify.recipe.finetune.section import HandOver
 
 
 class HandoverSchedule:

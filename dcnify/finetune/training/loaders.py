@@ -1,24 +1,19 @@
 """The data of a stage: timm's loaders, transforms and mixing over a labelled dataset."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm.data import Mixup, create_loader
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.sources.preprocessing import by_channel
 
 
 def training_loader(
@@ -136,16 +131,9 @@ def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
 def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
     return {
         "interpolation": data.get("interpolation", "bicubic"),
-        "mean": _per_channel(data["mean"], data["input_size"][0]),
-        "std": _per_channel(data["std"], data["input_size"][0]),
+        "mean": by_channel(data["mean"], data["input_size"][0]),
+        "std": by_channel(data["std"], data["input_size"][0]),
         "num_workers": workers,
         "use_prefetcher": False,
         "persistent_workers": workers > 0,
     }
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Average over channels: timm has three by default, even for a grey model."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels

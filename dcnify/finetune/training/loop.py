@@ -1,7 +1,5 @@
 """The loop of a stage: updates, and between them reports, validation and checkpoints as due."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 
@@ -10,10 +8,10 @@ from timm.utils import distribute_bn
 from torch import Tensor
 
 from dcnify.errors import DcnifyError
+from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.interrupt import StoppedError
 from dcnify.finetune.metrics import StepMetrics, peak_memory
 from dcnify.finetune.run import TrainingRun
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.training.optimizer import rates_of
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.updates import Update, updates

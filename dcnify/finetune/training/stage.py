@@ -1,7 +1,5 @@
 """The model, optimizer, schedule and data of a stage."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import partial
 from pathlib import Path

@@ -1,21 +1,17 @@
 """Refuse a stage that cannot run before the first one takes hours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from dcnify.data.labelled import Labelled
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator, create_placement
 from dcnify.finetune.training.loaders import steps_of, training_loader
 from dcnify.finetune.training.optimizer import create_optimizer
 from dcnify.finetune.training.selection import require_only, trained_by
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune.section import Finetune, Stage
+from dcnify.recipe.finetune.section import Finetune, Stage
 
 
 def check_stages(

@@ -1,7 +1,5 @@
 """Isolate the regions that finders ask for, on a copy of the model, so that they can be sites."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

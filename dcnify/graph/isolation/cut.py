@@ -1,7 +1,5 @@
 """Cut a region out of a traced forward: everything between two of its nodes."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

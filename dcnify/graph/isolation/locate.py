@@ -5,8 +5,6 @@ A region is accepted if it is the wanted function, and if the block with the reg
 the same bits as before, in evaluation and, from the same random state, in training mode.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import operator

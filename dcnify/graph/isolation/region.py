@@ -1,7 +1,5 @@
 """A region as a module: it owns the weights and children that nothing else in its block uses."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from types import MethodType

@@ -4,8 +4,6 @@ A symbolic trace bakes in whatever Python decided: attributes that were read, ar
 None. The trace therefore begins with checks that these are still the same when it runs.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import operator
@@ -180,7 +178,10 @@ def _text(graph: fx.Graph) -> str:
     number = {node: f"%{index}" for index, node in enumerate(graph.nodes)}
     lines = []
     for node in graph.nodes:
-        target = node.target if isinstance(node.target, str) else _name_of(node.target)
+        target: Any = node.target
+        if not isinstance(target, str):
+            name = getattr(target, "__name__", target)
+            target = f"{getattr(target, '__module__', '')}.{name}"
         args = fx.map_arg((node.args, node.kwargs), lambda one: _Name(number[one]))
         lines.append(f"{node.op} {target} {args}")
     return "\n".join(lines)
@@ -190,7 +191,3 @@ class _Name(str):
     """A node's number, printed without quotes."""
 
     __repr__ = str.__str__
-
-
-def _name_of(function: Any) -> str:
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', function)}"

@@ -1,7 +1,5 @@
 """Compare a state dict with one architecture, reading classes, channels and image size off it."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator

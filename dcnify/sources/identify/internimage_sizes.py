@@ -1,7 +1,5 @@
 """Describe an InternImage of any size by the nearest registered name and what differs."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

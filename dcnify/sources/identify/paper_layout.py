@@ -1,7 +1,5 @@
 """Rename weights of a paper's own repository with the filter that timm has for them."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys
@@ -53,6 +51,5 @@ def _filters(name: str) -> Iterator[Callable[[dict[str, Tensor], nn.Module], Any
             yield bound if "model" in parameters else partial(_without_model, bound)
 
 
-def _without_model(rename: Callable[..., Any], tensors: dict[str, Tensor], model: nn.Module) -> Any:
-    del model
+def _without_model(rename: Callable[..., Any], tensors: dict[str, Tensor], _: nn.Module) -> Any:
     return rename(tensors)

@@ -47,7 +47,8 @@ class Identified:
 
     def __str__(self) -> str:
         """As options of the command line."""
-        given = "".join(f" --model-arg {k}={_json(v)}" for k, v in self.sizes.items())
+        values = {k: json.dumps(v, separators=(",", ":")) for k, v in self.sizes.items()}
+        given = "".join(f" --model-arg {k}={v}" for k, v in values.items())
         return f"--arch {self.candidate.name}{given}"
 
 
@@ -203,10 +204,6 @@ def _candidate_names(shapes: Shapes) -> list[str]:
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape without ones: a linear layer may have been written as a 1x1 convolution."""
     return tuple(size for size in shape if size != 1)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _several(what: str, names: list[str]) -> str:
