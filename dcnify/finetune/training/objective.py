@@ -11,16 +11,9 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.graph.example import Example, example_with
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
-<<<<<<< HEAD
 from dcnify.nn import DepthwiseDCNv4, Handover
 from dcnify.nn.depthwise import as_original
-
-if TYPE_CHECKING:
-    from dcnify.recipe.finetune.training import Losses
-=======
-from dcnify.nn import Handover
 from dcnify.recipe.finetune.training import Losses
->>>>>>> main
 
 _OUTPUT = ""
 """Stands for the model among paths of layers."""
