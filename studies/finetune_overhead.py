@@ -34,12 +34,11 @@ from torch import nn
 import dcnify
 from dcnify.cli.output import console, table
 from dcnify.data import open_labelled
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Reporter
 from dcnify.finetune.run import TrainingRun
 from dcnify.finetune.spec import Options
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.training.loaders import training_loader
 from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.optimizer import create_optimizer

@@ -1,7 +1,5 @@
 """``config.json``: timm's fields and a block of dcnify's own."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -18,14 +16,10 @@ _ELSEWHERE = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_di
 _PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "label_descriptions")
 
 
-def config_of(model: nn.Module, base: Base, expected: Preprocessing) -> dict[str, Any]:
-    """The timm-compatible part of ``config.json``.
-
-    Args:
-        model: the converted model.
-        base: how to build the unconverted one.
-        expected: what the model expects of its images.
-    """
+def config_of(
+    model: nn.Module, base: Base, expected: Preprocessing, block: dict[str, Any]
+) -> dict[str, Any]:
+    """``config.json`` of a converted model: timm's fields, and ``block`` among dcnify's own."""
     given = getattr(model, "pretrained_cfg", None)
     pretrained = {
         key: value
@@ -46,29 +40,12 @@ def config_of(model: nn.Module, base: Base, expected: Preprocessing) -> dict[str
         config["global_pool"] = model.global_pool
     config["model_args"] = base.args
     config["pretrained_cfg"] = pretrained
-    return json.loads(json.dumps(config))
-
-
-def dcnify_block(base: Base, swaps: int, source: dict[str, Any]) -> dict[str, Any]:
-    """The ``dcnify`` block of ``config.json``, before the hashes of the other files are known."""
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "base": base.to_dict(),
-        "swaps": swaps,
-        "source": source,
-        "files": {},
-        "aliases": {},
-        "buffers": [],
-    }
+    own = {"format": FORMAT, "version": __version__, "base": base.to_dict()}
+    return json.loads(json.dumps({**config, "dcnify": {**own, **block}}))
 
 
 def read_block(config: Any, what: str) -> dict[str, Any]:
-    """The ``dcnify`` block of a ``config.json``, checked.
-
-    Raises:
-        InputError: there is none, it is of another format, or its fields are of the wrong type.
-    """
+    """The ``dcnify`` block of a ``config.json``; raise `InputError` if it is missing or damaged."""
     block = config.get("dcnify") if isinstance(config, dict) else None
     if not isinstance(block, dict):
         raise InputError(f"{what} is not a dcnify artifact: its config has no 'dcnify' block")
@@ -86,11 +63,7 @@ def read_block(config: Any, what: str) -> dict[str, Any]:
 
 
 def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessing:
-    """Let a loaded model carry the preprocessing of its artifact, as timm models do.
-
-    Raises:
-        InputError: the preprocessing is not of the form that timm writes.
-    """
+    """Let a loaded model carry the preprocessing of its artifact, as timm models do."""
     saved = config.get("pretrained_cfg")
     saved = saved if isinstance(saved, dict) else {}
     size = saved.get("input_size")

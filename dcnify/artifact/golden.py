@@ -5,8 +5,6 @@ inputs, time steps or texts for instance, are the ones of the example that the m
 with.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dcnify.errors import InputError
-from dcnify.graph.calls import evaluating, output_tensor
+from dcnify.graph.calls import evaluating, like_of, output_tensor
 from dcnify.graph.example import Example
 from dcnify.surgery.prepare import runnable
 from dcnify.words import first_line
@@ -100,20 +98,14 @@ class Golden:
 def golden_of(model: nn.Module, example: Any) -> Golden | str:
     """Call the model once, in evaluation mode, with one image of noise.
 
-    The model, its mode and the random state are as before.
-
-    Args:
-        model: what is called.
-        example: the shape (B, C, H, W) of the image, or an example whose other inputs are kept.
-
-    Returns:
-        The call and its output, or the reason why there is none.
+    The model, its mode and the random state are as before. ``example`` is the shape (B, C, H, W) of
+    the image, or an example whose other inputs are kept. Return the reason if there is no output.
     """
     given = None if _is_shape(example) else Example.of(example)
     shape = (1, *(given.shape if given else example)[1:])
     if len(shape) != 4 or math.prod(shape) > LARGEST_INPUT:
         return f"an input of {shape} is too large to try"
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    like = like_of(model)
     channels, rows, columns = shape[1:]
     while channels * rows * columns > _LARGEST_TILE and max(rows, columns) > 1:
         rows, columns = -(-rows // 2), -(-columns // 2)
@@ -156,11 +148,7 @@ def sample_of(output: Tensor) -> Tensor:
 
 
 def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: str) -> Golden:
-    """Inverse of `Golden.tensors` and `Golden.about`, for files that a stranger may have written.
-
-    Raises:
-        InputError: they do not make a call and its output.
-    """
+    """Inverse of `Golden.tensors` and `Golden.about`, for files that a stranger may have made."""
     tile, sample = tensors.get("input"), tensors.get("output")
     shape: Any = about.get("input_shape")
     output_shape: Any = about.get("output_shape")

@@ -1,17 +1,18 @@
 """Load an artifact: build its base, replay its plan, assign its weights. No code, no pickle."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable
 
 from torch import nn
 
 from dcnify.artifact.config import apply_preprocessing
 from dcnify.artifact.record import Artifact, read_artifact
-from dcnify.artifact.structure import structure
-from dcnify.errors import InputError
+from dcnify.errors import DcnifyError, InputError
+from dcnify.sources.base import Base
 from dcnify.sources.materialise import materialise, tie
 from dcnify.sources.preprocessing import Preprocessing
+from dcnify.surgery.plan import Plan
+from dcnify.words import first_line
 
 
 def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module:
@@ -29,11 +30,7 @@ def load(path: str | os.PathLike[str], *, trust_code: bool = False) -> nn.Module
 
 
 def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Module, Preprocessing]:
-    """The model of an artifact that was already read, and the input it expects.
-
-    Raises:
-        InputError: as `load`.
-    """
+    """The model of an artifact that was already read, and the input it expects; see `load`."""
     what, base = str(record.path), record.base
     if base.kind == "python" and not trust_code:
         raise InputError(
@@ -72,3 +69,25 @@ def load_record(record: Artifact, *, trust_code: bool = False) -> tuple[nn.Modul
         raise InputError(f"{what}: {error}") from None
     model.eval()
     return model, expected
+
+
+def structure(base: Base, plan: Plan | None) -> Callable[[], nn.Module]:
+    """Return a function that builds ``base`` and replays ``plan`` on it, on the current device."""
+
+    def build() -> nn.Module:
+        model = base.build()
+        if plan is None or not plan.swaps:
+            return model
+        from dcnify import surgery
+
+        try:
+            return surgery.replay(model, plan)
+        except (DcnifyError, OverflowError, NotImplementedError):
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            raise InputError(
+                f"the plan cannot be replayed on {base}: {kind}: {first_line(error)}"
+            ) from error
+
+    return build

@@ -1,7 +1,5 @@
 """Open every kind of source, artifacts included."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reopen the original model of a conversion, and check that a model is that original."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -25,9 +23,6 @@ def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> Ope
         hint: advice that ends an error: ``name it with --against``.
         weights: require the weights that were converted. If false, those of ``timm:`` are random
             and need no network.
-
-    Raises:
-        InputError: no source is recorded, it is gone, or it has other weights.
     """
     named = record.config["dcnify"].get("source") or {}
     spec, wanted = named.get("spec"), named.get("sha256")
@@ -51,9 +46,8 @@ def swaps_between(
 ) -> tuple[PlannedSwap, ...]:
     """Return the swaps between ``source`` and ``model``, the artifact's; refuse another original.
 
-    Raises:
-        InputError: the source is of another architecture than what the artifact was made from, or
-            has all of its new layers already.
+    That is a source of another architecture than what the artifact was made from, or one that has
+    all of its new layers already.
     """
     base, other = record.base, source.base
     if other is not None and not _alike(other, base):

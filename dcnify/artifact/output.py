@@ -1,7 +1,5 @@
 """Where an artifact may be written, and what it may replace there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import uuid
@@ -61,15 +59,9 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
 def write_output(target: Path, write: Callable[[Path], object], overwrite: bool = False) -> None:
     """Let ``write`` fill a place beside ``target``, and move it there if all went well.
 
-    What an old artifact's folder holds beyond the files of an artifact moves along.
-
-    Args:
-        target: as returned by `check_output`.
-        write: called with the path of a file, or of a new empty folder.
-        overwrite: as given to `check_output`.
-
-    Raises:
-        DcnifyError: the disk is full, or the place was taken meanwhile.
+    ``write`` is called with the path of a file, or of a new empty folder; ``target`` and
+    ``overwrite`` are those of `check_output`. What an old artifact's folder holds beyond the files
+    of an artifact moves along. Raises `DcnifyError` if the disk is full or the place was taken.
     """
     new = hidden_beside(target)
     try:

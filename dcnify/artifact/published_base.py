@@ -1,7 +1,5 @@
 """Recognise a converted InternImage that is itself a published FlashInternImage."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Read and check an artifact on disk, before any model is built from it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -66,19 +64,11 @@ class Artifact:
         return 1, shape[1], shape[2], shape[3]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every stored tensor, as ordinary memory on the CPU.
-
-        Raises:
-            InputError: the weights are missing, truncated, or not tensors.
-        """
+        """Every stored tensor, as ordinary memory on the CPU."""
         return self._read(self._weights)
 
     def golden(self) -> Golden | str:
-        """An input and the output it gave when the model was saved, or why there is none.
-
-        Raises:
-            InputError: it is missing, truncated, or not such a pair.
-        """
+        """An input and the output it gave when the model was saved, or why there is none."""
         about = self.config["dcnify"].get("golden")
         if about is None:
             return "written by a dcnify that kept none"

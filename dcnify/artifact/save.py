@@ -1,23 +1,21 @@
 """Save a conversion as an artifact, after proving that it can be loaded again."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dcnify.artifact.config import config_of, dcnify_block
+from dcnify.artifact.config import config_of
 from dcnify.artifact.golden import Golden, golden_of
 from dcnify.artifact.layout import CONFIG, FILE_FORMAT, GOLDEN, PLAN, RECIPE, REPORT, WEIGHTS
+from dcnify.artifact.load import structure
 from dcnify.artifact.output import check_output, is_file_output, write_output
 from dcnify.artifact.published_base import published_base
 from dcnify.artifact.record import Artifact, sha256_text
-from dcnify.artifact.structure import structure
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
@@ -27,14 +25,12 @@ from dcnify.sources.base import Base
 from dcnify.sources.construct import on_meta, with_buffers
 from dcnify.sources.infer_base import HINT, infer_base
 from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.open import OpenedModel
 from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
 from dcnify.sources.state_dict import Mismatch, shapes_of
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
-
-if TYPE_CHECKING:
-    from dcnify.sources.open import OpenedModel
-    from dcnify.surgery.result import ConvertResult
+from dcnify.surgery.result import ConvertResult
 
 
 def save(
@@ -79,9 +75,9 @@ def save(
         "source": {**origin, "notes": list(source.notes)} if source else None,
         "recipe_sha256": result.recipe.sha256,
     }
-    config = _config(result.model, base, plan, expected, origin)
     texts = {PLAN: plan.to_json() + "\n", RECIPE: result.recipe.to_yaml(), REPORT: _json(report)}
-    return _write(result.model, base, plan, result.example, config, texts, target, overwrite)
+    about = (base, plan, result.example, expected, origin, texts)
+    return _write(result.model, *about, target, overwrite)
 
 
 def save_again(
@@ -115,20 +111,14 @@ def save_again(
     plan = _as_it_stands(plan, model)
     base = _verified_base(model, plan, base or record.base)
     origin = record.config["dcnify"].get("source") or {}
-    config = _config(model, base, plan, preprocessing_of(model, base.args), origin)
+    expected = preprocessing_of(model, base.args)
     texts = {
         PLAN: plan.to_json() + "\n",
         RECIPE: recipe or record.recipe,
         REPORT: _json(report or record.report),
     }
-    return _write(model, base, plan, record.example(), config, texts, target, overwrite)
-
-
-def _config(
-    model: nn.Module, base: Base, plan: Plan, expected: Preprocessing, origin: dict[str, Any]
-) -> dict[str, Any]:
-    block = dcnify_block(base, len(plan.swaps), origin)
-    return {**config_of(model, base, expected), "dcnify": block}
+    about = (base, plan, record.example(), expected, origin, texts)
+    return _write(model, *about, target, overwrite)
 
 
 def _write(
@@ -136,12 +126,13 @@ def _write(
     base: Base,
     plan: Plan,
     example: Example | None,
-    config: dict[str, Any],
+    expected: Preprocessing,
+    origin: dict[str, Any],
     texts: dict[str, str],
     target: Path,
     overwrite: bool,
 ) -> Path:
-    """Complete the config with what only the model and the files tell, and write everything."""
+    """Add what only the model and the files tell, and write everything."""
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     extra = _unreproducible_buffers(model, base, plan, state)
     kept, aliases = without_aliases({**state, **extra})
@@ -149,12 +140,15 @@ def _write(
     about = golden.about() if isinstance(golden, Golden) else {"missing": golden}
     pair = golden.tensors() if isinstance(golden, Golden) else {}
     hashes = {name: sha256_text(text) for name, text in texts.items()}
-    config["dcnify"] |= {
+    block = {
+        "swaps": len(plan.swaps),
+        "source": origin,
         "aliases": aliases,
         "buffers": list(extra),
         "golden": about,
-        "files": hashes,
     }
+    config = config_of(model, base, expected, block)
+    config["dcnify"]["files"] = hashes
 
     def write_one(file: Path) -> None:
         parts = {"state_dict": compact(kept), "golden": pair}

@@ -1,11 +1,10 @@
 """Prepare a state dict for writing: each piece of memory once, contiguous."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,16 +14,14 @@ from dcnify.words import first_line
 
 
 def without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a state dict into distinct tensors and the names that are other names for them.
+    """Split a state dict into distinct, contiguous tensors and aliases for names among these.
 
-    Tensors that share memory but not all of it become independent.
-
-    Returns:
-        (name to tensor, contiguous; alias to the name that was kept).
+    Tensors that share memory otherwise become independent.
     """
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[tuple, str] = {}
+    storages = set()
     for name, value in state.items():
         tensor = value.detach()
         key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
@@ -32,10 +29,12 @@ def without_aliases(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
             aliases[name] = seen[key]
             continue
         seen[key] = name
-        kept[name] = tensor
-    for name in _overlapping(kept):
-        kept[name] = kept[name].clone()
-    return {name: tensor.contiguous() for name, tensor in kept.items()}, aliases
+        storage = (tensor.device, tensor.untyped_storage().data_ptr())
+        shared = tensor.nelement() and storage in storages
+        storages.add(storage)
+        copy = tensor.clone(memory_format=torch.contiguous_format) if shared else tensor
+        kept[name] = copy.contiguous()
+    return kept, aliases
 
 
 def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,22 +60,3 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)  # the library makes files that only their owner may read
-
-
-def _overlapping(tensors: Mapping[str, Tensor]) -> list[str]:
-    spans: dict[tuple, list[tuple[int, int, str]]] = {}
-    for name, value in tensors.items():
-        if value.nelement():
-            last = sum((n - 1) * abs(s) for n, s in zip(value.shape, value.stride(), strict=True))
-            start = value.data_ptr()
-            stop = start + (last + 1) * value.element_size()
-            place = (value.device, value.untyped_storage().data_ptr())
-            spans.setdefault(place, []).append((start, stop, name))
-    found = []
-    for group in spans.values():
-        reached = 0
-        for start, stop, name in sorted(group):
-            if start < reached:
-                found.append(name)
-            reached = max(reached, stop)
-    return found

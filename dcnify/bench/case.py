@@ -1,7 +1,5 @@
 """One thing to measure: a shape, a dtype and a pass; and the tensors it runs on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -87,10 +85,8 @@ class Inputs:
 def make_inputs(case: Case, *, off_grid: bool = False) -> Inputs:
     """Random tensors for a case.
 
-    Args:
-        case: what they are for.
-        off_grid: keep every point a tenth of a pixel away from the pixel grid. There the gradient
-            of an offset jumps, and two right answers may differ by a rounding.
+    ``off_grid`` keeps every point a tenth of a pixel away from the pixel grid: there the gradient
+    of an offset jumps, and two correct answers may differ by a rounding.
     """
     random, shape, k = case.random(), case.shape, case.sampling.num_points
     image = (case.batch, shape.height, shape.width)

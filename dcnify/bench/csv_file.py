@@ -1,15 +1,12 @@
 """Results as CSV: one row per measurement, each with all one needs to know about it."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from dcnify.bench.machine import Machine
-from dcnify.bench.model_result import ModelReport
-from dcnify.bench.result import Report
+from dcnify.bench.result import ModelReport, Report
 
 _MACHINE = ("date", *(field.name for field in fields(Machine)))
 COLUMNS = (
@@ -40,7 +37,9 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+        for row in rows:
+            short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(short)
 
 
 def _rows(report: Report) -> Iterator[dict[str, object]]:
@@ -69,7 +68,3 @@ def _model_rows(report: ModelReport) -> Iterator[dict[str, object]]:
                 **speedup,
                 **asdict(report.models[name]),
             }
-
-
-def _short(value: object) -> object:
-    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,7 +1,5 @@
 """What a measurement was made on: the hardware and the versions that decide it."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from dataclasses import dataclass

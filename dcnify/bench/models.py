@@ -1,7 +1,5 @@
 """Time a converted model against the original on the same images, in one interleaved run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,14 +7,14 @@ from datetime import UTC, datetime
 from itertools import chain
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.bench.machine import describe
-from dcnify.bench.model_result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
+from dcnify.bench.result import ModelReport, ModelSize, ModelTiming, PassResult, Speedup
 from dcnify.bench.timing import Clock, Timed, clock_on, percentiles, rounds_of, timing_of, using
 from dcnify.errors import InputError
-from dcnify.graph.calls import tensors_in
+from dcnify.graph.calls import like_of, tensors_in
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
@@ -66,13 +64,14 @@ def bench_models(
         InputError: a model does not run on such images, or not in the device's memory.
     """
     models = {ORIGINAL: original, CONVERTED: converted}
-    dtype = bench.dtype or _dtype_of(converted)
+    dtype = bench.dtype or like_of(converted).dtype
     shape = (bench.batch, *size)
     where = f"{'x'.join(map(str, shape))} in {_name(dtype)} on {bench.device}"
     trained = (False, True) if bench.train else (False,)
     with using(bench.device, bench.threads):
         with _in_words("there is no room for images of", where):
-            images = _images(shape, dtype, bench)
+            images = torch.randn(*shape, generator=torch.Generator().manual_seed(bench.seed))
+            images = images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
             called = example_with(images, example)
             for model in models.values():
                 model.to(bench.device, dtype).to(memory_format=torch.channels_last).eval()
@@ -118,9 +117,7 @@ def _timed(
     for name, measured in rounds.items():
         found = timing_of(measured)
         rate = bench.batch / found.p50_us * 1e6
-        timings[name] = ModelTiming(
-            found.p20_us, found.p50_us, found.p80_us, found.rounds, rate, peaks[name]
-        )
+        timings[name] = ModelTiming(**vars(found), images_per_s=rate, peak_memory_bytes=peaks[name])
     pairs = zip(rounds[ORIGINAL], rounds[CONVERTED], strict=True)
     speedup = Speedup(*percentiles([before / after for before, after in pairs]))
     clocked = "device" if bench.device.type == "cuda" else "wall"
@@ -141,11 +138,6 @@ def _call(model: nn.Module, example: Example, train: bool) -> Timed:
         return torch.autograd.grad(loss, weights, allow_unused=True)  # type: ignore[arg-type]
 
     return both
-
-
-def _images(shape: Sequence[int], dtype: torch.dtype, bench: ModelBench) -> Tensor:
-    images = torch.randn(*shape, generator=torch.Generator().manual_seed(bench.seed))
-    return images.to(bench.device, dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _size(model: nn.Module, example: Example) -> ModelSize:
@@ -186,11 +178,6 @@ def _in_words(what: str, where: str) -> Iterator[None]:
 
 def _pass_name(train: bool) -> str:
     return "forward+backward" if train else "forward"
-
-
-def _dtype_of(model: nn.Module) -> torch.dtype:
-    floats = (one.dtype for one in model.parameters() if one.is_floating_point())
-    return next(floats, torch.float32)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,7 +1,5 @@
 """Time the operator against its rivals, case by case."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,10 +10,18 @@ import torch
 from dcnify.bench.agreement import agrees, error_against_ours
 from dcnify.bench.case import Case, Inputs, make_inputs
 from dcnify.bench.machine import describe
-from dcnify.bench.result import COPY, CaseResult, Contender, Measurement, Report, Skipped
+from dcnify.bench.result import (
+    COPY,
+    CaseResult,
+    Contender,
+    Measurement,
+    Report,
+    Skipped,
+    Timing,
+)
 from dcnify.bench.rivals import OURS, Rival, Unavailable
 from dcnify.bench.shapes import Shape
-from dcnify.bench.timing import Clock, Timed, Timing, clock_on, host_time, interleave, using
+from dcnify.bench.timing import Clock, Timed, clock_on, host_time, interleave, using
 from dcnify.errors import CheckError, InputError
 from dcnify.progress import Progress, silent
 from dcnify.words import first_line
@@ -120,16 +126,13 @@ def _measurement(
     name: str, times: dict[str, Timing], case: Case | None, error: float | None
 ) -> Measurement:
     timing = times[name]
-    moves = {}
+    moves: dict[str, Any] = {}
     if case is not None:
         moves["gb_per_s"] = case.floor_bytes / timing.p50_us / 1e3
         moves["share_of_copy"] = times[COPY].p50_us / timing.p50_us
     return Measurement(
+        **vars(timing),
         contender=name,
-        p20_us=timing.p20_us,
-        p50_us=timing.p50_us,
-        p80_us=timing.p80_us,
-        rounds=timing.rounds,
         ratio_to_ours=timing.p50_us / times[OURS.name].p50_us,
         max_rel_error=error,
         **moves,

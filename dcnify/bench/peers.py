@@ -1,10 +1,9 @@
 """Other implementations of DCNv4. Timed where a person has installed them, and never needed."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -21,18 +20,11 @@ def _original(inputs: Inputs) -> Prepared:
     return _prepared(inputs, function.apply)
 
 
-def _nusu(inputs: Inputs) -> Prepared:
-    """nusu-github/DCNv4, a custom operator over a CUDA extension."""
-    return _with_backend(inputs, "0")
+def _nusu(inputs: Inputs, triton: str = "0") -> Prepared:
+    """nusu-github/DCNv4, a custom operator over a CUDA extension, or its Triton kernels for 3x3.
 
-
-def _nusu_triton(inputs: Inputs) -> Prepared:
-    """The same with its Triton kernels, which it has for 3x3 kernels."""
-    return _with_backend(inputs, "1")
-
-
-def _with_backend(inputs: Inputs, triton: str) -> Prepared:
-    """It reads at every call, forward and backward, from the environment which one to use."""
+    It reads at every call, forward and backward, from the environment which one to use.
+    """
     call = _named("dcnv4", "dcnv4_forward")
 
     def chosen(*arguments: Any) -> Tensor:
@@ -75,5 +67,10 @@ def _named(module: str, name: str) -> Any:
 PEERS = (
     Rival("dcnv4_cuda", "the original CUDA extension (OpenGVLab)", _original, package="DCNv4"),
     Rival("nusu", "the fork nusu-github/DCNv4, its CUDA extension", _nusu, package="dcnv4"),
-    Rival("nusu_triton", "the same fork, its Triton kernels", _nusu_triton, package="dcnv4"),
+    Rival(
+        "nusu_triton",
+        "the same fork, its Triton kernels",
+        partial(_nusu, triton="1"),
+        package="dcnv4",
+    ),
 )

@@ -19,11 +19,7 @@ _BAR = 0.15
 
 
 def check_plot(path: Path) -> None:
-    """Say now, before the long work, that nothing can be drawn to ``path``.
-
-    Raises:
-        InputError: the name's ending is no format of a picture, or matplotlib is not installed.
-    """
+    """Raise `InputError` before the long work if nothing can be drawn to ``path``."""
     if path.suffix not in _FORMATS:
         raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
     if importlib.util.find_spec("matplotlib") is None:

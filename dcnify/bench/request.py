@@ -1,7 +1,5 @@
 """From what a person asked for to what is measured; whatever is wrong is said here, at once."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +12,7 @@ from dcnify.bench.models import ModelBench
 from dcnify.bench.op import OpBench
 from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, Rival
-from dcnify.bench.shapes import Shape, parse_shapes
+from dcnify.bench.shapes import parse_shapes
 from dcnify.bench.spec import ModelBenchSpec, OpBenchSpec
 from dcnify.errors import InputError
 from dcnify.words import did_you_mean
@@ -30,11 +28,7 @@ _MOST_THREADS = 1024
 
 
 def settle(spec: OpBenchSpec) -> OpBench:
-    """Settle what to measure on this machine.
-
-    Raises:
-        InputError: anything that cannot be measured as asked.
-    """
+    """Settle what to measure on this machine; `InputError` for what cannot be measured as asked."""
     _check_numbers(spec)
     spread = spec.offset_spread
     if not (math.isfinite(spread) and spread >= 0):
@@ -66,11 +60,7 @@ def settle(spec: OpBenchSpec) -> OpBench:
 
 
 def settle_models(spec: ModelBenchSpec) -> ModelBench:
-    """Settle how to time two models on this machine.
-
-    Raises:
-        InputError: anything that cannot be measured as asked.
-    """
+    """Settle how to time two models on this machine; `InputError` as in `settle`."""
     _check_numbers(spec)
     found = _device(spec.device)
     dtype = spec.dtype
@@ -148,9 +138,6 @@ def _check_memory(case: Case) -> None:
     if needed > there:
         raise InputError(
             f"{case} needs {needed / 2**30:.1f} GiB or more and {case.device} has "
-            f"{there / 2**30:.1f}; try a smaller {_smaller(case.shape, case.batch)}"
+            f"{there / 2**30:.1f}; try a smaller "
+            + ("--batch" if case.batch > 1 else f"shape than {case.shape}")
         )
-
-
-def _smaller(shape: Shape, batch: int) -> str:
-    return "--batch" if batch > 1 else f"shape than {shape}"

@@ -1,6 +1,4 @@
-"""What `dcnify.bench.op` gives back. Plain data; times in microseconds."""
-
-from __future__ import annotations
+"""Results of benchmarks, of the operator and of models. Plain data; times in microseconds."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,14 +11,20 @@ COPY = "copy"
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One contender in one case."""
+class Timing:
+    """Percentiles of one call's time, in microseconds."""
 
-    contender: str
     p20_us: float
     p50_us: float
     p80_us: float
     rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Timing):
+    """One contender in one case."""
+
+    contender: str
     ratio_to_ours: float
     """Its median over ours: above 1 we are faster."""
     gb_per_s: float | None = None
@@ -65,7 +69,7 @@ class CaseResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with ``pass_name`` called ``pass``."""
-        return {("pass" if k == "pass_name" else k): v for k, v in asdict(self).items()}
+        return _with_pass(self)
 
     def of(self, contender: str) -> Measurement | None:
         """The measurement of a contender, if it has one."""
@@ -102,3 +106,75 @@ class Report:
             together.setdefault((case.dtype, case.pass_name), []).append(case)
         for (dtype, pass_name), cases in together.items():
             yield dtype, pass_name, tuple(cases)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a model is made of."""
+
+    parameters: int
+    flops: int | None
+    """Of one image forward, as `torch.utils.flop_counter` counts them; None where it cannot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelTiming(Timing):
+    """One model in one pass: the time for a batch."""
+
+    images_per_s: float
+    """Of the median."""
+    peak_memory_bytes: int | None
+    """Weights, and what a call takes besides; None on a CPU, where torch does not count it."""
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Percentiles of the original's time over the converted model's, round by round."""
+
+    p20: float
+    p50: float
+    p80: float
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """Both models in one interleaved run."""
+
+    pass_name: str
+    """``forward`` or ``forward+backward``."""
+    clock: str
+    """``device`` for CUDA events, ``wall`` on a CPU."""
+    timings: dict[str, ModelTiming]
+    speedup: Speedup
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, with ``pass_name`` called ``pass``."""
+        return _with_pass(self)
+
+
+def _with_pass(result: CaseResult | PassResult) -> dict[str, Any]:
+    return {("pass" if k == "pass_name" else k): v for k, v in asdict(result).items()}
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Everything measured of the two."""
+
+    date: str
+    machine: Machine
+    shape: tuple[int, int, int, int]
+    """(B, C, H, W) of the images."""
+    dtype: str
+    """Of images and weights."""
+    seconds: float
+    seed: int
+    models: dict[str, ModelSize]
+    passes: tuple[PassResult, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            **asdict(self),
+            "shape": list(self.shape),
+            "passes": [one.to_dict() for one in self.passes],
+        }

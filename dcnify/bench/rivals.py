@@ -5,8 +5,6 @@ in the layout it likes best (laying them out is not timed), and the call on them
 `Unavailable` with the reason where the rival cannot do the case. `OURS` has the same form.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The sizes an operator is timed at, and how a person writes them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,11 +46,7 @@ PAPER = (
 
 
 def parse_shapes(texts: Sequence[str]) -> tuple[Shape, ...]:
-    """Shapes from what a person wrote, in that order and once each; ``all`` is `PAPER`.
-
-    Raises:
-        InputError: what is written is no shape, or its groups do not divide its channels.
-    """
+    """Shapes from what a person wrote, in that order and once each; ``all`` is `PAPER`."""
     shapes: list[Shape] = []
     for text in texts:
         shapes += PAPER if text == "all" else [_parse(text)]
@@ -75,19 +69,10 @@ def _parse(text: str) -> Shape:
     else:
         groups = int(written[4])
     if groups < 1 or channels % groups:
-        near = _nearest_divisor(channels, groups)
+        divisors = [number for number in range(1, channels + 1) if channels % number == 0]
+        near = min(divisors, key=lambda number: abs(number - groups))
         raise InputError(
             f"shape {text!r}: {groups} groups do not divide {channels} channels, "
             f"try {height}x{width}x{channels}g{near}"
         )
     return Shape(height, width, channels, groups)
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    near = min(max(wanted, 1), number)
-    distance = 0
-    while True:
-        for candidate in (near - distance, near + distance):
-            if 1 <= candidate <= number and number % candidate == 0:
-                return candidate
-        distance += 1

@@ -1,17 +1,36 @@
 """Requests for timings, as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Any
 
 from dcnify.spec import Spec, option
 
-_DEVICE = "cpu, cuda or cuda:N. Default: cuda where there is one."
 _DTYPES = "float16, bfloat16, float32 or float64"
 
 
+TIME: dict[str, Any] = {
+    "default": None,
+    "help": "How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
+    "CPU.",
+    "flags": ("--time",),
+    "metavar": "SECONDS",
+}
+"""The option that says how long to measure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSpec(Spec):
+    """Where to measure."""
+
+    device: str | None = option(
+        None, help="cpu, cuda or cuda:N. Default: cuda where there is one.", metavar="DEVICE"
+    )
+    threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
+    seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)
+
+
 @dataclass(frozen=True)
-class OpBenchSpec(Spec):
+class OpBenchSpec(BenchSpec):
     """What to time the operator on, and against what. Texts may hold several values with commas."""
 
     shapes: tuple[str, ...] = option(
@@ -31,7 +50,6 @@ class OpBenchSpec(Spec):
         flags=("--dtype",),
         metavar="DTYPE,...",
     )
-    device: str | None = option(None, help=_DEVICE, metavar="DEVICE")
     passes: tuple[str, ...] = option(
         (),
         help="forward, both (forward and backward together) or all. Default: all.",
@@ -58,12 +76,10 @@ class OpBenchSpec(Spec):
         flags=("--time",),
         metavar="SECONDS",
     )
-    threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
-    seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)
 
 
 @dataclass(frozen=True)
-class ModelBenchSpec(Spec):
+class ModelBenchSpec(BenchSpec):
     """How to time two models against each other."""
 
     batch: int | None = option(
@@ -74,14 +90,5 @@ class ModelBenchSpec(Spec):
         help=f"Type of images and weights: {_DTYPES}. Default: as the artifact's weights are.",
         metavar="DTYPE",
     )
+    seconds: float | None = option(**TIME)
     train: bool = option(False, help="Time forward and backward together too, as in training.")
-    device: str | None = option(None, help=_DEVICE, metavar="DEVICE")
-    seconds: float | None = option(
-        None,
-        help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
-        "CPU.",
-        flags=("--time",),
-        metavar="SECONDS",
-    )
-    threads: int | None = option(None, help="CPU threads. Default: as torch has it.", metavar="N")
-    seed: int = option(0, help="Seed of everything random.", least=0, most=2**63 - 1)

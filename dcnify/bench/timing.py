@@ -7,20 +7,19 @@ before each call, CUDA events around it. Besides, the GPU is kept busy until the
 with the call, so that a call of many small kernels is not charged for Python.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Protocol
 
 import torch
+
+from dcnify.bench.result import Timing
 
 Timed = Callable[[], object]
 
@@ -30,16 +29,6 @@ _LONGEST_HOLD_US = 2000.0
 _HOST_CALLS = 200
 _MIB = 1 << 20
 _LAST_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Percentiles of one call's time, in microseconds."""
-
-    p20_us: float
-    p50_us: float
-    p80_us: float
-    rounds: int
 
 
 @contextmanager
@@ -75,13 +64,9 @@ def clock_on(device: torch.device) -> Clock:
 def interleave(
     calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
 ) -> dict[str, Timing]:
-    """Time calls round by round, each round in another order.
+    """Time calls that are warmed up round by round, for ``seconds``, each round in another order.
 
-    Args:
-        calls: by name, already warmed up.
-        clock: what measures a round.
-        seconds: how long to go on. At least five rounds are made however long they take.
-        seed: of the orders.
+    At least five rounds are made however long they take.
     """
     measured = rounds_of(calls, clock, seconds, seed)
     return {name: timing_of(times) for name, times in measured.items()}
@@ -162,8 +147,7 @@ class CudaClock:
         self.other = torch.ones(max(4 * l2, 256 * _MIB) // 4, device=device)
         self.sum = torch.zeros((), device=device)
         self.holds: dict[Timed, int] = {}
-        self._evict()
-        self.evict_us = median(self._device_us(self._evict) for _ in range(5))
+        self.evict_us = median(self.round([self._evict])[0] for _ in range(5))
 
     def warm_up(self, call: Timed) -> float:
         until = time.perf_counter() + _WARM_UP_SECONDS
@@ -197,14 +181,6 @@ class CudaClock:
 
     def _evict(self) -> None:
         torch.sum(self.other, dim=0, out=self.sum)
-
-    def _device_us(self, call: Timed) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        torch.cuda.synchronize(self.device)
-        return start.elapsed_time(end) * 1e3
 
 
 def timing_of(microseconds: Sequence[float]) -> Timing:

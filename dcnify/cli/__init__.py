@@ -1,7 +1,5 @@
 """The command line: one file per verb. `main` is what ``dcnify`` runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -11,8 +11,6 @@ A verb returns nothing. To fail it raises a `DcnifyError`, or ``typer.Exit(code)
 printed why. ``--debug`` is added to every verb.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,6 @@ from dcnify.cli.options import (
 )
 from dcnify.cli.terminal import Terminal
 from dcnify.data.spec import ImageSpec
-
-if TYPE_CHECKING:
-    from dcnify.surgery import ConvertResult
 
 Output = Annotated[
     Path,
@@ -63,6 +60,7 @@ def convert(
     from dcnify.artifact import check_output, open_source, save
     from dcnify.surgery import convert as run
     from dcnify.surgery import images_wanted
+    from dcnify.surgery.table import result_table
 
     check_output(output, overwrite)
     draw = fidelity_plot(plot, overwrite)
@@ -79,7 +77,13 @@ def convert(
             progress=shown.phase,
         )
         result = run(
-            opened.model, loaded, example, calibration=batch, seed=seed, progress=shown.phase
+            opened.model,
+            loaded,
+            example,
+            calibration=batch,
+            seed=seed,
+            progress=shown.phase,
+            random_weights=opened.random_weights,
         )
         shown.phase("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)
@@ -92,11 +96,5 @@ def convert(
         "plan": json.loads(result.plan.to_json()),
         "report": result.report.to_dict(),
     }
-    terminal.emit(data, lambda: _render(result, output))
+    terminal.emit(data, lambda: [*result_table(result), f"wrote {output}"])
     draw(data["report"])
-
-
-def _render(result: ConvertResult, written: Path) -> list[Any]:
-    from dcnify.surgery.table import result_table
-
-    return [*result_table(result), f"wrote {written}"]

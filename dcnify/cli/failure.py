@@ -1,7 +1,5 @@
 """Turn an exception into one line on stderr and an exit code."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -1,7 +1,5 @@
 """One decorator turns the specs that a verb takes into options of the command line."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -106,11 +104,7 @@ class _Group:
             yield _Leaf(path, hint, default, replace(words, help=help, flags=flags))
 
     def build(self, values: Mapping[str, Any]) -> Spec | None:
-        """Assemble the spec from the values of all parameters.
-
-        Raises:
-            InputError: the spec refuses a value, or an option needs another one.
-        """
+        """Assemble the spec from the values of all parameters."""
         return self._build(self.spec, self.optional, values)
 
     def _build(
@@ -136,7 +130,8 @@ class _Group:
         return spec(**given)
 
     def _refuse_rest(self, lead: _Leaf, prefix: str, values: Mapping[str, Any]) -> None:
-        elsewhere = {leaf.name for leaf in self.leaves.values() if _is_outside(leaf.path, prefix)}
+        outside = (leaf for leaf in self.leaves.values() if not leaf.path.startswith(prefix))
+        elsewhere = {leaf.name for leaf in outside}
         for leaf in self.leaves.values():
             if leaf.name not in elsewhere and values[leaf.name] not in (leaf.default, None, []):
                 raise InputError(
@@ -178,6 +173,12 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def verbs(help: str) -> typer.Typer:
+    """An app for a verb that has verbs of its own."""
+    options: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+    return typer.Typer(no_args_is_help=True, help=help, **options)
+
+
 def _spec_of(kind: Any) -> tuple[type[Spec] | None, bool]:
     """The spec that a type names, and whether None may stand for it."""
     options = get_args(kind) or (kind,)
@@ -189,7 +190,3 @@ def _lead(spec: type[Spec]) -> str:
     """The first required field of a spec."""
     required = (one.name for one in fields(spec) if one.default is MISSING)  # type: ignore[arg-type]  # as above
     return next(required, "")
-
-
-def _is_outside(path: str, prefix: str) -> bool:
-    return bool(prefix) and not path.startswith(prefix)

@@ -3,8 +3,6 @@
 ``--json`` and ``--quiet`` are in `dcnify.cli.terminal.Terminal`; `dcnify.cli.app` adds ``--debug``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,29 +59,21 @@ Plot = Annotated[
     typer.Option(
         "--plot",
         metavar="FILE",
-        help="Draw the fidelity of each layer: .png, .svg or .pdf.",
+        help="Draw the result there: .png, .svg or .pdf.",
         show_default=False,
     ),
 ]
 
 
 def must_exist(path: Path) -> Path:
-    """Return ``path``, or refuse it before anything heavy is imported.
-
-    Raises:
-        InputError: there is nothing.
-    """
+    """Return ``path``, or raise `InputError` before anything heavy is imported."""
     if not path.exists():
         raise InputError(f"{path} does not exist{near_files(path)}")
     return path
 
 
 def fidelity_plot(plot: Path | None, overwrite: bool) -> Callable[..., None]:
-    """Check that ``plot`` can be drawn, and return a function that draws a report there.
-
-    Raises:
-        InputError: a plot cannot be written there.
-    """
+    """Check that ``plot`` can be drawn, and return a function that draws a report there."""
     if plot is None:
         return lambda report, recomputed=None: None
     from dcnify.bench import check_plot

@@ -1,4 +1,4 @@
-"""Everything the command line prints, except the bar of `dcnify.cli.progress`.
+"""How the command line prints: tables, plain data for JSON, and errors.
 
 Results go to stdout: a table, or with ``--json`` a single JSON document. Remarks, progress and
 errors go to stderr. When a command fails, stdout stays empty and stderr has one line, also with
@@ -8,11 +8,9 @@ NO_COLOR; a pipe gets plain text at full width.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,25 +19,6 @@ if TYPE_CHECKING:
 
 _UNWRAPPED = 10_000
 """Console width outside a terminal, where no row is folded or cut."""
-
-
-def emit(as_json: bool, data: Any, render: Callable[[], Any]) -> None:
-    """Print a command's result.
-
-    Args:
-        as_json: print ``data`` as JSON instead of what ``render`` returns.
-        data: plain data, dataclasses or pydantic models. NaN and infinities become null.
-        render: returns text, a `table`, or a list of those; not called for JSON.
-    """
-    if as_json:
-        print(json.dumps(plain(data), indent=2))
-        return
-    shown = render()
-    for part in shown if isinstance(shown, list) else [shown]:
-        if isinstance(part, str):
-            print(part)
-        else:
-            console().print(part)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
@@ -69,17 +48,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     return made
 
 
-def say(text: str, *, quiet: bool = False) -> None:
-    """Print a remark on stderr."""
-    if not quiet:
-        print(text, file=sys.stderr)
-
-
-def warn(text: str, *, quiet: bool = False) -> None:
-    """Print a warning on stderr."""
-    say(f"warning: {text}", quiet=quiet)
-
-
 def complain(text: str) -> None:
     """Print an error as one line on stderr."""
     print(f"error: {' '.join(text.splitlines())}", file=sys.stderr)
@@ -94,16 +62,9 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
 
 
-def plain(data: Any) -> Any:
-    """Convert ``data`` to values that JSON has."""
-    if hasattr(data, "model_dump"):
-        data = data.model_dump(mode="json", by_alias=True)
-    elif dataclasses.is_dataclass(data) and not isinstance(data, type):
-        data = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple | set | frozenset):
-        return [plain(item) for item in data]
-    if isinstance(data, float) and not math.isfinite(data):
-        return None
-    return data if isinstance(data, str | int | float | bool | None) else str(data)
+def as_json(data: Any) -> str:
+    """Write data, dataclasses or pydantic models as JSON; NaN and infinities become null."""
+    from pydantic_core import to_json
+
+    plain = to_json(data, by_alias=True, inf_nan_mode="null", fallback=str)
+    return json.dumps(json.loads(plain), indent=2)

@@ -1,7 +1,5 @@
 """dcnify plan: what a recipe would do to a model."""
 
-from __future__ import annotations
-
 import json
 
 from dcnify.cli.flatten import verb

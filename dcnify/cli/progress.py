@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dcnify.cli.output import console, say
+from dcnify.cli.output import console
 
 if TYPE_CHECKING:
     from dcnify.finetune import StepMetrics
@@ -33,7 +33,7 @@ class Display:
     def phase(self, phase: str, done: int, total: int) -> None:
         """Show a `dcnify.progress.Progress`; a new phase starts the bar again."""
         if self._begins(phase, total) and self._lines:
-            say(phase)
+            print(phase, file=sys.stderr)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=phase)
 
@@ -48,7 +48,7 @@ class Display:
             self._part = part
             where = f"{metrics.stage}, epoch {metrics.epoch + 1}, step {metrics.step}"
             left = f", {_clock(metrics.seconds_left)} left"
-            say(f"{where}/{metrics.steps}: {_numbers(metrics, left)}")
+            print(f"{where}/{metrics.steps}: {_numbers(metrics, left)}", file=sys.stderr)
 
     def validation(self, stage: str, step: int, accuracy: float) -> None:
         """Show a validation."""
@@ -57,7 +57,7 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text)
         elif self._lines:
-            say(text)
+            print(text, file=sys.stderr)
 
     def _begins(self, now: str, total: int) -> bool:
         if now == self._now:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dcnify.cli.flatten import verb
+from dcnify.cli.flatten import verb, verbs
 from dcnify.cli.options import Overrides, Overwrite
 from dcnify.cli.output import complain, table
 from dcnify.cli.terminal import Terminal
@@ -18,12 +18,7 @@ from dcnify.files import check_file, write_file
 if TYPE_CHECKING:
     from dcnify.recipe import Builtin, StagePreset
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="List, show, copy and check recipes.",
-)
+app = verbs("List, show, copy and check recipes.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a built-in recipe.")]
 NameOrPath = Annotated[

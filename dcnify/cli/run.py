@@ -25,8 +25,9 @@ Request = Annotated[
             "images.images": "Images to measure fidelity on, and to calibrate on where the recipe "
             "does; those of --data by default.",
             "images.image_count": "How many of them.",
+            "options.resume": "Go on where an earlier call stopped, which run does anyway.",
         },
-        without=("images.split", "images.data_dir", "options.resume"),
+        without=("images.split", "images.data_dir"),
     ),
 ]
 

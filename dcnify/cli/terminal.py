@@ -1,13 +1,12 @@
 """What every verb offers for its output, and how it prints."""
 
-from __future__ import annotations
-
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dcnify.cli import output
+from dcnify.cli.output import as_json, console
 from dcnify.cli.progress import Display, display
 from dcnify.spec import Spec, option
 
@@ -24,16 +23,31 @@ class Terminal(Spec):
     quiet: bool = option(False, help="No progress and no remarks.", flags=("--quiet", "-q"))
 
     def emit(self, data: Any, render: Callable[[], Any]) -> None:
-        """Print a result; see `dcnify.cli.output.emit`."""
-        output.emit(self.as_json, data, render)
+        """Print a command's result.
+
+        Args:
+            data: plain data, dataclasses or pydantic models. NaN and infinities become null.
+            render: returns text, a `dcnify.cli.output.table`, or a list of those; not called for
+                JSON.
+        """
+        if self.as_json:
+            print(as_json(data))
+            return
+        shown = render()
+        for part in shown if isinstance(shown, list) else [shown]:
+            if isinstance(part, str):
+                print(part)
+            else:
+                console().print(part)
 
     def say(self, text: str) -> None:
         """Print a remark on stderr, unless quiet."""
-        output.say(text, quiet=self.quiet)
+        if not self.quiet:
+            print(text, file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, unless quiet."""
-        output.warn(text, quiet=self.quiet)
+        self.say(f"warning: {text}")
 
     def progress(self, first: str = "", *, lines: bool = False) -> AbstractContextManager[Display]:
         """Show progress on stderr, unless quiet or in JSON; see `dcnify.cli.progress.display`."""

@@ -1,7 +1,5 @@
 """Images of one origin: what every reader gives, and what measuring and training take."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

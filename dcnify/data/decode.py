@@ -1,7 +1,5 @@
 """One image file to one tensor, as timm's evaluation does it."""
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -86,8 +84,7 @@ def reason_of(error: BaseException) -> str:
 def open_image(file: Path | BinaryIO) -> Image.Image:
     """Decode an image, upright, 8 bits per channel; the first, if the file holds several.
 
-    Raises:
-        InputError: with the reason alone, such as ``not an image``. See `reading`.
+    Raises `InputError` with the reason alone, such as ``not an image``; see `reading`.
     """
     with reading():
         if isinstance(file, Path) and file.stat().st_size == 0:

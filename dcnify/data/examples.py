@@ -1,7 +1,5 @@
 """Labelled images to train on: the same again for the same seed, whichever process makes them."""
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -146,13 +144,8 @@ class StreamedExamples(IterableImageDataset):
 
     A random transform depends on the seed, the epoch, the worker process, and the place in what
     that worker reads. timm's own loader knows it for a stream and tells it of its workers
-    (``set_loader_cfg``); whoever makes another loader does that.
-
-    Args:
-        stream: the images and their labels; the others are those of `Examples`.
-
-    Raises:
-        InputError: when it is read: a label is not one of the classes, or the stream breaks off.
+    (``set_loader_cfg``); whoever makes another loader does that. Reading raises `InputError` if a
+    label is not one of the classes, or the stream breaks off.
     """
 
     labels = None
@@ -215,11 +208,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _checked(label: int | None, name: str, examples: Examples | StreamedExamples) -> int:
-    """Return the label of an example.
-
-    Raises:
-        ExampleError: it is not a class of the model.
-    """
+    """Return the label of an example; raise `ExampleError` if it is not a class of the model."""
     if label is None or not 0 <= label < examples.classes:
         problem = label_problem(label, name, examples.classes)
         raise ExampleError(f"{examples.origin}: {problem}")

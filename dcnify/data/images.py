@@ -1,7 +1,5 @@
 """Images to compare two models on, decoded, normalised and in one tensor."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,11 +125,7 @@ def load_batch(
     called: str = "images",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageBatch:
-    """Load `count` readable images of ``dataset``; see `load_images`.
-
-    Raises:
-        InputError: none can be read, or they would take more than 4 GiB.
-    """
+    """Load `count` readable images of ``dataset``; arguments and errors are as in `load_images`."""
     wanted = count if isinstance(dataset, ImageStream) else min(count, len(dataset))
     _check_memory(wanted, *size, called)
     tensor = torch.empty(wanted, *size)

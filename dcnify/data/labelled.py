@@ -1,7 +1,5 @@
 """Labelled images to fine-tune a model on, checked before any time is spent on training."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

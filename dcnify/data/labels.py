@@ -1,7 +1,5 @@
 """Whether labels are classes of a given model, and whether a model can learn them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -19,10 +17,6 @@ def labels_for(batch: ImageBatch, num_classes: int) -> tuple[torch.Tensor | None
 
     They are its own if there are as many classes. Of ImageNet the folders of some classes will do,
     if they are named by their WordNet ids (n01440764): those have one number in each ImageNet.
-
-    Args:
-        batch: images with or without labels.
-        num_classes: outputs of the model's classifier; 0 if it has none.
 
     Returns:
         (N,) int64 and an empty text; or None and the reason, a clause without a full stop.
@@ -74,11 +68,7 @@ def label_problem(label: int | None, name: str, classes: int) -> str:
 
 
 def check_labels(dataset: ImageDataset, classes: int) -> None:
-    """Check the labels that are known without reading an image.
-
-    Raises:
-        InputError: one of them is not a class of the model.
-    """
+    """Raise `InputError` if a label that is known without reading an image is not a class."""
     if dataset.labels is None:
         return
     wrong = ((dataset.labels < 0) | (dataset.labels >= classes)).nonzero().flatten()
@@ -90,11 +80,7 @@ def check_labels(dataset: ImageDataset, classes: int) -> None:
 
 
 def check_same_classes(train: ImageDataset, validation: ImageDataset) -> None:
-    """Check that both splits number the same classes in the same way, where they name them.
-
-    Raises:
-        InputError: one lacks a class of the other, or the order differs.
-    """
+    """Raise `InputError` unless both splits number the same classes alike, where they name them."""
     if train.classes is None or validation.classes is None or train.classes == validation.classes:
         return
     for lacking, having in ((train, validation), (validation, train)):
@@ -110,11 +96,7 @@ def check_same_classes(train: ImageDataset, validation: ImageDataset) -> None:
 
 
 def check_classes_in_training(train: ImageDataset, validation: ImageDataset) -> None:
-    """Check that each class of the validation images is one of the training images, if known.
-
-    Raises:
-        InputError: one is not.
-    """
+    """Raise `InputError` if a validation image shows a class that no training image shows."""
     if train.labels is None or validation.labels is None or train.generated:
         return
     absent = sorted({*validation.labels.tolist()} - {*train.labels.tolist()})
@@ -128,10 +110,7 @@ def check_classes_in_training(train: ImageDataset, validation: ImageDataset) -> 
 def missing_classes(labels: torch.Tensor, classes: int, names: tuple[str, ...] | None) -> str:
     """Return a warning of the model's classes that no training image shows, if there are any.
 
-    Args:
-        labels: (N,), int64: of the training images, all of them classes of the model.
-        classes: of the model.
-        names: of the classes by label; None if unknown.
+    ``labels`` (N,) are those of the training images, ``names`` the classes' by label.
     """
     missing = (torch.bincount(labels, minlength=classes) == 0).nonzero().flatten().tolist()
     if not missing:

@@ -1,7 +1,5 @@
 """The random state of Python, NumPy and torch: seeded for a while, and restored."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Iterator

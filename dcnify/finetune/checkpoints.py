@@ -1,30 +1,46 @@
 """Checkpoints of a run: each is written whole or not at all, and checked before it is used."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import replace_folder
 from dcnify.finetune.parallel.processes import gather_objects
-from dcnify.finetune.state import TrainingState
+from dcnify.spec import Spec
 from dcnify.words import first_line
 
 KEPT = 2
 _STATE = "dcnify.json"
 
 
-class Checkpoints:
-    """The checkpoints in one folder.
+@dataclass(frozen=True)
+class TrainingState(Spec):
+    """Where a run is: after ``step`` updates of stage ``stage``."""
 
-    Args:
-        folder: created when the first one is written.
-        say: called with a line for each problem that was survived.
-    """
+    stage: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    """Time spent training, over all resumptions."""
+    lines: int = 0
+    """Lines of the metrics file so far."""
+    best: float | None = None
+    """Highest validation accuracy so far, over all stages."""
+    best_at: tuple[int, int] = (0, 0)
+    """Stage and step of the highest accuracy."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    """Accuracy at the end of each stage by its name, and of ``original`` and ``converted``."""
+
+    def __post_init__(self) -> None:
+        if not all(type(n) is int and n >= 0 for n in (self.stage, self.step)):
+            raise ValueError("stage and step must be counts")
+
+
+class Checkpoints:
+    """The checkpoints in one folder; ``say`` is called with each problem that was survived."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
@@ -33,13 +49,8 @@ class Checkpoints:
     def write(self, save: Callable[[Path], None], state: TrainingState, *, main: bool) -> bool:
         """Write a checkpoint and delete all but the last `KEPT`; every process calls it.
 
-        Args:
-            save: writes files into a folder, in every process.
-            state: of the run.
-            main: whether this is the main process.
-
-        Returns:
-            Whether it was written. A full disk leaves the earlier checkpoints as they are.
+        ``save`` writes files into a folder, in every process. Return whether it was written: a full
+        disk leaves the earlier checkpoints as they are.
         """
 
         def create() -> None:
@@ -81,10 +92,7 @@ class Checkpoints:
 
 
 def _read(path: Path) -> TrainingState:
-    """
-    Raises:
-        ValueError: a file in the checkpoint differs from what was written.
-    """
+    """Return the state; raise `ValueError` if a file differs from what was written."""
     try:
         written = json.loads((path / _STATE).read_text("utf-8"))
         files, state = written["files"], TrainingState.from_dict(written["position"])

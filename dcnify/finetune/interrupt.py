@@ -1,7 +1,5 @@
 """Ctrl-C and a scheduler's SIGTERM end a run after the current step, with a checkpoint."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Report a run as it goes: to a JSONL file, to TensorBoard, and to the caller."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable
@@ -54,9 +52,7 @@ class Reporter:
         path: the file; None to report nothing, as all processes but the main one do.
         lines: how many lines of the file to keep; later ones are from steps that were lost.
         tensorboard: a folder for TensorBoard events, or None.
-        watch: called with each `StepMetrics`.
-        looked: called with each validation: stage, step, accuracy.
-        say: called with remarks.
+        watch, looked, say: as in `dcnify.finetune.finetune`.
     """
 
     def __init__(
@@ -74,7 +70,10 @@ class Reporter:
         self._file = self._board = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _truncate(path, lines)
+            if path.exists():
+                text = path.read_text("utf-8", errors="replace")
+                kept = "".join(text.splitlines(keepends=True)[:lines])
+                write_file(path, lambda new: new.write_text(kept, "utf-8"), overwrite=True)
             self._file = path.open("a", encoding="utf-8")
             self._board = _tensorboard(tensorboard) if tensorboard is not None else None
 
@@ -113,12 +112,6 @@ class Reporter:
         except OSError:  # a full disk costs the line, not the training
             return
         self.lines += 1
-
-
-def _truncate(path: Path, lines: int) -> None:
-    if path.exists():
-        kept = path.read_text("utf-8", errors="replace").splitlines(keepends=True)[:lines]
-        write_file(path, lambda new: new.write_text("".join(kept), "utf-8"), overwrite=True)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -1,30 +1,26 @@
 """The training run: what all stages of a fine-tuning share."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from dcnify.artifact.tensors import compact, without_aliases, write_safetensors
+from dcnify.data.labelled import Labelled
 from dcnify.errors import DcnifyError
 from dcnify.files import write_file
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Reporter
 from dcnify.finetune.spec import Options
+from dcnify.graph.example import Example
+from dcnify.recipe.finetune.section import Finetune, Stage
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.plan import Plan
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
-    from dcnify.graph.example import Example
-    from dcnify.recipe.finetune.section import Finetune, Stage
 
 
 @dataclass
@@ -76,12 +72,7 @@ class TrainingRun:
         return self.original
 
     def finish_handover(self, stage: Stage, *, force: bool = False) -> None:
-        """Remove the old layers after a stage that brought their share to 0.
-
-        Args:
-            stage: the stage that is over.
-            force: remove them whatever their share in ``model`` is.
-        """
+        """Remove the old layers after a stage that brought their share to 0, or by ``force``."""
         if stage.handover is not None and handovers(self.model):
             self.swaps = finish(self.model, self.swaps, force=force)
 

@@ -1,7 +1,5 @@
 """The folder of a fine-tuning: may a run write to it, and where does an earlier run continue?"""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -9,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -17,16 +15,13 @@ import torch
 from dcnify._version import __version__
 from dcnify.artifact import Artifact, check_output
 from dcnify.artifact.layout import OURS, TRAINING, WEIGHTS
+from dcnify.data.labelled import Labelled
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import write_file
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.parallel import fsdp
-from dcnify.finetune.state import TrainingState
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune.section import Finetune
+from dcnify.recipe.finetune.section import Finetune
 
 RUN, METRICS, CURVE = "run.json", "metrics.jsonl", "curve.png"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
@@ -39,8 +34,7 @@ def check_target(
 ) -> Path:
     """Return the folder ``out``, with links resolved; nothing is written.
 
-    Raises:
-        InputError: it is a file, or exists already, or there is nothing to resume.
+    Raises `InputError` if it is a file, exists already, or holds nothing to resume.
     """
     path = Path(os.path.realpath(out))
     if path.suffix in (".pt", ".pth"):
@@ -83,14 +77,7 @@ def find_checkpoint(
 ) -> tuple[Path | None, TrainingState]:
     """Return the newest intact checkpoint, if any, and its state.
 
-    Args:
-        folder: of the training.
-        checkpoints: in it.
-        about: what `describe_run` returns now.
-        say: called with remarks.
-
-    Raises:
-        InputError: the run in the folder is another one.
+    ``about`` is what `describe_run` returns now; `InputError` if the folder's run is another one.
     """
     try:
         before = {"fsdp": False, **json.loads((folder / RUN).read_text("utf-8"))}
@@ -123,8 +110,8 @@ def describe_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, 
         "data": data.origin,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "fsdp": fsdp.is_requested(),
-        "stages": json.loads(json.dumps(stages)),
-        "finetune": json.loads(plan.model_dump_json()),
+        "stages": stages,
+        "finetune": plan.model_dump(mode="json"),
         "versions": {
             "dcnify": __version__,
             "torch": torch.__version__,

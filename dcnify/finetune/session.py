@@ -1,26 +1,25 @@
 """Fine-tune an artifact: its model and labelled images in, a trained artifact out."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from dcnify.artifact import Artifact, open_source, read_artifact
+from dcnify.artifact import Artifact, Source, open_source, read_artifact
 from dcnify.artifact.layout import TRAINING
 from dcnify.artifact.load import load_record
 from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.data import random_state
+from dcnify.data.labelled import Labelled
 from dcnify.errors import InputError
-from dcnify.finetune.checkpoints import Checkpoints
+from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Looked, Reporter, Say, Watch
 from dcnify.finetune.parallel.processes import from_main, join
@@ -36,16 +35,11 @@ from dcnify.finetune.run_folder import (
 )
 from dcnify.finetune.spec import Options, TrainSpec
 from dcnify.finetune.stages import stages_of, with_handover
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.summary import Summary, finish
 from dcnify.finetune.training.loop import train_stage
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.stage_checks import check_stages
 from dcnify.recipe.finetune.section import Finetune
-
-if TYPE_CHECKING:
-    from dcnify.artifact import Source
-    from dcnify.data.labelled import Labelled
 
 
 def train(
@@ -207,8 +201,7 @@ def _open_original(
 ) -> nn.Module | None:
     """Open the model from before the conversion, as a separate instance.
 
-    Raises:
-        InputError: a stage learns from it, and it cannot be opened.
+    Raises `InputError` if a stage learns from it, and it cannot be opened.
     """
     try:
         opened = teacher or recorded_source(record, "name it with --teacher")

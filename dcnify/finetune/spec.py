@@ -1,13 +1,21 @@
 """The request of ``dcnify finetune`` as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dcnify.data.spec import DataSpec
 from dcnify.sources.spec import SourceSpec
 from dcnify.spec import Spec, option
+
+OVERRIDES: dict[str, Any] = {
+    "default": (),
+    "help": "Change one value of the recipe, such as finetune.stages.recover.epochs=5. May be "
+    "given more than once.",
+    "flags": ("--set",),
+    "metavar": "PATH=VALUE",
+}
+"""The option that changes values of a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +77,7 @@ class TrainSpec(Options):
         flags=("--recipe", "-r"),
         metavar="RECIPE",
     )
-    overrides: tuple[str, ...] = option(
-        (),
-        help="Change one value of the recipe, such as finetune.stages.recover.epochs=5. May be "
-        "given more than once.",
-        flags=("--set",),
-        metavar="PATH=VALUE",
-    )
+    overrides: tuple[str, ...] = option(**OVERRIDES)
     teacher: SourceSpec | None = option(
         None,
         help="The model from before the conversion, which stages learn from; what the artifact "

@@ -1,7 +1,5 @@
 """The stages that a fine-tuning goes through."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -28,9 +26,6 @@ def stages_of(
         recipe: as `dcnify.recipe.load_finetune` takes it.
         overrides: ``"finetune.stages.recover.steps=500"``.
         say: called with a remark if the stages are the usual ones.
-
-    Raises:
-        InputError: the recipe or an override is wrong.
     """
     for one in overrides:
         if one.startswith("swaps"):
@@ -50,8 +45,7 @@ def stages_of(
 def with_handover(plan: Finetune, model: nn.Module, say: Callable[[str], None]) -> Finetune:
     """Return the plan, with a handover in its last stage if layers hand over and no stage has one.
 
-    Raises:
-        InputError: a stage has a handover, and no layer hands over.
+    Raises `InputError` if a stage has a handover, and no layer hands over.
     """
     layers = handovers(model)
     asked = [stage.name for stage in plan.stages if stage.handover is not None]
@@ -62,7 +56,13 @@ def with_handover(plan: Finetune, model: nn.Module, say: Callable[[str], None]) 
         )
     if not layers or asked:
         return plan
+    last = plan.stages[-1].name
+    say(f"{len(layers)} layers hand over, in stage {last} (its handover: is not set)")
+    return handing_over(plan)
+
+
+def handing_over(plan: Finetune) -> Finetune:
+    """Return the plan with the usual handover in its last stage."""
     *before, last = plan.stages
-    say(f"{len(layers)} layers hand over, in stage {last.name} (its handover: is not set)")
     handing = last.model_copy(update={"handover": HandOver()})
     return plan.model_copy(update={"stages": (*before, handing)})

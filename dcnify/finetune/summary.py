@@ -1,23 +1,19 @@
 """The end of a fine-tuning: the trained artifact, its report, and the summary."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dcnify.artifact import Artifact, save_again
 from dcnify.artifact.layout import TRAINING
+from dcnify.data.labelled import Labelled
+from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.parallel.processes import gather_objects
 from dcnify.finetune.run import TrainingRun
-from dcnify.finetune.state import TrainingState
 from dcnify.recipe import Recipe
 from dcnify.sources.weight_files import read_safetensors
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
 
 _MEASURED = ("sites", "output", "steps")
 """Keys of a conversion's report that say nothing of trained weights."""

@@ -3,8 +3,6 @@
 What needs torch or the roles loads on first use.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from dcnify.graph.site import NearMiss, Sites
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
-_load = load_on_use(__name__)
+_, _load = load_on_use(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -211,20 +211,13 @@ def coarsen(axes: Axes) -> Axes:
             if f.kind in present:
                 present[f.kind].append(f)
     complete = {
-        fs[0]
+        fs[0]: replace(fs[0], stride=1, extent=fs[0].size)
         for fs in present.values()
         if len(fs) == 1 and fs[0].stride > 1 and fs[0].size * fs[0].stride == fs[0].extent
     }
     if not complete:
         return axes
-    return tuple(
-        replace(a, factors=tuple(_renumber(f) if f in complete else f for f in a.factors))
-        for a in axes
-    )
-
-
-def _renumber(factor: Factor) -> Factor:
-    return Factor(factor.kind, factor.size, 1, factor.size, factor.windowed)
+    return tuple(replace(a, factors=tuple(complete.get(f, f) for f in a.factors)) for a in axes)
 
 
 def _mark_single_windows(

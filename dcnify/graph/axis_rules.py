@@ -5,8 +5,6 @@ the analysis may lose track of an axis, it never invents one. What a rule return
 another size is unknown, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any

@@ -63,8 +63,7 @@ def record_calls(
 ) -> RemovableHandle:
     """Keep the last call of ``layer`` in ``calls`` under ``path``; return the hook's handle.
 
-    Args:
-        when: whether to record, asked at each call.
+    ``when`` is asked at each call whether to record.
     """
 
     def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
@@ -80,10 +79,9 @@ def record_calls(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
-    """Put the model into eval mode for a while, module by module as it was before.
+    """Put the model into eval mode for a while, and back module by module.
 
-    Yields:
-        Which modules will be in training mode again.
+    Yields the mode that each module had.
     """
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -92,6 +90,11 @@ def evaluating(model: nn.Module) -> Iterator[dict[nn.Module, bool]]:
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def like_of(model: nn.Module) -> Tensor:
+    """The first floating-point parameter, for its dtype and device; an empty tensor without one."""
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
@@ -110,11 +113,7 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The first floating-point tensor of a layer's output, however it is nested.
-
-    Raises:
-        DcnifyError: there is none.
-    """
+    """The first floating-point tensor of a layer's output, however it is nested."""
     for tensor in tensors_in(output):
         if tensor.is_floating_point():
             return tensor

@@ -5,14 +5,12 @@ keeps the stack of modules that were running. The capture adds what the graph al
 how each module was called from Python, and which nodes depend on the image.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MethodType
 from typing import Any
@@ -68,8 +66,6 @@ class Capture:
     parameter_count: dict[str, int]
     tensors: dict[fx.Node, torch.Tensor] = field(repr=False)
     """The live tensor behind each placeholder or attribute that is not an input."""
-    refused: dict[str, str] = field(default_factory=dict)
-    """Layers that ``prepare`` could not make traceable, by path, with the reason."""
 
     @cached_property
     def image_dependent(self) -> frozenset[fx.Node]:
@@ -135,14 +131,12 @@ def stack_of(node: fx.Node) -> dict[str, str]:
     return {key: path for key, (path, _type) in stack.items() if path}
 
 
-Prepare = Callable[[nn.Module], dict[str, str]]
-"""Makes layers of a model traceable, in place; returns those it could not, with the reasons."""
-
-
-def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> Capture:
+def capture(
+    model: nn.Module, example: Any, prepare: Callable[[nn.Module], object] | None = None
+) -> Capture:
     """Capture ``model`` on an example (see `Example.of`) in eval mode; it is left as it was.
 
-    ``prepare`` is called with the twin that is traced.
+    ``prepare`` makes layers of the twin that is traced traceable, in place.
 
     Raises:
         InputError: the model refuses the example, or cannot be exported.
@@ -150,7 +144,8 @@ def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> C
     example = Example.of(example)
     twin = twin_of(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
-    refused = prepare(twin) if prepare is not None else {}
+    if prepare is not None:
+        prepare(twin)
     _put_forwards_into_classes(twin)
     calls: dict[str, list[CallShape]] = defaultdict(list)
     for path, module in twin.named_modules():
@@ -170,7 +165,7 @@ def capture(model: nn.Module, example: Any, prepare: Prepare | None = None) -> C
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return replace(_assemble(model, program, example, calls), refused=refused)
+    return _assemble(model, program, example, calls)
 
 
 def _plain_output(output: Any) -> tuple[torch.Tensor, ...]:

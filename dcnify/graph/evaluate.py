@@ -4,8 +4,6 @@ A weight may be standardised, re-parametrised, fused into one matrix with two ot
 a folded normalisation. The graph knows; so weights are evaluated, not looked up by attribute name.
 """
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Floating-point operations of captured nodes: products, convolutions and fused attention."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +23,8 @@ def _flops(node: Any) -> int:
     if getattr(node.target, "namespace", "") == "dcnify":
         given = fx.map_arg((node.args, node.kwargs), lambda one: one.meta["val"])
         return flop_registry[node.target.overloadpacket](*given[0], **given[1], out_val=value)
-    shapes = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if _is_tensor(n)]
+    inputs = (one.meta.get("val") for one in node.all_input_nodes)
+    shapes = [tuple(one.shape) for one in inputs if isinstance(one, torch.Tensor)]
     if name == "einsum" and "->" in node.args[0]:
         terms = node.args[0].replace(" ", "").split("->")[0].split(",")
         letters = zip("".join(terms), (n for shape in shapes for n in shape), strict=False)
@@ -42,7 +41,3 @@ def _flops(node: Any) -> int:
         query, key, mixed = shapes[0], shapes[1], value
         return 2 * key[-2] * (torch.Size(query).numel() + mixed.numel())
     return 0
-
-
-def _is_tensor(node: fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.Tensor)

@@ -5,8 +5,6 @@ part of a larger forward, the forward is traced symbolically and cut in two; the
 model does not change. A plan records the isolation as plain data, and a loaded model repeats it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 
@@ -27,8 +25,7 @@ def fingerprint(traces: Traces) -> str:
 def isolate(model: nn.Module, isolation: Isolation) -> Region:
     """Carry out ``isolation`` on ``model``, in place, on any device; return the new submodule.
 
-    Raises:
-        InputError: the model has no such block, or its code is not what the plan was made for.
+    Raises `InputError` if the model has no such block, or its code is not what was planned for.
     """
     where = f"plan: {isolation.block or 'the model'} cannot be isolated as planned"
     try:
@@ -45,11 +42,7 @@ def isolate(model: nn.Module, isolation: Isolation) -> Region:
 
 
 def isolate_traced(block: nn.Module, traces: Traces, isolation: Isolation) -> Region:
-    """As `isolate`, with the block and its fresh traces at hand; the traces are used up.
-
-    Raises:
-        CannotIsolate: the block is no place for it.
-    """
+    """As `isolate`, with the block and its fresh traces at hand; the traces are used up."""
     if isolation.name in block._modules:
         raise CannotIsolate(f"it has a submodule {isolation.name} already")
     parts = [
@@ -61,10 +54,6 @@ def isolate_traced(block: nn.Module, traces: Traces, isolation: Isolation) -> Re
 
 
 def undo(model: nn.Module, isolations: Iterable[Isolation]) -> None:
-    """Give blocks their own forward back; of several in one block, all have to be given.
-
-    Raises:
-        InputError: something else stands where a region was.
-    """
+    """Give blocks their own forward back; of several in one block, all have to be given."""
     for isolation in reversed(tuple(isolations)):
         release(model.get_submodule(isolation.block), isolation.name)

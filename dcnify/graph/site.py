@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -135,6 +135,3 @@ class Sites(Sequence[Site]):
 
     def __len__(self) -> int:
         return len(self.sites)
-
-    def __iter__(self) -> Iterator[Site]:
-        return iter(self.sites)

@@ -1,9 +1,6 @@
 """InternImage and FlashInternImage: one class, with timm's conventions and the published keys."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -85,8 +82,9 @@ class InternImage(nn.Module):
         self.drop_rate = drop_rate
         layer = {"offset_scale": offset_scale, "dw_kernel_size": dw_kernel_size}
         layer |= {"center_feature_scale": center_feature_scale, "remove_center": remove_center}
+        kind: type[nn.Module] = DCNv3
         if core_op == "dcnv4":
-            layer["output_bias"] = dcn_output_bias
+            kind, layer["output_bias"] = DCNv4, dcn_output_bias
 
         self.patch_embed = Stem(in_chans, channels)
         self.pos_drop = nn.Dropout(proj_drop_rate)
@@ -94,7 +92,7 @@ class InternImage(nn.Module):
             channels,
             depths,
             groups,
-            partial(_layer, DCNv4 if core_op == "dcnv4" else DCNv3, layer),
+            lambda width, groups: kind(width, groups=groups, **layer),
             drop_path_rate,
             level_norm=not post_norm or center_feature_scale,
             normed_after=post_norm_block_ids,
@@ -281,10 +279,6 @@ class InternImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
-
-
-def _layer(kind: type[nn.Module], options: dict[str, Any], channels: int, groups: int) -> nn.Module:
-    return kind(channels, groups=groups, **options)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -1,7 +1,5 @@
 """Check the arguments of `InternImage` against each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dcnify.errors import InputError

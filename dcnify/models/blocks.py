@@ -1,7 +1,5 @@
 """The parts of InternImage between its stem and its head. Features are (B, H, W, C) throughout."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Published and trained weights of InternImage, as their files hold them, under our names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

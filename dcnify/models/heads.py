@@ -1,7 +1,5 @@
 """What turns InternImage's feature maps into a vector: the parts under their published names."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,6 @@
 """InternImage and FlashInternImage by name, for `timm.create_model`."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -37,13 +36,41 @@ FLASH: dict[str, dict[str, Any]] = {
 """The published sizes of FlashInternImage (DCNv4, section 5 and configurations)."""
 
 
-def _cfg(repository: str, file: str, size: int = 224, classes: int = 1000) -> dict[str, Any]:
+SIZES = {
+    **{f"intern_image_{size}": args for size, args in INTERN_IMAGE.items()},
+    **{f"flash_intern_image_{size}": args for size, args in FLASH.items()},
+}
+"""Arguments of `InternImage` by registered name."""
+
+_PUBLISHED = {
+    "intern_image_t.ogvl_in1k": ("internimage_t_1k_224", 224, 1000),
+    "intern_image_s.ogvl_in1k": ("internimage_s_1k_224", 224, 1000),
+    "intern_image_b.ogvl_in1k": ("internimage_b_1k_224", 224, 1000),
+    "intern_image_l.ogvl_in22k_ft_in1k_384": ("internimage_l_22kto1k_384", 384, 1000),
+    "intern_image_l.ogvl_in22k_384": ("internimage_l_22k_192to384", 384, 21841),
+    "intern_image_xl.ogvl_in22k_ft_in1k_384": ("internimage_xl_22kto1k_384", 384, 1000),
+    "intern_image_xl.ogvl_in22k_384": ("internimage_xl_22k_192to384", 384, 21841),
+    "intern_image_h.ogvl_in22k_ft_in1k_640": ("internimage_h_22kto1k_640", 640, 1000),
+    "intern_image_h.ogvl_in22k_384": ("internimage_h_jointto22k_384", 384, 21841),
+    "intern_image_g.ogvl_in22k_ft_in1k_512": ("internimage_g_22kto1k_512", 512, 1000),
+    "intern_image_g.ogvl_in22k_384": ("internimage_g_pretrainto22k_384", 384, 21841),
+    "flash_intern_image_t.ogvl_in1k": ("flash_intern_image_t_1k_224", 224, 1000),
+    "flash_intern_image_s.ogvl_in1k": ("flash_intern_image_s_1k_224", 224, 1000),
+    "flash_intern_image_b.ogvl_in1k": ("flash_intern_image_b_1k_224", 224, 1000),
+    # The link in the original's README, with "internimage", leads nowhere (its issue 73).
+    "flash_intern_image_l.ogvl_in22k_ft_in1k_384": ("flash_intern_image_l_22kto1k_384", 384, 1000),
+}
+"""Published weights by timm's name and tag: file on the hub, side of the image, classes."""
+
+
+def _cfg(name: str, file: str, side: int, classes: int) -> dict[str, Any]:
+    pooled = side // (16 if SIZES[name].get("clip_head") else 32)
     return {
-        "hf_hub_id": f"OpenGVLab/{repository}",
+        "hf_hub_id": f"OpenGVLab/{'DCNv4' if name.startswith('flash') else 'InternImage'}",
         "hf_hub_filename": f"{file}.pth",
         "num_classes": classes,
-        "input_size": (3, size, size),
-        "pool_size": (size // 32, size // 32),
+        "input_size": (3, side, side),
+        "pool_size": (pooled, pooled),
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
@@ -54,123 +81,28 @@ def _cfg(repository: str, file: str, size: int = 224, classes: int = 1000) -> di
     }
 
 
-def _pooled_larger(config: dict[str, Any]) -> dict[str, Any]:
-    """H and G pool a map of twice the size."""
-    return {**config, "pool_size": tuple(2 * side for side in config["pool_size"])}
-
-
 default_cfgs = generate_default_cfgs(
-    {
-        "intern_image_t.ogvl_in1k": _cfg("InternImage", "internimage_t_1k_224"),
-        "intern_image_s.ogvl_in1k": _cfg("InternImage", "internimage_s_1k_224"),
-        "intern_image_b.ogvl_in1k": _cfg("InternImage", "internimage_b_1k_224"),
-        "intern_image_l.ogvl_in22k_ft_in1k_384": _cfg(
-            "InternImage", "internimage_l_22kto1k_384", 384
-        ),
-        "intern_image_l.ogvl_in22k_384": _cfg(
-            "InternImage", "internimage_l_22k_192to384", 384, 21841
-        ),
-        "intern_image_xl.ogvl_in22k_ft_in1k_384": _cfg(
-            "InternImage", "internimage_xl_22kto1k_384", 384
-        ),
-        "intern_image_xl.ogvl_in22k_384": _cfg(
-            "InternImage", "internimage_xl_22k_192to384", 384, 21841
-        ),
-        "intern_image_h.ogvl_in22k_ft_in1k_640": _pooled_larger(
-            _cfg("InternImage", "internimage_h_22kto1k_640", 640)
-        ),
-        "intern_image_h.ogvl_in22k_384": _pooled_larger(
-            _cfg("InternImage", "internimage_h_jointto22k_384", 384, 21841)
-        ),
-        "intern_image_g.ogvl_in22k_ft_in1k_512": _pooled_larger(
-            _cfg("InternImage", "internimage_g_22kto1k_512", 512)
-        ),
-        "intern_image_g.ogvl_in22k_384": _pooled_larger(
-            _cfg("InternImage", "internimage_g_pretrainto22k_384", 384, 21841)
-        ),
-        "flash_intern_image_t.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_t_1k_224"),
-        "flash_intern_image_s.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_s_1k_224"),
-        "flash_intern_image_b.ogvl_in1k": _cfg("DCNv4", "flash_intern_image_b_1k_224"),
-        # The link in the original's README, with "internimage", leads nowhere (its issue 73).
-        "flash_intern_image_l.ogvl_in22k_ft_in1k_384": _cfg(
-            "DCNv4", "flash_intern_image_l_22kto1k_384", 384
-        ),
-    }
+    {name: _cfg(name.partition(".")[0], *about) for name, about in _PUBLISHED.items()}
 )
 
 
-def _create(variant: str, pretrained: bool, size: dict[str, Any], given: Any) -> InternImage:
-    return build_model_with_cfg(
-        InternImage,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-        **{**size, **given},
-    )
+def _entrypoint(name: str, size: dict[str, Any]) -> Callable[..., InternImage]:
+    """The function that timm calls for a registered name."""
+
+    def create(pretrained: bool = False, **kwargs: Any) -> InternImage:
+        return build_model_with_cfg(
+            InternImage,
+            name,
+            pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+            **{**size, **kwargs},
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"{name}, a published size; arguments are those of `InternImage`."
+    return create
 
 
-@register_model
-def intern_image_t(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-T: 30 M parameters."""
-    return _create("intern_image_t", pretrained, INTERN_IMAGE["t"], kwargs)
-
-
-@register_model
-def intern_image_s(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-S: 50 M parameters."""
-    return _create("intern_image_s", pretrained, INTERN_IMAGE["s"], kwargs)
-
-
-@register_model
-def intern_image_b(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-B: 97 M parameters."""
-    return _create("intern_image_b", pretrained, INTERN_IMAGE["b"], kwargs)
-
-
-@register_model
-def intern_image_l(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-L: 223 M parameters, 384x384."""
-    return _create("intern_image_l", pretrained, INTERN_IMAGE["l"], kwargs)
-
-
-@register_model
-def intern_image_xl(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-XL: 335 M parameters, 384x384."""
-    return _create("intern_image_xl", pretrained, INTERN_IMAGE["xl"], kwargs)
-
-
-@register_model
-def intern_image_h(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-H: 1.08 B parameters, 640x640."""
-    return _create("intern_image_h", pretrained, INTERN_IMAGE["h"], kwargs)
-
-
-@register_model
-def intern_image_g(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """InternImage-G: 3 B parameters, 512x512."""
-    return _create("intern_image_g", pretrained, INTERN_IMAGE["g"], kwargs)
-
-
-@register_model
-def flash_intern_image_t(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """FlashInternImage-T: 30 M parameters."""
-    return _create("flash_intern_image_t", pretrained, FLASH["t"], kwargs)
-
-
-@register_model
-def flash_intern_image_s(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """FlashInternImage-S: 50 M parameters."""
-    return _create("flash_intern_image_s", pretrained, FLASH["s"], kwargs)
-
-
-@register_model
-def flash_intern_image_b(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """FlashInternImage-B: 97 M parameters."""
-    return _create("flash_intern_image_b", pretrained, FLASH["b"], kwargs)
-
-
-@register_model
-def flash_intern_image_l(pretrained: bool = False, **kwargs: Any) -> InternImage:
-    """FlashInternImage-L: 223 M parameters, 384x384."""
-    return _create("flash_intern_image_l", pretrained, FLASH["l"], kwargs)
+for _name, _size in SIZES.items():
+    globals()[_name] = register_model(_entrypoint(_name, _size))

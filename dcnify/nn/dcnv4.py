@@ -34,6 +34,9 @@ class DCNv4(nn.Module):
         output_bias: give ``output_proj`` a bias.
         without_pointwise: no ``value_proj`` and no ``output_proj``.
         softmax: a softmax over the weights of each group, as in DCNv3.
+        offset_rank: predict through a bottleneck of this width, at most C. ``offset_mask`` then
+            takes what ``offset_mask_down``, a linear layer without bias, makes of the C channels:
+            parameters and FLOPs that grow with C·3·G·K become C·rank + rank·3·G·K.
 
     Shapes:
         (B, H, W, C) to (B, Ho, Wo, C), Ho and Wo as for a convolution.
@@ -57,6 +60,7 @@ class DCNv4(nn.Module):
         output_bias: bool = True,
         without_pointwise: bool = False,
         softmax: bool = False,
+        offset_rank: int | None = None,
     ) -> None:
         super().__init__()
         sampling = Sampling.of(
@@ -77,6 +81,7 @@ class DCNv4(nn.Module):
         self.output_bias = output_bias
         self.without_pointwise = without_pointwise
         self.softmax = softmax
+        self.offset_rank = offset_rank
 
         if dw_kernel_size is not None:
             self.dw_kernel_size = pair(dw_kernel_size, "dw_kernel_size")
@@ -85,7 +90,13 @@ class DCNv4(nn.Module):
             self.offset_mask_dw = nn.Conv2d(
                 channels, channels, self.dw_kernel_size, sampling.stride, groups=channels
             )
-        self.offset_mask = nn.Linear(channels, -(-sampling.offset_mask_channels // 8) * 8)
+        if offset_rank is not None:
+            if not 1 <= offset_rank <= channels:
+                raise InputError(f"offset_rank must be from 1 to {channels}, not {offset_rank}")
+            self.offset_mask_down = nn.Linear(channels, offset_rank, bias=False)
+        self.offset_mask = nn.Linear(
+            offset_rank or channels, -(-sampling.offset_mask_channels // 8) * 8
+        )
         if not without_pointwise:
             self.value_proj = nn.Linear(channels, channels)
             self.output_proj = nn.Linear(channels, channels, bias=output_bias)
@@ -96,8 +107,7 @@ class DCNv4(nn.Module):
 
     def reset_parameters(self) -> None:
         """The original's start: no offsets, no weights, Xavier projections, gates half open."""
-        if self.dw_kernel_size is not None:
-            self.offset_mask_dw.reset_parameters()
+        self.reset_predictor_input()
         nn.init.zeros_(self.offset_mask.weight)
         nn.init.zeros_(self.offset_mask.bias)
         if not self.without_pointwise:
@@ -108,6 +118,13 @@ class DCNv4(nn.Module):
         if self.center_feature_scale:
             nn.init.zeros_(self.center_feature_scale_proj_weight)
             nn.init.zeros_(self.center_feature_scale_proj_bias)
+
+    def reset_predictor_input(self) -> None:
+        """Give the layers in front of ``offset_mask`` fresh random weights."""
+        if self.dw_kernel_size is not None:
+            self.offset_mask_dw.reset_parameters()
+        if self.offset_rank is not None:
+            self.offset_mask_down.reset_parameters()
 
     @property
     def num_points(self) -> int:
@@ -138,7 +155,8 @@ class DCNv4(nn.Module):
     def set_static_points(self, offsets: Tensor, weights: Tensor) -> None:
         """Make every query sample the same points with the same weights, whatever its input.
 
-        Writes the bias of ``offset_mask`` and zeroes its weight; training may then move them.
+        Writes the bias of ``offset_mask`` and zeroes its weight; training may then move them. The
+        layers in front of it stay as they are, so that gradients reach the weight.
 
         Args:
             offsets: (G, K, 2), each (x, y) in pixels before ``offset_scale``, from `base_points`.
@@ -180,10 +198,12 @@ class DCNv4(nn.Module):
         return y if self.without_pointwise else self.output_proj(y)
 
     def predictor_input(self, x: Tensor) -> Tensor:
-        """(B, Ho, Wo, C) what each query predicts its offsets and weights from."""
+        """(B, Ho, Wo, C) what ``offset_mask`` takes; its last axis is ``offset_rank`` if given."""
         if self.dw_kernel_size is None:
-            return at_centers(x, self.sampling)
-        return convolved_at_centers(x, self.offset_mask_dw, self.sampling)
+            seen = at_centers(x, self.sampling)
+        else:
+            seen = convolved_at_centers(x, self.offset_mask_dw, self.sampling)
+        return seen if self.offset_rank is None else self.offset_mask_down(seen)
 
     def extra_repr(self) -> str:
         parts = [
@@ -193,4 +213,6 @@ class DCNv4(nn.Module):
         ]
         flags = ("center_feature_scale", "remove_center", "without_pointwise", "softmax")
         parts += [f"{flag}=True" for flag in flags if getattr(self, flag)]
+        if self.offset_rank is not None:
+            parts.append(f"offset_rank={self.offset_rank}")
         return ", ".join(parts)

@@ -22,7 +22,7 @@ class DepthwiseDCNv4(nn.Module):
     Args:
         channels: C.
         kernel_size, stride, padding, dilation, groups, offset_scale, dw_kernel_size, softmax,
-        remove_center, center_feature_scale: as in `DCNv4`.
+        remove_center, center_feature_scale, offset_rank: as in `DCNv4`.
         pointwise: keep DCNv4's value and output projections.
         bias: add a bias per channel. With ``pointwise`` it is the output projection's.
         input_padding: extra zero padding (top, bottom, left, right), for layers whose padding
@@ -48,6 +48,7 @@ class DepthwiseDCNv4(nn.Module):
         softmax: bool = False,
         remove_center: bool = False,
         center_feature_scale: bool = False,
+        offset_rank: int | None = None,
         pointwise: bool = True,
         bias: bool = True,
         input_padding: Sequence[int] | None = None,
@@ -68,6 +69,7 @@ class DepthwiseDCNv4(nn.Module):
             output_bias=bias and pointwise,
             without_pointwise=not pointwise,
             softmax=softmax,
+            offset_rank=offset_rank,
         )
         self.bias = nn.Parameter(torch.zeros(channels)) if bias and not pointwise else None
         self.input_padding = tuple(input_padding) if input_padding else None

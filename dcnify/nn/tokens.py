@@ -32,7 +32,7 @@ class TokenDCNv4(nn.Module):
         returns: ``tensor``, or ``tuple[n]`` for callers that expect (tokens, None, ...).
         original: the replaced layer, kept only where ``attend`` needs it.
         kernel_size, padding, dilation, groups, offset_scale, dw_kernel_size, softmax,
-        remove_center, center_feature_scale, pointwise: as in `DCNv4`.
+        remove_center, center_feature_scale, offset_rank, pointwise: as in `DCNv4`.
 
     Shape:
         x of the given layout -> the same shape.
@@ -60,6 +60,7 @@ class TokenDCNv4(nn.Module):
         softmax: bool = False,
         remove_center: bool = False,
         center_feature_scale: bool = False,
+        offset_rank: int | None = None,
         pointwise: bool = True,
         original: nn.Module | None = None,
     ) -> None:
@@ -80,6 +81,7 @@ class TokenDCNv4(nn.Module):
             remove_center=remove_center,
             without_pointwise=not pointwise,
             softmax=softmax,
+            offset_rank=offset_rank,
         )
         self.prefix_attn: Any = None
         if prefix_tokens and prefix == "attend":

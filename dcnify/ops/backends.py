@@ -13,8 +13,6 @@ full. Inputs may have any strides and differ in dtype; what is returned is conti
 dtype of ``value``. ``tests/ops`` holds every implementation to `dcnify.ops.reference`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple

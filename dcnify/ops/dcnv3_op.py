@@ -1,9 +1,5 @@
 """DCNv3 as a PyTorch operator: offsets and mask as two tensors, the softmax inside."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -55,9 +51,4 @@ def dcnv3(
     return call(torch.ops.dcnify.dcnv3, torch.ops.dcnify.dcnv3_backward, (value, offset, mask), how)
 
 
-def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:
-    offset, mask = points
-    return sampling.check_separate(value, offset, mask)
-
-
-register("dcnv3", ("offset", "mask"), _check, softmax=True)
+register("dcnv3", ("offset", "mask"), Sampling.check_separate, softmax=True)

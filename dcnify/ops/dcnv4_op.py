@@ -1,9 +1,5 @@
 """DCNv4 as a PyTorch operator: its arguments, their checks and where its points lie."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -59,8 +55,4 @@ def dcnv4(
     return call(torch.ops.dcnify.dcnv4, torch.ops.dcnify.dcnv4_backward, (value, offset_mask), how)
 
 
-def _check(value: Tensor, points: Sequence[Tensor], sampling: Sampling) -> tuple[int, int]:
-    return sampling.check(value, points[0])
-
-
-register("dcnv4", ("offset_mask",), _check, softmax=False)
+register("dcnv4", ("offset_mask",), Sampling.check, softmax=False)

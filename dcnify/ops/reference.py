@@ -1,7 +1,5 @@
 """The specification of the operators, in plain PyTorch. Slow, differentiable, any float dtype."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

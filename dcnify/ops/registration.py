@@ -4,8 +4,6 @@ DCNv4 and DCNv3 differ in where their offsets and weights lie, one tensor or two
 else. They are registered with the names of those tensors, their *points*.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -30,7 +28,8 @@ _library = torch.library.Library("dcnify", "FRAGMENT")
 _sampling = lru_cache(maxsize=1024)(Sampling)
 _KINDS_KEPT = 4096
 
-Check = Callable[[Tensor, Sequence[Tensor], Sampling], tuple[int, int]]
+Check = Callable[..., tuple[int, int]]
+"""A method of `Sampling` that takes ``value`` and the points."""
 
 
 def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> None:
@@ -72,12 +71,12 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
     def check_once(sampling: Sampling, value: Tensor, *given: Tensor) -> tuple[int, int]:
         """(Ho, Wo). Small layers are host-bound, so each kind of call is checked once."""
         if type(value) is not Tensor:
-            return check(value, given, sampling)
+            return check(sampling, value, *given)
         kind = (sampling, *((t.shape, t.dtype, t.device, t.layout) for t in (value, *given)))
         if kind not in fits:
             if len(fits) >= _KINDS_KEPT:
                 fits.clear()
-            fits[kind] = check(value, given, sampling)
+            fits[kind] = check(sampling, value, *given)
         return fits[kind]
 
     def check_backward(
@@ -98,7 +97,7 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
         return run.forward(value, given, sampling)
 
     def forward_fake(value: Tensor, *given: Tensor, **how: Any) -> Tensor:
-        out_h, out_w = check(value, given, sampling_of(**how))
+        out_h, out_w = check(sampling_of(**how), value, *given)
         return value.new_empty(value.shape[0], out_h, out_w, value.shape[3])
 
     def backward(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
@@ -113,7 +112,7 @@ def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> N
         return grad_value, *grads
 
     def backward_fake(grad_output: Tensor, value: Tensor, *given: Tensor, **how: Any) -> tuple:
-        check(value, given, sampling_of(**how))
+        check(sampling_of(**how), value, *given)
         return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *given))
 
     def differentiate_twice(ctx, *_: Tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,14 +13,15 @@ import torch
 from dcnify.errors import InputError
 
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NAMES = (
+    *("kernel_size", "stride", "padding", "dilation"),
+    *("groups", "offset_scale", "remove_center", "softmax"),
+)
+"""Of the arguments, in order: four pairs, then the others."""
 
 
 def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    """An int or an (h, w) pair as an (h, w) pair.
-
-    Raises:
-        InputError: anything else, naming the argument.
-    """
+    """An int or an (h, w) pair as an (h, w) pair; `InputError` names the argument otherwise."""
     if is_whole(value):
         return (int(value), int(value))  # type: ignore[arg-type]  # is_whole takes NumPy's, too
     if isinstance(value, tuple | list) and len(value) == 2:
@@ -32,11 +33,8 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 def is_whole(value: object) -> bool:
     """Whether ``value`` is an int, Python's or NumPy's; a bool is not."""
-    return not isinstance(value, bool) and (isinstance(value, int) or _is_numpy_int(value))
-
-
-def _is_numpy_int(value: object) -> bool:
-    return type(value).__module__ == "numpy" and hasattr(value, "__index__")
+    numpys = type(value).__module__ == "numpy" and hasattr(value, "__index__")
+    return numpys or (isinstance(value, int) and not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -122,15 +120,7 @@ class Sampling:
     @property
     def geometry(self) -> dict[str, Any]:
         """Keyword arguments of an operator's call, all but ``softmax``."""
-        return {
-            "kernel_size": self.kernel_size,
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "offset_scale": self.offset_scale,
-            "remove_center": self.remove_center,
-        }
+        return {name: getattr(self, name) for name in _NAMES if name != "softmax"}
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Ho, Wo for an image of ``height`` x ``width``, as for a convolution."""
@@ -167,11 +157,7 @@ class Sampling:
         return out_h, out_w
 
     def check(self, value: torch.Tensor, offset_mask: torch.Tensor) -> tuple[int, int]:
-        """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic.
-
-        Raises:
-            InputError: wrong rank, dtype, device, channel count or spatial size.
-        """
+        """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic."""
         _check_tensor("value", value, value)
         _check_tensor("offset_mask", offset_mask, value)
         self.check_channels(value.shape[3])
@@ -247,16 +233,10 @@ def _check_tensor(name: str, tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def arguments(*given: Any) -> dict[str, Any]:
-    """`Sampling`'s fields, in order, as an operator's keyword arguments, checked.
-
-    Raises:
-        InputError: as `Sampling`.
-    """
+    """`Sampling`'s fields, in order, as an operator's keyword arguments, checked."""
     if torch.compiler.is_compiling():  # what is traced is checked when it was traced
-        names = ("kernel_size", "stride", "padding", "dilation")
-        pairs = {name: pair(one, name) for name, one in zip(names, given, strict=False)}
-        rest = ("groups", "offset_scale", "remove_center", "softmax")
-        return {**pairs, **dict(zip(rest, given[4:], strict=True))}
+        pairs = {name: pair(one, name) for name, one in zip(_NAMES[:4], given, strict=False)}
+        return {**pairs, **dict(zip(_NAMES[4:], given[4:], strict=True))}
     try:
         return _arguments(*given)
     except TypeError:  # a list has no hash
@@ -265,8 +245,7 @@ def arguments(*given: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024, typed=True)
 def _arguments(*given: Any) -> dict[str, Any]:
-    how = Sampling(*given)
-    return {field.name: getattr(how, field.name) for field in fields(how)}
+    return dict(vars(Sampling(*given)))
 
 
 def views_of(

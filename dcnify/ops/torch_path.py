@@ -9,8 +9,6 @@ each image and below the last, and one column after each row, which is also the 
 next row. A rejected point moves to row -2, where all its corners are border.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -99,11 +97,6 @@ class _Points:
     """Aggregation weight, after the softmax if there is one."""
     kept: Tensor
     """The same, zero where ``outside``."""
-
-    def shares(self) -> Tensor:
-        """(Q, 4K) bilinear shares of the corners."""
-        hx, hy, lx, ly = self.hx, self.hy, self.lx, self.ly
-        return torch.cat((hy * hx, hy * lx, ly * hx, ly * lx), 1)
 
     def weighted_shares(self) -> Tensor:
         """(Q, 4K) what each corner counts in the output."""

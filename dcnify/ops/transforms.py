@@ -1,7 +1,5 @@
 """The operators inside ``torch.func``, and the derivatives that they do not have."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

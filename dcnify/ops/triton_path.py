@@ -1,7 +1,5 @@
 """DCNv4 forward and backward through the Triton kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec

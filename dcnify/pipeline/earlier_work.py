@@ -1,8 +1,5 @@
 """What a folder already holds of a run, and whether it is this run's."""
 
-from __future__ import annotations
-
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,7 +11,8 @@ from dcnify.bench import ModelBench
 from dcnify.data import Labelled
 from dcnify.errors import InputError
 from dcnify.finetune.run_folder import CURVE
-from dcnify.recipe import Finetune, HandOver, Recipe
+from dcnify.finetune.stages import handing_over
+from dcnify.recipe import Finetune, Recipe
 
 CONVERTED, FINETUNED, BENCH, REPORT, PAGE, FIDELITY = (
     "converted",
@@ -28,10 +26,7 @@ _WRITTEN = (CONVERTED, FINETUNED, BENCH, REPORT, PAGE, FIDELITY, CURVE)
 
 
 def check_folder(out: Path, source: str) -> None:
-    """
-    Raises:
-        InputError: it is a file, or holds something else, such as the source.
-    """
+    """Raise `InputError` if ``out`` is a file, or holds something else, such as the source."""
     place = Path(os.path.realpath(source))
     if place.exists() and place.is_relative_to(out):
         raise InputError(f"{source} lies in {out}: choose another folder")
@@ -52,10 +47,7 @@ def clear(out: Path) -> None:
 
 
 def check_conversion(folder: Path, recipe: Recipe, source: Source, seed: int) -> None:
-    """
-    Raises:
-        InputError: it was converted from another source, or by another recipe or seed.
-    """
+    """Raise `InputError` if it was converted from another source, or by another recipe or seed."""
     record = read_artifact(folder)
     earlier = Recipe.from_yaml(record.recipe, str(folder / "recipe.yaml"))
     recorded = record.config["dcnify"].get("source") or {}
@@ -68,16 +60,11 @@ def check_conversion(folder: Path, recipe: Recipe, source: Source, seed: int) ->
 
 
 def check_training(folder: Path, stages: Finetune, data: Labelled) -> None:
-    """
-    Raises:
-        InputError: it was trained in other stages or on other images.
-    """
+    """Raise `InputError` if it was trained in other stages or on other images."""
     summary = read_artifact(folder).report["finetune"][-1]
-    *before, last = stages.stages  # where no stage says so, layers hand over in the last
-    handing_over = last.model_copy(update={"handover": HandOver()})
-    either = (stages, stages.model_copy(update={"stages": (*before, handing_over)}))
+    either = [one.model_dump(mode="json") for one in (stages, handing_over(stages))]
     same = {
-        "fine-tuning": summary["finetune"] in [json.loads(one.model_dump_json()) for one in either],
+        "fine-tuning": summary["finetune"] in either,
         "dataset": summary["data"] == data.origin,
     }
     _refuse_others(folder, same)

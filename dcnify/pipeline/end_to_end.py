@@ -1,16 +1,14 @@
 """Run a whole recipe in one folder, and skip what an earlier call has done."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcnify.artifact import Artifact, Source, open_source, read_artifact, save
+from dcnify.artifact import Source, open_source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
-from dcnify.bench import ModelBench, ModelBenchSpec, settle_models
+from dcnify.bench import ModelBenchSpec, settle_models
 from dcnify.data import ImageBatch, Labelled
 from dcnify.errors import DcnifyError, InputError
 from dcnify.files import write_file
@@ -78,7 +76,7 @@ def run(
         DcnifyError: as `dcnify.finetune.finetune`.
     """
     spec.source.check()
-    recipe = Recipe.load(spec.recipe, spec.overrides)
+    recipe = Recipe.load(spec.recipe, spec.overrides).warning_by_default()
     stages = recipe.finetune or load_finetune("align,recover")
     out, skipped = spec.folder, []
     earlier_work.check_folder(out, spec.source.source)
@@ -100,7 +98,13 @@ def run(
     else:
         example = source.example(shape)
         result = convert(
-            source.model, recipe, example, calibration=images, seed=spec.seed, progress=progress
+            source.model,
+            recipe,
+            example,
+            calibration=images,
+            seed=spec.seed,
+            progress=progress,
+            random_weights=source.random_weights,
         )
         save(result, converted, source=source)
     if (trained / CONFIG).is_file():
@@ -123,7 +127,10 @@ def run(
     if earlier_work.is_timed(timed, shape, spec.seconds, bench):
         skipped.append(BENCH)
     else:
-        timed = _time(spec, record, bench, shape)
+        trust = spec.options.trust_code
+        original = open_source(spec.source)
+        report, _ = time_artifact(record, bench, against=original, size=shape, trust_code=trust)
+        timed = report.to_dict()
         _write(out / BENCH, timed)
     done = RunResult(
         request=spec,
@@ -174,14 +181,6 @@ def _training_images(
             except InputError as error:
                 raise InputError(f"stage {stage.name}: {error}") from error
     return data
-
-
-def _time(
-    spec: RunSpec, record: Artifact, bench: ModelBench, shape: tuple[int, int, int]
-) -> dict[str, Any]:
-    original, trust_code = open_source(spec.source), spec.options.trust_code
-    report, _ = time_artifact(record, bench, against=original, size=shape, trust_code=trust_code)
-    return report.to_dict()
 
 
 def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> list[str]:

@@ -1,14 +1,10 @@
 """The report of a run as a page of Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dcnify.recipe import Recipe
 from dcnify.report import accuracy_rows, percent
-
-if TYPE_CHECKING:
-    from dcnify.recipe import Recipe
 
 
 def page(recipe: Recipe, source: str, told: Mapping[str, Any], pictures: Sequence[str]) -> str:

@@ -1,12 +1,11 @@
 """The request of ``dcnify run`` as plain data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dcnify.bench.spec import TIME
 from dcnify.data.spec import DataSpec, ImageSpec
-from dcnify.finetune.spec import Options
+from dcnify.finetune.spec import OVERRIDES, Options
 from dcnify.sources.spec import SourceSpec
 from dcnify.spec import Spec, option
 
@@ -31,26 +30,14 @@ class RunSpec(Spec):
         flags=("--output", "-o"),
         metavar="OUT",
     )
-    overrides: tuple[str, ...] = option(
-        (),
-        help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. May be "
-        "given more than once.",
-        flags=("--set",),
-        metavar="PATH=VALUE",
-    )
+    overrides: tuple[str, ...] = option(**OVERRIDES)
     images: ImageSpec = option(
         ImageSpec(), help="Images to measure fidelity on; those of ``data`` by default."
     )
     seed: int = option(0, help="Seed of everything random.", least=0, most=2**31 - 1)
     options: Options = option(Options(), help="How the fine-tuning runs.")
     batch: int = option(8, help="Images at once that are timed.", least=1)
-    seconds: float | None = option(
-        None,
-        help="How long each table is timed, and at least five rounds. Default: 2 on CUDA, 5 on a "
-        "CPU.",
-        flags=("--time",),
-        metavar="SECONDS",
-    )
+    seconds: float | None = option(**TIME)
 
     @property
     def folder(self) -> Path:

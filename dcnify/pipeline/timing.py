@@ -1,12 +1,9 @@
 """Time an artifact against the model that it was made from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
-from torch import nn
 
 from dcnify.artifact import Artifact, Source
 from dcnify.artifact.load import load_record
@@ -14,7 +11,8 @@ from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.bench import ModelBench, ModelReport, bench_models
 from dcnify.bench.timing import using
 from dcnify.errors import InputError
-from dcnify.graph.example import Example, example_with
+from dcnify.graph.calls import like_of
+from dcnify.graph.example import example_with
 from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.prepare import runnable
@@ -65,15 +63,10 @@ def time_artifact(
         try:
             for one in (before, model):
                 one.to(bench.device)
-                reason = stack.enter_context(runnable(one, _call(one, shape, example)))
+                call = example_with(like_of(one).new_zeros(1, *shape), example)
+                reason = stack.enter_context(runnable(one, call))
                 if reason and one is before:
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
         return bench_models(before, model, shape, bench, progress, example), opened.spec
-
-
-def _call(model: nn.Module, shape: tuple[int, ...], example: Example | None) -> Example:
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
-    return example_with(image, example)

@@ -60,6 +60,10 @@ class Replace(Part):
     dw_kernel_size: Odd | None = None
     """Kernel of the depthwise convolution that looks around before offsets are predicted.
     null predicts them from each position alone, which is the fastest."""
+    offset_rank: Size | None = None
+    """Predict offsets and weights through a bottleneck of this many channels, which bounds the
+    parameters and FLOPs of wide layers. null predicts them from all channels at once, as does any
+    layer in which the bottleneck would save nothing."""
     pointwise: Flag = True
     """Linear projections before and after sampling. false where 1x1 convolutions already
     surround the layer."""
@@ -101,6 +105,8 @@ def fitted(replace: Replace, role: str) -> Replace:
         homes = [one for one in ROLES if key in _keys_of(one)]
         if homes and role not in homes:
             raise _not_for(role, homes, key)
+        if key in replacement.refuses:
+            raise refuse(replacement.refuses[key], at=("replace", key))
         if by is not None and key != by:
             words = f"{by.rstrip('_')}: {getattr(replace, by)} decides this by itself"
             raise refuse(words, at=("replace", key))

@@ -1,7 +1,5 @@
 """Read the fidelity of each layer after each step from a report of any version."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Draw a training: loss and validation accuracy, stage after stage."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

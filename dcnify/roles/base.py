@@ -97,6 +97,8 @@ class Replacement:
     """For a replacement that computes the same function, its name in tables. It takes no keys and
     no init but ``transfer``, and has nothing to hand over."""
     keys: Mapping[str, Key] = field(default_factory=dict)
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    """Keys of all replacements that this one cannot follow, each with the reason."""
     decide: Callable[[Found, Sequence[Site], Keys], Keys] | None = None
     """Returns the keys with what all sites of a swap decide together."""
     biases: Callable[[Found, Site, Keys], Iterable[str]] | None = None

@@ -79,22 +79,14 @@ class Base:
         return cls(data["kind"], data["name"], data["args"])
 
     def build(self) -> nn.Module:
-        """Build the architecture with fresh weights.
-
-        Raises:
-            InputError: the name is unknown or the arguments do not fit it.
-        """
+        """Build the architecture with fresh weights."""
         if self.kind == "python":
             return call_factory(self.name, self.args)
         return create(self.name, self.args)
 
 
 def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `timm.create_model` arguments that describe the architecture, JSON-ready.
-
-    Raises:
-        InputError: a number or a list is out of range.
-    """
+    """The entries of `timm.create_model` arguments that describe the architecture, JSON-ready."""
     kept = {}
     for key, value in args.items():
         if key in _NOT_ARCHITECTURE or value is None:

@@ -1,7 +1,5 @@
 """Find the state dict in what a weight file holds, and what the file says about its model."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -46,20 +44,17 @@ class Checkpoint:
 
 
 def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
-    """Find the state dict in ``held``, which `read_weights` returned.
+    """Find the state dict in ``held``: one itself, or under a usual key, nested or not.
 
     Args:
-        held: a state dict, or a dict with one under a usual key, nested or not.
+        held: what `read_weights` returned.
         what: the file, for messages.
         use_ema: take the averaged weights.
-
-    Raises:
-        InputError: there is no state dict, or none of averaged weights for ``use_ema``.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
-        raise InputError(f"{what} holds a {type(held).__name__}, not a state dict")
+        raise InputError(f"{what} holds an object of type {type(held).__name__}, not a state dict")
     key, notes = _choose(held, what, use_ema)
     state = _descend(held if key is None else held[key])
     tensors = _tensors_in(state)

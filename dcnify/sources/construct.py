@@ -5,8 +5,6 @@ computes buffers for real, because what a constructor computes (rope tables, rel
 indices) is in no state dict and must not be lost; weights stay untouched, hence unpaged, memory.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,9 +40,7 @@ class _NoInit(TorchFunctionMode):
 def on_meta(build: Callable[[], nn.Module], watch: Watch | None = None) -> nn.Module:
     """Run ``build`` so that every tensor it makes is on the meta device.
 
-    Args:
-        build: makes the model, without arguments.
-        watch: called with each parameter as it is registered; may raise to give up early.
+    ``watch`` is called with each parameter as it is registered; it may raise to give up early.
     """
     with torch.device("meta"), _NoInit(), _watching(watch):
         return build()
@@ -53,10 +49,8 @@ def on_meta(build: Callable[[], nn.Module], watch: Watch | None = None) -> nn.Mo
 def with_buffers(build: Callable[[], nn.Module], *, skip_init: bool) -> nn.Module:
     """Run ``build`` on the CPU; the global random state is as before afterwards.
 
-    Args:
-        build: makes the model, without arguments.
-        skip_init: leave parameters uninitialised. For constructors that are known not to read
-            their own weights.
+    ``skip_init`` leaves parameters uninitialised, for constructors that are known not to read their
+    own weights.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         if not skip_init:
@@ -66,11 +60,7 @@ def with_buffers(build: Callable[[], nn.Module], *, skip_init: bool) -> nn.Modul
 
 
 def at_most(count: int) -> Watch:
-    """A watch that aborts a build once it has registered more than ``count`` parameters.
-
-    Raises:
-        OverflowError: from the build.
-    """
+    """A watch that aborts a build with `OverflowError` after more than ``count`` parameters."""
     seen = 0
 
     def watch(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

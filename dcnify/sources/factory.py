@@ -1,7 +1,5 @@
 """``python:package.module:factory``: the user's own importable code as a source."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Mapping
@@ -17,11 +15,8 @@ from dcnify.words import did_you_mean, first_line
 def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
     """Import ``package.module:factory`` and call it with ``args``.
 
-    The working directory is importable, as it is for ``python -m``.
-
-    Raises:
-        InputError: the name has no colon, the import fails, the attribute is missing or cannot be
-            called, the call fails, or the result is not a module.
+    The working directory is importable, as it is for ``python -m``. Whatever goes wrong, or a
+    result that is not a module, is an `InputError`.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -42,7 +37,9 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
         target = getattr(target, part)
     if not callable(target) or isinstance(target, nn.Module):
         kind = type(target).__name__
-        raise InputError(f"python:{name}: {attribute} is a {kind}, not a function or class to call")
+        raise InputError(
+            f"python:{name}: {attribute} is of type {kind}, not a function or class to call"
+        )
     try:
         model = target(**args)
     except OverflowError:
@@ -51,18 +48,14 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"python:{name}: the call failed: {_describe(error)}") from error
     if not isinstance(model, nn.Module):
         kind = type(model).__name__
-        raise InputError(f"python:{name}: returned a {kind}, not a torch.nn.Module")
+        raise InputError(f"python:{name}: the result is of type {kind}, not a torch.nn.Module")
     return model
 
 
 def example_inputs(name: str) -> Example | None:
-    """Call ``example_inputs``, a function beside a factory; None without one.
+    """Call ``example_inputs``, a function beside the factory ``name``, which has been imported.
 
-    Args:
-        name: ``package.module:factory``, which has been imported.
-
-    Raises:
-        InputError: the call fails, or the result is not an example.
+    Return None if there is none; raise `InputError` if the result is not an example.
     """
     function = getattr(sys.modules.get(name.partition(":")[0]), "example_inputs", None)
     if not callable(function):

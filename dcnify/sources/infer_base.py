@@ -1,7 +1,5 @@
 """Infer how a live timm model was made, for models that did not come through a source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,14 +15,10 @@ HINT = "say how it is built with base=dcnify.artifact.Base('timm', NAME, {...})"
 
 
 def infer_base(model: nn.Module, fits: Callable[[Base], bool]) -> Base:
-    """The base of a timm model, from what timm notes on the models it makes.
+    """The base of a timm model, perhaps changed since, from what timm notes on the models it makes.
 
-    Args:
-        model: a model that `timm.create_model` made, perhaps changed since.
-        fits: whether rebuilding from a proposed base gives this model.
-
-    Raises:
-        InputError: it is not a timm model, or no proposal fits.
+    ``fits`` tells whether rebuilding from a proposed base gives this model. Raises `InputError` if
+    it is not a timm model, or no proposal fits.
     """
     config = getattr(model, "pretrained_cfg", None)
     name = config.get("architecture") if isinstance(config, dict) else None

@@ -1,7 +1,5 @@
 """Build a model around existing tensors, without initialising a weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,13 +18,8 @@ _LARGEST_BUFFERS = 4 * 2**30
 def mismatch_of(build: Build, shapes: Shapes, *, own_code: bool = False) -> Mismatch:
     """Compare ``shapes`` of a state dict with the model that ``build`` makes.
 
-    Args:
-        build: makes the model.
-        shapes: names and shapes of a state dict.
-        own_code: ``build`` runs the user's code, which may not work on the meta device.
-
-    Raises:
-        InputError: from ``build``, or because the model has far more parameters than ``shapes``.
+    ``own_code`` says that ``build`` runs the user's code, which may not work on the meta device.
+    Raises `InputError` from ``build``, or for a model of far more parameters than ``shapes``.
     """
     model = _on_meta(build, shapes, own_code)
     return compare(shapes, shapes_of(model or with_buffers(build, skip_init=False)))
@@ -53,9 +46,6 @@ def materialise(
         buffers: values for buffers that are in no state dict and differ from what is computed.
         own_code: ``build`` runs the user's code, which may not work on the meta device, and may
             read the weights it makes.
-
-    Raises:
-        InputError: the tensors do not fit, or the model cannot be completed.
     """
     shapes = shapes_of(dict(tensors))
     model = _on_meta(build, shapes, own_code)

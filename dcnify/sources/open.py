@@ -1,7 +1,5 @@
 """Open a timm name, a weight file, a timm folder, or the user's own code as a live model."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
+from dcnify.graph.calls import like_of
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base, architecture_args
@@ -51,16 +50,13 @@ class OpenedModel:
     """The swaps that the model already has, if it came from an artifact."""
     call: Example | None = None
     """How the model is called; None with an image alone."""
+    random_weights: bool = False
+    """The weights are fresh: the source names an architecture only."""
 
     def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
-        """A call of the model with noise (1, C, H, W) in the model's dtype; the same each time.
-
-        Args:
-            shape: (C, H, W), see `SourceSpec.input_shape`.
-        """
-        parameter = next(self.model.parameters(), None)
-        dtype = torch.float32 if parameter is None else parameter.dtype
-        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+        """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same."""
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(like_of(self.model).dtype)
         return noise if self.call is None else example_with(noise, self.call)
 
 
@@ -75,10 +71,6 @@ def open_model(
         spec: the source and its options; it was checked.
         model_args: constructor arguments, in place of the spec's.
         on_progress: called while an architecture is inferred.
-
-    Raises:
-        InputError: the source is damaged, fits no architecture or several, or needs an option.
-        DcnifyError: pretrained weights could not be fetched.
     """
     args = spec.model_args if model_args is None else dict(model_args)
     path = Path(spec.source)
@@ -101,7 +93,8 @@ def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     notes = ("weights are random; pretrained ones come with --pretrained",)
     in_hub = ":" in spec.name
     base = _describe(model) if in_hub else Base("timm", spec.name, architecture_args(args))
-    return _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    opened = _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    return dataclasses.replace(opened, random_weights=not spec.pretrained)
 
 
 def _open_checkpoint(

@@ -1,7 +1,5 @@
 """Input size, mean and standard deviation that a model expects of its images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
@@ -40,8 +38,12 @@ def preprocessing_of(
     channels = args.get("in_chans") or getattr(model, "in_chans", None) or size[0]
     image = args.get("img_size") or known.get("img_size") or size[1:]
     rows, columns = (image, image) if isinstance(image, int) else tuple(image)[-2:]
-    mean, std = (_by_channel(known.get(key), channels) for key in ("mean", "std"))
-    return Preprocessing((channels, rows, columns), mean, std)
+    means = {
+        key: by_channel(known[key], channels)
+        for key in ("mean", "std")
+        if isinstance(known.get(key), list | tuple) and known[key]
+    }
+    return Preprocessing((channels, rows, columns), **means)
 
 
 def is_numbers(
@@ -61,7 +63,8 @@ def is_input_size(value: Any) -> TypeGuard[Sequence[int]]:
     return is_numbers(value, int, 3) and all(0 < n <= _LARGEST_SIDE for n in value)
 
 
-def _by_channel(value: Any, channels: int) -> tuple[float, ...] | None:
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    return tuple(value) if len(value) == channels else (sum(value) / len(value),) * channels
+def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Average over channels if there are others: timm has three even for grey images."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels

@@ -1,7 +1,5 @@
 """`SourceSpec`: which model to open and how, as plain data."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
@@ -62,11 +60,7 @@ class SourceSpec(Spec):
 
     @property
     def model_args(self) -> dict[str, Any]:
-        """Constructor arguments: ``depths=[2,2]`` and ``act=gelu`` as ``depths`` and ``act``.
-
-        Raises:
-            InputError: an item is not KEY=VALUE.
-        """
+        """Constructor arguments: ``depths=[2,2]`` and ``act=gelu`` as ``depths`` and ``act``."""
         return parse_model_args(self.model_arg)
 
     def input_shape(
@@ -129,11 +123,7 @@ class SourceSpec(Spec):
 
 
 def parse_model_args(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """``["depths=[2,2]", "act=gelu"]`` to ``{"depths": [2, 2], "act": "gelu"}``.
-
-    Raises:
-        InputError: an item is not KEY=VALUE.
-    """
+    """``["depths=[2,2]", "act=gelu"]`` to ``{"depths": [2, 2], "act": "gelu"}``."""
     parsed: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")
@@ -144,11 +134,7 @@ def parse_model_args(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
 
 
 def refuse_options(options: dict[str, Any], why: str) -> None:
-    """Raise for the first option that was given although it does not apply.
-
-    Raises:
-        InputError: an option is set.
-    """
+    """Raise `InputError` for the first option that was given although it does not apply."""
     for name, value in options.items():
         if value:
             raise InputError(f"{name} {why}")

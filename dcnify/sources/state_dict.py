@@ -1,7 +1,5 @@
 """Compare a checkpoint's state dict with a model's by name and shape, and peel key prefixes off."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

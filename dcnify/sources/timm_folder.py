@@ -1,7 +1,5 @@
 """A folder as timm and the Hugging Face hub write it: ``config.json`` beside native weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,9 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "mode
 
 
 def read_timm_folder(folder: Path) -> tuple[Path, Checkpoint]:
-    """Read a folder that timm wrote.
+    """Read a folder that timm wrote: its weight file, the state dict and what is said of the model.
 
-    Returns:
-        (its weight file, the state dict and what the folder says of the model).
-
-    Raises:
-        InputError: ``config.json`` is missing or not timm's, or there are no weights.
+    Raises `InputError` if ``config.json`` is missing or not timm's, or there are no weights.
     """
     file = folder / CONFIG
     if not file.is_file():

@@ -1,7 +1,5 @@
 """Build timm models by name, with one-line errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +14,8 @@ from dcnify.words import closest, first_line
 def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     """Call `timm.create_model`, with one-line errors.
 
-    Args:
-        name: ``convnext_tiny``, ``convnext_tiny.fb_in1k`` or ``hf-hub:owner/name``.
-        args: keyword arguments for the model.
-        pretrained: fetch the weights that timm has for this name.
+    ``pretrained`` fetches the weights that timm has for the name, which may have a tag
+    (``convnext_tiny.fb_in1k``) or be ``hf-hub:owner/name``.
 
     Raises:
         InputError: unknown name or tag, or arguments that the model does not take.
@@ -41,11 +37,7 @@ def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> n
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not know, and suggest the nearest ones.
-
-    Raises:
-        InputError: the architecture or its pretrained tag is unknown.
-    """
+    """Raise `InputError` for a name or tag that timm does not know, with the nearest ones."""
     architecture, tag = split_model_name_tag(name)
     if not timm.is_model(architecture):
         names = timm.list_models()

@@ -1,7 +1,5 @@
 """Read weight files without running code, with one-line errors."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import pickle
@@ -43,7 +41,8 @@ def read_weights(path: Path, *, trust_pickle: bool = False, mapped: bool = False
     _refuse_text(path, head)
     if _is_safetensors(path, head):
         return read_safetensors(path, mapped=mapped)
-    if not head.startswith((_ZIP, b"\x80")) and not _is_tar(head):
+    is_tar = head[257:262] == b"ustar"
+    if not head.startswith((_ZIP, b"\x80")) and not is_tar:
         raise InputError(f"{path} is not a weight file: neither PyTorch nor safetensors wrote it")
     return _torch_load(path, head.startswith(_ZIP), trust_pickle, mapped)
 
@@ -55,11 +54,7 @@ def is_mappable(path: Path) -> bool:
 
 
 def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, as ordinary memory unless ``mapped``.
-
-    Raises:
-        InputError: the file is missing, truncated or not safetensors.
-    """
+    """All tensors of a safetensors file, as ordinary memory unless ``mapped``."""
     _head(path)
     try:
         if mapped:
@@ -144,7 +139,3 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
         return False
     size = int.from_bytes(head[:8], "little")
     return path.suffix == ".safetensors" or (head[8:9] == b"{" and size < 100_000_000)
-
-
-def _is_tar(head: bytes) -> bool:
-    return head[257:262] == b"ustar"

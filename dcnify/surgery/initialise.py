@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dcnify.errors import DcnifyError
+from dcnify.nn import DCNv4
 from dcnify.roles.base import Found, replacement_named
 from dcnify.surgery.plan import PlannedSwap
 
@@ -61,11 +62,11 @@ def _paper(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def _reset_predictor(module: nn.Module, generator: torch.Generator) -> None:
-    """Random weights for the convolution before the offsets, which nothing is carried over to."""
+    """Random weights for the layers before the offsets, which nothing is carried over to."""
     dcn: Any = getattr(module, "dcn", module)
-    if getattr(dcn, "offset_mask_dw", None) is not None:
+    if isinstance(dcn, DCNv4) and (dcn.dw_kernel_size or dcn.offset_rank):
         with _seeded(generator):
-            dcn.offset_mask_dw.reset_parameters()
+            dcn.reset_predictor_input()
 
 
 @contextmanager

@@ -53,6 +53,10 @@ def resolve(
         "groups": site.channels // width,
         **{name: keys[name] for name in _ARGUMENTS},
     }
+    rank, points = keys["offset_rank"], kernel[0] * kernel[1] - keys["remove_center"]
+    outputs = 3 * args["groups"] * points
+    if rank is not None and rank * (site.channels + outputs) < site.channels * outputs:
+        args["offset_rank"] = rank
     return ModuleSpec(made.adapter, {**args, **own}), notes
 
 

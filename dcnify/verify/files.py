@@ -1,7 +1,5 @@
 """Verify an artifact from its files alone: hashes, loading, and the golden output."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -37,8 +35,7 @@ def check_hashes(record: Artifact) -> Check:
 def check_loading(record: Artifact, *, trust_code: bool) -> tuple[Check, nn.Module | None]:
     """Whether base, plan and weights make a model, strictly; and the model, on the CPU.
 
-    Raises:
-        InputError: the artifact names code, and ``trust_code`` does not allow to import it.
+    Raises `InputError` if the artifact names code that ``trust_code`` does not allow to import.
     """
     try:
         model, _ = load_record(record, trust_code=trust_code)

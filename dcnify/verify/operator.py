@@ -1,9 +1,8 @@
 """Verify the operator on this machine, in the configurations that a model uses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +96,8 @@ def _errors(config: OperatorConfig, device: torch.device) -> tuple[float, float]
     """Relative errors of the output, and of the worst gradient."""
     value, packed, grad = _inputs(config, device)
     seen = _run(_ours(config), value, packed, grad)
-    expected = _run(_reference(config), value.double(), packed.double(), grad.double())
+    exact = partial(reference.dcnv4, **vars(config.sampling))
+    expected = _run(exact, value.double(), packed.double(), grad.double())
     errors = [relative_error(a.cpu(), b.cpu()) for a, b in zip(seen, expected, strict=True)]
     return errors[0], max(errors[1:])
 
@@ -114,9 +114,9 @@ def _run(
 
 def _ours(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
     how = config.sampling
-    options = {**how.geometry, "softmax": how.softmax}
+    options = vars(how)
     if config.name == "dcnv4":
-        return lambda value, packed: dcnv4(value, packed, **options)
+        return partial(dcnv4, **options)
 
     def separate(value: Tensor, packed: Tensor) -> Tensor:
         by_group = packed.unflatten(-1, (how.groups, -1))
@@ -124,11 +124,6 @@ def _ours(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
         return dcnv3(value, offset.flatten(-2), mask.flatten(-2), **options)
 
     return separate
-
-
-def _reference(config: OperatorConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    options = {**config.sampling.geometry, "softmax": config.sampling.softmax}
-    return lambda value, packed: reference.dcnv4(value, packed, **options)
 
 
 def _inputs(config: OperatorConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """The result of a verification: every check, and the fidelity as measured again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +26,8 @@ class Fidelity:
     output: OutputFidelity
     images: dict[str, Any]
     """Origin, count and size of the images."""
+    untrained: str | None = None
+    """Why the source is taken for untrained, if it is."""
 
 
 @dataclass(frozen=True)

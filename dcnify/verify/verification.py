@@ -1,17 +1,15 @@
 """Verify an artifact: recompute what it states, and compare."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
-import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from dcnify.artifact.original_source import swaps_between
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, load_images
 from dcnify.errors import InputError
+from dcnify.graph.calls import like_of
 from dcnify.progress import Progress, silent
 from dcnify.sources.open import OpenedModel
 from dcnify.verify.fidelity import check_recipe, check_reported, measure
@@ -95,14 +93,13 @@ def _images(
     record: Artifact, source: OpenedModel, given: ImageBatch | None
 ) -> tuple[ImageBatch, dict[str, Any]]:
     """Images to measure on, chosen as the conversion chose them, and their origin."""
-    like = next((p for p in source.model.parameters() if p.is_floating_point()), torch.empty(0))
     images = given if given is not None else _photographs(record, source)
     count = len(images.tensor)
     if not count:
         raise InputError("no images to measure on")
     if _images_said(record).get("calibrated_on"):
         count = -(-count // 4)  # the others were calibrated on
-    pixels, labels = images.tensor[:count].to(like.dtype), images.labels
+    pixels, labels = images.tensor[:count].to(like_of(source.model).dtype), images.labels
     size = "x".join(map(str, pixels.shape[1:]))
     origin = {"origin": images.origin, "count": count, "size": size}
     labels = labels if labels is None else labels[:count]

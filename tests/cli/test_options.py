@@ -48,7 +48,7 @@ OFFERED = {
     "run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
         --data-dir --image-count --images --input-size --json --model-arg --output
-        --overwrite --pretrained --quiet --seed --set --source --split --tensorboard
+        --overwrite --pretrained --quiet --resume --seed --set --source --split --tensorboard
         --time --trust-code --trust-pickle --use-ema --val-split --validate-every
         --workers -o -q RECIPE
     """,

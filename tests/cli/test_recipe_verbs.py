@@ -16,7 +16,7 @@ from dcnify import __version__
 from dcnify.cli import app, main
 from dcnify.cli.flatten import verb as takes_specs
 from dcnify.cli.options import Overrides, RecipeName, Source
-from dcnify.cli.output import emit, say, table
+from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import CheckError, InputError
 from dcnify.recipe import Recipe, Stage, builtin, load_finetune, schema, stage_preset
@@ -265,22 +265,24 @@ def test_a_piped_table_is_neither_cut_nor_folded_nor_read_as_markup(dcnify, verb
     path = "stages.0.blocks.[bold]." + "x" * 200
 
     def probe() -> None:
-        emit(False, None, lambda: table(["path", ">n"], [(path, 3)], title="sites"))
+        Terminal().emit(None, lambda: table(["path", ">n"], [(path, 3)], title="sites"))
 
     verb(probe)
     assert path in dcnify("probe")[1]
 
 
 def test_json_holds_any_data_and_nothing_that_is_not_json(capsys):
-    emit(True, {"db": float("inf"), "recipe": Recipe.load("vit"), "pair": (3, 3)}, lambda: "")
+    Terminal(as_json=True).emit(
+        {"db": float("inf"), "recipe": Recipe.load("vit"), "pair": (3, 3)}, lambda: ""
+    )
     data = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert data["db"] is None
     assert data["recipe"]["swaps"][0]["replace"]["with"] == "dcnv4"
 
 
 def test_remarks_stay_off_stdout(capsys):
-    say("remark")
-    say("unheard", quiet=True)
+    Terminal().say("remark")
+    Terminal(quiet=True).say("unheard")
     assert capsys.readouterr() == ("", "remark\n")
 
 

@@ -8,9 +8,8 @@ import pytest
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.finetune.checkpoints import KEPT, Checkpoints
+from dcnify.finetune.checkpoints import KEPT, Checkpoints, TrainingState
 from dcnify.finetune.metrics import Reporter
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.nn import Handover
 from dcnify.recipe.finetune.section import HandOver

@@ -235,7 +235,7 @@ def _try_optimisers(folder):
     from torch.distributed.fsdp import fully_shard
 
     from dcnify.finetune.parallel.shard_checks import OPTIMIZERS
-    from dcnify.finetune.parallel.shard_state import packed_state, unpacked_state
+    from dcnify.finetune.parallel.sharded import packed_state, unpacked_state
     from dcnify.finetune.training.optimizer import create_optimizer
     from dcnify.recipe.finetune.section import Optimizer
 

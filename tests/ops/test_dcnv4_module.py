@@ -47,6 +47,8 @@ def _lively(*args, **kwargs) -> DCNv4:
         ({"output_bias": False}, {k for k in ALL_KEYS if k[:3] in ("off", "val", "out")}
          - {"offset_mask_dw.weight", "offset_mask_dw.bias", "output_proj.bias"}),
         ({"without_pointwise": True}, {"offset_mask.weight", "offset_mask.bias"}),
+        ({"without_pointwise": True, "offset_rank": 2},
+         {"offset_mask.weight", "offset_mask.bias", "offset_mask_down.weight"}),
     ],
 )  # fmt: skip
 def test_state_dict_keys_are_the_originals(options, keys):
@@ -67,6 +69,42 @@ def test_a_fresh_layer_outputs_zero_like_the_original():
     layer = DCNv4(16, dw_kernel_size=3)
     assert (layer(torch.randn(2, 5, 6, 16)) == 0).all()
     assert (layer.output_proj.weight != 0).any()
+
+
+def test_a_bottleneck_of_full_rank_computes_what_the_plain_layer_does():
+    plain = _lively(8, groups=2, stride=2, dw_kernel_size=3).double()
+    layer = DCNv4(8, groups=2, stride=2, dw_kernel_size=3, offset_rank=8).double()
+    missing, unexpected = layer.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unexpected) == (["offset_mask_down.weight"], [])
+    nn.init.eye_(layer.offset_mask_down.weight)
+    x = torch.randn(2, 7, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
+def test_a_bottleneck_predicts_from_the_product_of_its_two_weights():
+    layer = _lively(8, groups=2, offset_rank=3).double()
+    plain = DCNv4(8, groups=2).double()
+    state = layer.state_dict()
+    state["offset_mask.weight"] = state["offset_mask.weight"] @ state.pop("offset_mask_down.weight")
+    plain.load_state_dict(state)
+    x = torch.randn(2, 5, 6, 8, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), plain(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("start", ["fresh", "static"])
+def test_training_leaves_the_start_of_a_bottleneck_within_two_steps(start):
+    torch.manual_seed(0)
+    layer = DCNv4(8, groups=2, offset_rank=3)
+    if start == "static":
+        layer.set_static_points(torch.zeros(2, 9, 2), torch.full((2, 9), 1 / 9))
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    x, target = torch.randn(2, 2, 6, 7, 8)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (layer(x) - target).square().mean().backward()
+        optimizer.step()
+    for name in ("offset_mask.weight", "offset_mask_down.weight"):
+        assert layer.get_parameter(name).grad.abs().sum() > 0, name
 
 
 GEOMETRIES = [
@@ -200,6 +238,8 @@ def test_static_points_of_the_wrong_shape_say_which_is_right():
         ({"dw_kernel_size": 0}, r"dw_kernel_size must be at least 1, not \(0, 0\)"),
         ({"kernel_size": 4, "remove_center": True}, "remove_center needs an odd kernel"),
         ({"stride": (1, 2, 3)}, "stride is an int or an"),
+        ({"offset_rank": 0}, "offset_rank must be from 1 to 16, not 0"),
+        ({"offset_rank": 17}, "offset_rank must be from 1 to 16, not 17"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_when_the_layer_is_made(options, message):
@@ -220,8 +260,8 @@ def test_an_image_smaller_than_the_kernel_is_refused_with_both_sizes():
 
 @pytest.mark.parametrize(
     "options",
-    [{"stride": 2}, {"dw_kernel_size": 3, "center_feature_scale": True}],
-    ids=["strided", "same size"],
+    [{"stride": 2}, {"dw_kernel_size": 3, "center_feature_scale": True}, {"offset_rank": 4}],
+    ids=["strided", "same size", "bottleneck"],
 )
 def test_it_exports_with_dynamic_sizes_and_compiles_whole(options):
     layer = _lively(16, **options).eval()

@@ -64,7 +64,7 @@ def test_the_recipe_these_tests_break_is_good():
             "description: Late stages only.",
             "ablate: {epochs: 3}",
             "recipe.yaml:3:1: unknown key 'ablate'; the keys of a recipe are version, name, "
-            "description, input, swaps, certify, finetune",
+            "description, input, swaps, require, certify, finetune",
         ),
         (
             "where: {kernel: 7, stride: 1}",
@@ -124,6 +124,11 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
             "pointwise: true",
             "dw_kernel_size: 4",
             "17:23: swaps.late.replace.dw_kernel_size: expected an odd integer or null, got 4",
+        ),
+        (
+            "pointwise: true",
+            "offset_rank: 0",
+            "17:20: swaps.late.replace.offset_rank: expected 1 or more, got 0",
         ),
         (
             "pointwise: true",

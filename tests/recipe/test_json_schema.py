@@ -47,7 +47,7 @@ def test_every_builtin_passes_as_written_and_resolved(name):
 def test_every_key_has_a_title_and_a_description():
     body = schema()
     parts = [body, *body["$defs"].values()]
-    assert len(parts) == 19
+    assert len(parts) == 20
     for part in parts:
         assert part["description"]
         for key, field in part["properties"].items():
@@ -62,6 +62,8 @@ SHORTHANDS = [
     ([*SWAP, "replace", "kernel_size"], [3, 5]),
     ([*SWAP, "replace", "dw_kernel_size"], None),
     ([*SWAP, "replace", "dw_kernel_size"], 5),
+    ([*SWAP, "replace", "offset_rank"], None),
+    ([*SWAP, "replace", "offset_rank"], 32),
     ([*SWAP, "replace", "offset_scale"], 2),
     ([*SWAP, "exclude"], "stages.2"),
     ([*SWAP, "exclude"], []),
@@ -97,6 +99,7 @@ WRONG = [
     ([*SWAP, "replace", "kernel_size"], 0),
     ([*SWAP, "replace", "kernal_size"], 3),
     ([*SWAP, "replace", "dw_kernel_size"], 4),
+    ([*SWAP, "replace", "offset_rank"], 0),
     ([*SWAP, "replace", "offset_scale"], 0),
     ([*SWAP, "replace", "with"], "dcnv5"),
     ([*SWAP, "replace", "prefix"], "keep"),

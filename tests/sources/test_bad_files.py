@@ -98,8 +98,8 @@ def test_a_torchscript_program(tmp_path):
 @pytest.mark.parametrize(
     ("held", "match"),
     [
-        ([1, 2], r"holds a list, not a state dict"),
-        (torch.ones(2), r"holds a Tensor, not a state dict"),
+        ([1, 2], r"of type list, not a state dict"),
+        (torch.ones(2), r"of type Tensor, not a state dict"),
         ({}, r"holds no state dict; at its top level it has nothing"),
         ({"student": {"a": torch.ones(1)}, "epoch": 3}, r"at its top level it has 'student'"),
         ({"model_ema": {"a": torch.ones(1)}}, r"only averaged \(EMA\) weights.*--use-ema"),

@@ -169,9 +169,9 @@ def test_a_factory_in_the_working_directory_is_a_source(own_code, factory):
         ("own_cod:build", r"cannot import own_cod: ModuleNotFoundError"),
         ("broken_code:build", r"cannot import broken_code: .*nothing_like_this"),
         ("own_code:biuld", r"own_code has no 'biuld', did you mean 'build'"),
-        ("own_code:CONSTANT", r"CONSTANT is a int, not a function or class to call"),
-        ("own_code:model", r"model is a Linear, not a function or class to call"),
-        ("own_code:wrong", r"returned a dict, not a torch.nn.Module"),
+        ("own_code:CONSTANT", r"CONSTANT is of type int, not a function or class to call"),
+        ("own_code:model", r"model is of type Linear, not a function or class to call"),
+        ("own_code:wrong", r"of type dict, not a torch.nn.Module"),
         ("own_code:fails", r"the call failed: OSError: no data here"),
     ],
 )

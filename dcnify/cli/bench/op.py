@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from dcnify.bench.spec import OpBenchSpec
 from dcnify.cli.flatten import verb
-from dcnify.cli.options import Csv, Overwrite
+from dcnify.cli.options import Csv, Overwrite, Plot
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 
 if TYPE_CHECKING:
-    from dcnify.bench import CaseResult, Measurement, OpBench, Report
-
-Plot = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        metavar="FILE",
-        help="Draw the ratios there: .png, .svg or .pdf.",
-        show_default=False,
-    ),
-]
+    from dcnify.bench import CaseResult, Measurement, Report
 
 
 @verb
@@ -62,7 +50,9 @@ def op(
     bench = settle(spec)
     if plot and all(rival.missing for rival in bench.rivals):
         raise InputError("--plot draws how rivals compare, and none is to be measured")
-    terminal.say(_announce(bench))
+    count = len(bench.cases)
+    runs = f"{count} interleaved run{'s' * (count > 1)}"
+    terminal.say(f"measuring on {bench.device}: {runs}")
     with terminal.progress("preparing") as shown:
         report = run(bench, shown.phase)
     if csv:
@@ -70,11 +60,6 @@ def op(
     if plot:
         write_file(plot, lambda path: write_plot(report, path), overwrite)
     terminal.emit(report.to_dict(), lambda: _render(report, written))
-
-
-def _announce(bench: OpBench) -> str:
-    count = len(bench.cases)
-    return f"measuring on {bench.device}: {count} interleaved run{'s' * (count > 1)}"
 
 
 def _render(report: Report, written: list[Path]) -> list[Any]:

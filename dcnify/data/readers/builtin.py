@@ -1,7 +1,5 @@
 """Datasets that are built in and need no download, by name."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -44,14 +42,8 @@ def open_dataset(name: str, split: str = "train", **options: Any) -> ClutteredDi
 class BuiltinDataset(ImageDataset):
     """A split of a built-in dataset, as grey images.
 
-    Args:
-        name: perhaps with options, as in ``builtin:cluttered-digits?canvas=48&pieces=2``.
-        split: ``train`` or ``validation``.
-        count: how many images; by default as many as the dataset usually has.
-        origin: for messages; printable.
-
-    Raises:
-        InputError: no dataset has that name, or it has no such split or option.
+    ``name`` may have options, as in ``builtin:cluttered-digits?canvas=48&pieces=2``; ``origin`` is
+    for messages. An unknown name, split or option raises `InputError`.
     """
 
     generated = True
@@ -75,11 +67,7 @@ class BuiltinDataset(ImageDataset):
 
 
 def _options(name: str, query: str) -> dict[str, int]:
-    """Parse what follows the question mark: ``canvas=48&pieces=2``.
-
-    Raises:
-        InputError: there is no such option, or its value is not a whole number.
-    """
+    """Parse what follows the question mark: ``canvas=48&pieces=2``."""
     if not query or name not in BUILTIN:
         return {}
     parameters = inspect.signature(BUILTIN[name]).parameters.items()

@@ -5,8 +5,6 @@ depthwise convolutions zeroed. Here the digit can be anywhere and the scraps loo
 it, so the layers that mix space have work to do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images in a folder: all of them to the bottom, in one order, with the classes it shows."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -18,13 +16,7 @@ from dcnify.files import is_regular
 
 
 class FileDataset(ImageDataset):
-    """Image files below a folder.
-
-    Args:
-        root: the folder.
-        files: relative to it.
-        labels: one per file, where they are known.
-    """
+    """Image files below a folder: ``files`` relative to ``root``, with ``labels`` where known."""
 
     class_noun = "class folders"
 
@@ -63,14 +55,8 @@ def one_file(path: Path) -> FileDataset:
 def open_folder(root: Path, option: str) -> FileDataset:
     """Return the images below ``root``, labelled if timm and torchvision number them alike.
 
-    Links are followed, each folder is searched once, hidden files are ignored.
-
-    Args:
-        root: the folder.
-        option: the flag by which the person named it, for advice.
-
-    Raises:
-        LocationError: it has no images, or cannot be listed.
+    Links are followed, each folder is searched once, hidden files are ignored. ``option`` is the
+    flag by which the person named the folder. Raises `LocationError` if it has no images.
     """
     try:
         files, folders, unreachable = _walk(root)
@@ -93,9 +79,6 @@ def _walk(root: Path) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
     """Return image files and folders below ``root``, sorted, and what is unreachable.
 
     Links to folders come after all real ones, so that a folder goes by its own name if it has one.
-
-    Raises:
-        OSError: ``root`` itself cannot be listed.
     """
     files: list[Path] = []
     folders: list[Path] = []

@@ -1,7 +1,5 @@
 """Open the images that a person names: one split to measure on, or two to train with."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable
@@ -33,15 +31,8 @@ def open_images(
 ) -> ImageDataset:
     """Open images to measure on; see `dcnify.data.load_images`.
 
-    Args:
-        where: the place or the dataset; None for the installed photographs.
-        count: how many images are wanted.
-        split: the training images by default, else what there is.
-        data_dir: the folder of a dataset of timm.
-        option: the flag by which the person named ``where``, for advice.
-
-    Raises:
-        InputError: there are no such images; `LocationError` about ``where`` itself.
+    ``option`` is the flag by which the person named ``where``. Raises `InputError` if there are no
+    such images, `LocationError` if the fault is with ``where`` itself.
     """
     if where is None:
         if data_dir is not None:
@@ -67,9 +58,7 @@ def open_splits(
 ) -> Splits:
     """Open images to train on and images to validate on; see `dcnify.data.open_labelled`.
 
-    Raises:
-        InputError: there is no such dataset or split, or it has no labels; `LocationError` about
-            ``where`` itself.
+    Raises as `open_images`, and if the images have no labels.
     """
     if _by_timm(where, data_dir):
         return _timm_splits(where, split, val_split, data_dir, count)
@@ -88,8 +77,7 @@ def open_splits(
 def _by_timm(where: str, data_dir: str | None) -> bool:
     """Whether timm opens the images, rather than a path or a built-in dataset.
 
-    Raises:
-        InputError: ``data_dir`` is of no use to ``where``; `LocationError` if that does not exist.
+    Raises `InputError` if ``data_dir`` is of no use, `LocationError` if ``where`` does not exist.
     """
     exists = bool(where) and os.path.exists(where)
     if is_timm_dataset(where) and (data_dir is not None or not exists):
@@ -157,11 +145,7 @@ def _timm_splits(
 
 
 def _labelled(dataset: ImageDataset) -> ImageDataset:
-    """Return ``dataset`` if it has labels, as far as can be told before reading images.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return ``dataset``; raise `InputError` if it is known to have no labels before it is read."""
     reason = dataset.unlabelled
     if not reason and isinstance(dataset, TimmDataset) and dataset.labels is None and len(dataset):
         with contextlib.suppress(Exception):  # a broken image is found out in training

@@ -1,7 +1,5 @@
 """Photographs that came with an installed package, for want of other images."""
 
-from __future__ import annotations
-
 import importlib.util
 import zlib
 from pathlib import Path
@@ -33,11 +31,7 @@ PHOTOGRAPHS: dict[str, tuple[str, tuple[str, ...]]] = {
 class Photographs(ImageDataset):
     """Every installed photograph whole, then cropped in a first way, then in a second, ...
 
-    Args:
-        count: how many images.
-
-    Raises:
-        InputError: none of the packages is installed.
+    Raises `InputError` if none of the packages is installed.
     """
 
     generated = True

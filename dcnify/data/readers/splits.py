@@ -1,7 +1,5 @@
 """Names of the splits of a dataset, and the folder that holds one."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,10 +18,7 @@ def split_folder(folder: Path, split: str | None) -> Path:
     """Return the subfolder of ``folder`` that holds the split, or ``folder`` itself.
 
     By default it is the training split, else the first there is, of a folder that contains nothing
-    but splits of a dataset.
-
-    Raises:
-        LocationError: there is no such split, or ``folder`` cannot be listed.
+    but splits of a dataset. Raises `LocationError` if there is no such split.
     """
     entries = _entries(folder)
     inside = sorted(entry.name for entry in entries if is_folder(entry))
@@ -45,11 +40,7 @@ def split_folder(folder: Path, split: str | None) -> Path:
 
 
 def training_folder(folder: Path, split: str | None) -> Path:
-    """Return the folder of the training images in ``folder``.
-
-    Raises:
-        LocationError: there is no such split, or none for training.
-    """
+    """Return the folder of the training images in ``folder``, or raise `LocationError`."""
     root = split_folder(folder, split)
     if split is None and root != folder and root.name.lower() not in TRAIN:
         raise LocationError(
@@ -62,10 +53,8 @@ def training_folder(folder: Path, split: str | None) -> Path:
 def validation_folder(folder: Path, training: Path, split: str | None) -> Path | None:
     """Return the folder of the validation images where ``folder / training`` is trained on.
 
-    By default it is the first of `EVAL` that exists besides ``training``, or None.
-
-    Raises:
-        LocationError: there is no such split.
+    By default it is the first of `EVAL` that exists besides ``training``, or None. Raises
+    `LocationError` if there is no such split.
     """
     if split is not None:
         return split_folder(folder, split)
@@ -76,11 +65,7 @@ def validation_folder(folder: Path, training: Path, split: str | None) -> Path |
 
 
 def subfolders(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the subfolders with one of the names, whatever their case, in the order of the names.
-
-    Raises:
-        LocationError: ``folder`` cannot be listed.
-    """
+    """Return the subfolders with one of the names, in any case, in the order of the names."""
     return _called(names, sorted(entry.name for entry in _entries(folder) if is_folder(entry)))
 
 

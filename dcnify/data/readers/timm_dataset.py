@@ -1,7 +1,5 @@
 """Datasets that timm or torchvision opened, read past their transforms and error handling."""
 
-from __future__ import annotations
-
 import itertools
 import numbers
 import os
@@ -29,14 +27,10 @@ def wrap(dataset: Any, origin: str) -> ImageDataset:
 
 
 class TimmDataset(ImageDataset):
-    """A map-style dataset of timm or torchvision.
+    """A map-style dataset of timm or torchvision, without a transform.
 
     Files come in the order of their names, because timm leaves those that differ in case in the
     file system's order, and without the hidden ones.
-
-    Args:
-        dataset: without a transform.
-        origin: for messages; printable.
     """
 
     def __init__(self, dataset: Any, origin: str) -> None:
@@ -92,12 +86,7 @@ class TimmDataset(ImageDataset):
 
 
 class ImageStream(ImageDataset):
-    """Images that come in the order in which a reader of timm has them, and in no other.
-
-    Args:
-        reader: of timm.
-        origin: for messages; printable.
-    """
+    """Images that come in the order in which a reader of timm has them, and in no other."""
 
     def __init__(self, reader: Any, origin: str) -> None:
         self.reader, self.origin = reader, origin
@@ -107,11 +96,7 @@ class ImageStream(ImageDataset):
         return len(self.reader)
 
     def __iter__(self) -> Iterator[Callable[[], Sample]]:
-        """Yield for each image a function that decodes it.
-
-        Raises:
-            InputError: the stream breaks off; with the reason alone.
-        """
+        """Yield for each image a function that decodes it; `InputError` if the stream breaks."""
         items = iter(self.reader)
         while True:
             with reading():
@@ -169,11 +154,7 @@ def _alike_to_timm(names: Sequence[str]) -> bool:
 
 
 def _decoded(item: Sequence[Any]) -> Sample:
-    """Decode the image of an item and convert its target.
-
-    Raises:
-        InputError: it is broken; with the reason alone.
-    """
+    """Decode the image of an item and convert its target; see `dcnify.data.decode.reading`."""
     with reading():
         source: Image.Image | BinaryIO | Path = item[0]
         label = one_class(item[1])

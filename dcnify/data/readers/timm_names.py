@@ -1,7 +1,5 @@
 """Any dataset that timm reads, by the name that timm's own scripts take: ``hfds/owner/name``."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os
@@ -105,11 +103,7 @@ def open_timm(
 
 
 def open_tar(path: Path) -> ImageDataset:
-    """Open the images of a tar file, in class folders or not.
-
-    Raises:
-        InputError: it is not a tar file, or has no images.
-    """
+    """Open the images of a tar file, in class folders or not."""
     from timm.data.readers import get_img_extensions
 
     with contextlib.suppress(tarfile.TarError, OSError), tarfile.open(path) as tar:
@@ -187,11 +181,7 @@ def _open(
 
 
 def _first_that_exists(call: Callable[..., ImageDataset], usual: Sequence[str]) -> ImageDataset:
-    """Open the first of the usual splits that the dataset has.
-
-    Raises:
-        InputError: the dataset cannot be opened; `NoSplitError` if it lacks them all.
-    """
+    """Open the first of the usual splits that the dataset has; `NoSplitError` if it has none."""
     try:
         return call(split=usual[0])
     except InputError as error:
@@ -205,11 +195,9 @@ def _first_that_exists(call: Callable[..., ImageDataset], usual: Sequence[str]) 
 
 
 def _created(shown: str, name: str, **options: Any) -> ImageDataset:
-    """Let timm open a dataset.
+    """Let timm open a dataset; an `InputError` says in one line what timm or the reader says.
 
-    Raises:
-        InputError: what timm or the reader says, in one line; `NoSplitError` for a stream of
-            unknown length.
+    A stream of unknown length raises `NoSplitError`.
     """
     from timm.data import create_dataset
 

@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING
 
 from dcnify.errors import InputError
 from dcnify.finetune.parallel.fsdp import create_plugin
+from dcnify.finetune.parallel.placement import Replicated
 from dcnify.finetune.parallel.processes import on_cpu
+from dcnify.recipe.finetune.section import Stage
 from dcnify.words import first_line
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from dcnify.recipe.finetune.section import Stage
-
 
 def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     """Create an `Accelerator` for ``stage``, whatever the settings of the stage before.
 
-    Processes and devices are the launcher's: none, ``torchrun`` or ``accelerate launch``.
-
-    Raises:
-        InputError: the device does not support the stage's precision.
+    Processes and devices are the launcher's: none, ``torchrun`` or ``accelerate launch``. Raises
+    `InputError` if the device does not support the stage's precision.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
@@ -58,11 +56,17 @@ def create_accelerator(stage: Stage, seed: int, *, cpu: bool) -> Accelerator:
     return made
 
 
+def create_placement(accelerator: Accelerator, stage: Stage) -> Replicated:
+    """Choose where the parameters of a stage's model are kept, as the launcher asks."""
+    if getattr(accelerator, "is_fsdp2", False):
+        from dcnify.finetune.parallel.sharded import Sharded
+
+        return Sharded(accelerator, stage)
+    return Replicated(accelerator, stage)
+
+
 def check_divides(stage: Stage, processes: int) -> None:
-    """
-    Raises:
-        InputError: the processes and passes do not divide the batch.
-    """
+    """Raise `InputError` unless processes and passes divide the stage's batch."""
     share, rest = divmod(stage.batch_size, stage.accumulate * processes)
     if rest or not share:
         raise InputError(

@@ -27,10 +27,7 @@ def is_requested() -> bool:
 
 
 def check_settings() -> None:
-    """
-    Raises:
-        InputError: a setting is not supported.
-    """
+    """Raise `InputError` for a setting that is not supported."""
     if not is_requested():
         return
     if os.environ.get("FSDP_VERSION", "1") != "2":
@@ -44,10 +41,7 @@ def check_settings() -> None:
 
 
 def check_devices(state: PartialState) -> None:
-    """
-    Raises:
-        InputError: accelerate would silently train without FSDP here.
-    """
+    """Raise `InputError` where accelerate would silently train without the requested FSDP."""
     kind = state.distributed_type.value
     shards = kind == "FSDP" or (kind.startswith("MULTI_") and kind != "MULTI_CPU")
     if is_requested() and not shards:
@@ -61,9 +55,6 @@ def create_plugin() -> FullyShardedDataParallelPlugin | None:
     """Return the requested FSDP for an ``Accelerator``; None without.
 
     Weights are gathered in float32, and mixed precision is autocast's, as it is without FSDP.
-
-    Raises:
-        InputError: accelerate is too old, or rejects a setting.
     """
     if not is_requested():
         return None

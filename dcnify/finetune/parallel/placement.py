@@ -11,10 +11,10 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from dcnify.recipe.finetune.section import Stage
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from dcnify.recipe.finetune.section import Stage
 
 
 class Replicated:
@@ -24,10 +24,7 @@ class Replicated:
         self.accelerator, self.stage = accelerator, stage
 
     def check(self, model: nn.Module) -> None:
-        """
-        Raises:
-            InputError: the model or the optimizer cannot be trained in this way.
-        """
+        """Raise `InputError` if the model or the optimizer cannot be trained in this way."""
 
     def place(self, model: nn.Module) -> nn.Module:
         """Return the model that the stage trains, on its device; ``model`` is the run's."""
@@ -55,11 +52,9 @@ class Replicated:
         yield model
 
     def weights(self, model: nn.Module, *, here: bool = True) -> dict[str, Tensor]:
-        """Return the whole state of a model; every process calls it.
+        """Return the whole state of the stage's model or its average; every process calls it.
 
-        Args:
-            model: the stage's, or its average.
-            here: whether this process needs it, else it gets an empty state.
+        A process that does not need it ``here`` gets an empty state.
         """
         return model.state_dict() if here else {}
 

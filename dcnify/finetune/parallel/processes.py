@@ -20,8 +20,8 @@ _OTHERS = ("DEEPSPEED", "MEGATRON_LM")
 def join(*, cpu: bool) -> PartialState:
     """Join the other processes of ``torchrun`` or ``accelerate launch``, if there are any.
 
-    Raises:
-        InputError: accelerate is not installed, or told to divide the model in an unsupported way.
+    Raises `InputError` if accelerate is not installed, or told to divide the model in an
+    unsupported way.
     """
     for kind in _OTHERS:  # on the CPU accelerate would go on without
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
@@ -42,11 +42,7 @@ def on_cpu(asked: bool) -> bool:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Call ``make`` in the main process alone and return its result in every process.
-
-    Raises:
-        DcnifyError: in every process, if ``make`` raises it.
-    """
+    """Call ``make`` in the main process alone; return its result, or raise its error, in each."""
     state = _state()
     if state.num_processes == 1:
         return make()

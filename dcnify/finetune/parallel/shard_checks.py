@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.recipe.finetune.training import Optimizer
 
 if TYPE_CHECKING:
     from accelerate import FullyShardedDataParallelPlugin
-
-    from dcnify.recipe.finetune.training import Optimizer
 
 OPTIMIZERS = (
     *("adamw", "adam", "adamax", "nadam", "nadamw", "radam", "adabelief", "adan", "adanw"),
@@ -25,10 +24,7 @@ OPTIMIZERS = (
 def check_sharding(
     model: nn.Module, how: Optimizer, plugin: FullyShardedDataParallelPlugin
 ) -> None:
-    """
-    Raises:
-        InputError: the model cannot be sharded, or the optimizer cannot train shards.
-    """
+    """Raise `InputError` if the model cannot be sharded, or the optimizer cannot train shards."""
     from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 
     known = how.name.lower() in OPTIMIZERS
@@ -44,12 +40,8 @@ def check_sharding(
     except ValueError as error:
         raise InputError(f"FSDP: {error}") from error
     for path, module in model.named_modules():
-        if (
-            path
-            and wraps is not None
-            and wraps(module)
-            and type(module).forward is nn.Module.forward
-        ):
+        never_called = type(module).forward is nn.Module.forward
+        if path and never_called and wraps is not None and wraps(module):
             raise InputError(
                 f"FSDP: {path} is a {type(module).__name__}, which is never called: set "
                 "FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP and FSDP_TRANSFORMER_CLS_TO_WRAP"

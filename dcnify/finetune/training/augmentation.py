@@ -1,7 +1,5 @@
 """timm's training transform, checked so that it cannot fail in the middle of an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,10 +17,7 @@ from dcnify.errors import InputError
 
 
 def check_policy(auto: str) -> None:
-    """
-    Raises:
-        InputError: timm does not know this policy of auto-augment.
-    """
+    """Raise `InputError` if timm does not know this policy of auto-augment."""
     makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
     try:
         makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})
@@ -31,13 +26,10 @@ def check_policy(auto: str) -> None:
 
 
 def guard(transform: Any) -> None:
-    """Allow the auto-augment policy of a transform to posterize to 0 bits, a black image.
+    """Allow the auto-augment policy of a timm transform to posterize to 0 bits, a black image.
 
     Policies do so at one end of their magnitudes. Pillow up to 12.3 returned a black image, and
     13.0 refuses 0 bits.
-
-    Args:
-        transform: from `timm.data.create_transform`; changed in place.
     """
     for op in _ops(transform):
         if op.aug_fn is posterize:
@@ -52,14 +44,9 @@ def keep_bits(image: Image.Image, bits_to_keep: int, **given: Any) -> Image.Imag
 
 
 def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
-    """Transform one small image, to find settings that fail for every image.
+    """Transform one small image; raise `InputError` for settings that fail for every image.
 
-    Args:
-        transform: of a PIL image; the random state is restored afterwards.
-        channels: of the images: grey ones for 1, else RGB.
-
-    Raises:
-        InputError: the transform fails.
+    The image is grey for one channel, else RGB. The random state is restored afterwards.
     """
     image = Image.new("L" if channels == 1 else "RGB", (8, 8))
     try:

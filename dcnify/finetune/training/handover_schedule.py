@@ -1,23 +1,15 @@
 """The blend of old and new layers over the steps of a stage."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from dcnify.recipe.finetune.section import HandOver
 from dcnify.surgery.handover import cosine_blend, handovers, set_blend
-
-if TYPE_CHECKING:
-    from dcnify.recipe.finetune.section import HandOver
 
 
 class HandoverSchedule:
     """Lowers the blend of the layers that hand over, in a model and its averaged copy.
 
-    Args:
-        model: begins with the blend that it has, and keeps it without ``how``.
-        how: the schedule along which the blend falls to 0 in this stage.
+    Without ``how``, the schedule of this stage, the model keeps the blend that it has.
     """
 
     def __init__(self, model: nn.Module, how: HandOver | None) -> None:

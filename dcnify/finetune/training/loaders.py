@@ -1,24 +1,19 @@
 """The data of a stage: timm's loaders, transforms and mixing over a labelled dataset."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from timm.data import Mixup, create_loader
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
-    from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.recipe.finetune.section import Augment, Stage
+from dcnify.sources.preprocessing import by_channel
 
 
 def training_loader(
@@ -26,14 +21,8 @@ def training_loader(
 ) -> DataLoader:
     """Load the images in random order, a batch for each pass; a last, smaller batch is dropped.
 
-    Args:
-        dataset: with a ``transform`` to be set.
-        stage: says how images are augmented.
-        data: the model's input, as `timm.data.resolve_model_data_config` describes it.
-        workers: processes that read images.
-
-    Raises:
-        InputError: the dataset has fewer images than a batch, or they cannot be augmented so.
+    ``data`` describes the model's input, as `timm.data.resolve_model_data_config` does. Raises
+    `InputError` if there are fewer images than a batch, or they cannot be augmented so.
     """
     augment: Augment = stage.augment
     check_batch(dataset, stage)
@@ -60,12 +49,11 @@ def training_loader(
 
 
 def check_batch(dataset: Dataset[Any], stage: Stage) -> None:
-    """
-    Raises:
-        InputError: the dataset has fewer images than a batch.
-    """
-    count = _length(dataset)
-    if count is not None and count < stage.batch_size:
+    """Raise `InputError` if the dataset has fewer images than a batch."""
+    if isinstance(dataset, IterableDataset):
+        return
+    count = len(dataset)  # type: ignore[arg-type]  # map-style, so it has a length
+    if count < stage.batch_size:
         raise InputError(
             f"stage {stage.name}: a batch of {stage.batch_size} is larger than the dataset, which "
             f"has {count} images"
@@ -112,8 +100,7 @@ def label_loss(augment: Augment) -> nn.Module:
 def steps_of(stage: Stage, loader: DataLoader) -> tuple[int, int]:
     """Return the number of updates in the stage and in one epoch.
 
-    Raises:
-        InputError: the stage has epochs, and the dataset is a stream of unknown length.
+    Raises `InputError` if the stage has epochs, and the dataset is a stream of unknown length.
     """
     try:
         epoch = max(1, len(loader) // stage.accumulate)
@@ -144,22 +131,9 @@ def _begin_worker(usual: Callable[[int], None], worker: int) -> None:
 def _shared(data: dict[str, Any], workers: int) -> dict[str, Any]:
     return {
         "interpolation": data.get("interpolation", "bicubic"),
-        "mean": _per_channel(data["mean"], data["input_size"][0]),
-        "std": _per_channel(data["std"], data["input_size"][0]),
+        "mean": by_channel(data["mean"], data["input_size"][0]),
+        "std": by_channel(data["std"], data["input_size"][0]),
         "num_workers": workers,
         "use_prefetcher": False,
         "persistent_workers": workers > 0,
     }
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Average over channels: timm has three by default, even for a grey model."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
-
-
-def _length(dataset: Dataset[Any]) -> int | None:
-    if isinstance(dataset, IterableDataset):
-        return None
-    return len(dataset)  # type: ignore[arg-type]

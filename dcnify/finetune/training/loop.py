@@ -1,7 +1,5 @@
 """The loop of a stage: updates, and between them reports, validation and checkpoints as due."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 
@@ -10,10 +8,10 @@ from timm.utils import distribute_bn
 from torch import Tensor
 
 from dcnify.errors import DcnifyError
+from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.interrupt import StoppedError
 from dcnify.finetune.metrics import StepMetrics, peak_memory
 from dcnify.finetune.run import TrainingRun
-from dcnify.finetune.state import TrainingState
 from dcnify.finetune.training.optimizer import rates_of
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.updates import Update, updates
@@ -62,12 +60,7 @@ def train_stage(stage: StageTrainer, run: TrainingRun, state: TrainingState) -> 
 
 
 class Speed:
-    """Measures images per second, apart from pauses.
-
-    Args:
-        stage: that is trained.
-        step: at which it begins or continues.
-    """
+    """Measures the images per second of a stage from ``step`` on, apart from pauses."""
 
     def __init__(self, stage: StageTrainer, step: int) -> None:
         self._stage, self._step, self._since = stage, step, time.perf_counter()
@@ -98,10 +91,7 @@ def _is_due(stage: StageTrainer, step: int, every: int | None) -> bool:
 
 
 def _check_loss(stage: StageTrainer, bad: Tensor) -> None:
-    """
-    Raises:
-        DcnifyError: the loss became NaN or infinite, in any process.
-    """
+    """Raise `DcnifyError` if the loss became NaN or infinite, in any process."""
     step = int(stage.accelerator.gather(bad[None]).max())
     if step < 0:
         return

@@ -1,10 +1,8 @@
 """The losses of a stage: on labels, and on the original's logits, features and layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +12,7 @@ from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.graph.example import Example, example_with
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
 from dcnify.nn import Handover
-
-if TYPE_CHECKING:
-    from dcnify.recipe.finetune.training import Losses
+from dcnify.recipe.finetune.training import Losses
 
 _OUTPUT = ""
 """Stands for the model among paths of layers."""

@@ -1,10 +1,8 @@
 """The optimizer and schedule of a stage: timm's, with a factor for layers that predict offsets."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.optim import (
@@ -14,15 +12,12 @@ from timm.optim import (
     param_groups_weight_decay,
 )
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.finetune.training.selection import offset_parameters
-
-if TYPE_CHECKING:
-    from timm.scheduler.scheduler import Scheduler
-
-    from dcnify.recipe.finetune.section import Optimizer, Schedule
+from dcnify.recipe.finetune.section import Optimizer, Schedule
 
 _POWER = 0.9
 """Power of the polynomial schedule, as in DeepLab (arXiv 1606.00915); timm's falls late."""
@@ -39,10 +34,8 @@ def create_optimizer(model: nn.Module, chosen: Optimizer, batch_size: int) -> to
     """Create timm's optimizer of that name, over the parameters that require gradients.
 
     Vectors, and the parameters that the model's ``no_weight_decay`` names, do not decay. Each group
-    has an ``lr_scale`` for timm's schedulers: layer decay times ``offset_lr``.
-
-    Raises:
-        InputError: timm has no such optimizer, or it does not take these options.
+    has an ``lr_scale`` for timm's schedulers: layer decay times ``offset_lr``. Raises `InputError`
+    if timm has no such optimizer, or it does not take these options.
     """
     knows = get_optimizer_info(chosen.name)
     for option, taken in (("betas", knows.has_betas), ("eps", knows.has_eps)):

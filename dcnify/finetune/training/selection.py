@@ -1,7 +1,5 @@
 """Which parameters of a model a stage trains."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import nn
@@ -98,7 +96,7 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
 
 def offset_parameters(model: nn.Module) -> set[str]:
     """Return the names of the parameters that predict the offsets and weights of DCNv4 layers."""
-    parts = ("offset_mask.", "offset_mask_dw.")
+    parts = ("offset_mask.", "offset_mask_dw.", "offset_mask_down.")
     layers = [path for path, one in model.named_modules() if isinstance(one, DCNv4)]
     starts = tuple(f"{path}.{part}" if path else part for path in layers for part in parts)
     return {name for name, _ in model.named_parameters() if name.startswith(starts)}

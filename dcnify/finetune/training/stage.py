@@ -1,7 +1,5 @@
 """The model, optimizer, schedule and data of a stage."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import partial
 from pathlib import Path
@@ -12,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dcnify.finetune.parallel.accelerator import create_accelerator
-from dcnify.finetune.parallel.create_placement import create_placement
+from dcnify.finetune.parallel.accelerator import create_accelerator, create_placement
 from dcnify.finetune.run import TrainingRun
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.finetune.training.loaders import (
@@ -32,13 +29,7 @@ from dcnify.surgery.handover import handovers
 
 
 class StageTrainer:
-    """A stage that is set up: the updates use it.
-
-    Args:
-        run: what all stages share.
-        index: of the stage, from 0.
-        checkpoint: a checkpoint of the same stage to continue from.
-    """
+    """Stage ``index`` of a run, set up for `updates`; ``checkpoint`` is one of its own, or None."""
 
     def __init__(self, run: TrainingRun, index: int, checkpoint: Path | None) -> None:
         self.run, self.index = run, index

@@ -1,22 +1,17 @@
 """Refuse a stage that cannot run before the first one takes hours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from dcnify.data.labelled import Labelled
 from dcnify.errors import InputError
-from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator
-from dcnify.finetune.parallel.create_placement import create_placement
+from dcnify.finetune.parallel.accelerator import check_divides, create_accelerator, create_placement
 from dcnify.finetune.training.loaders import steps_of, training_loader
 from dcnify.finetune.training.optimizer import create_optimizer
 from dcnify.finetune.training.selection import require_only, trained_by
-
-if TYPE_CHECKING:
-    from dcnify.data.labelled import Labelled
-    from dcnify.recipe.finetune.section import Finetune, Stage
+from dcnify.recipe.finetune.section import Finetune, Stage
 
 
 def check_stages(
@@ -30,16 +25,7 @@ def check_stages(
 ) -> None:
     """Set up the cheap parts of each stage, and discard them.
 
-    Args:
-        plan: the stages.
-        model: the model to train.
-        swapped: paths of its swapped layers.
-        data: the images.
-        config: timm's data config of the model.
-        cpu: train on the CPU, even where there is a GPU.
-
-    Raises:
-        InputError: a stage cannot run; the message names it.
+    Raises `InputError`, which names the stage, if one cannot run.
     """
     required = [(one, one.requires_grad) for one in model.parameters()]
     for stage in plan.stages:

@@ -1,7 +1,5 @@
 """The updates of a stage: batches through the objective, gradients into the optimizer."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Isolate the regions that finders ask for, on a copy of the model, so that they can be sites."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,13 +48,9 @@ def isolate_candidates(
     candidates: Sequence[Candidate],
     prepare: Callable[[nn.Module], object],
 ) -> Isolated:
-    """Isolate as many candidates as can be; the model is not changed.
+    """Isolate as many candidates as can be, on a copy of the model that was ``captured``.
 
-    Args:
-        model: what was captured.
-        captured: where the candidates were found.
-        candidates: in the order of the forward pass.
-        prepare: makes a copy of the model run here.
+    Candidates are in the order of the forward pass; ``prepare`` makes a copy of the model run here.
     """
     owners = {one: _owner(captured, one) for one in candidates}
     try:

@@ -1,7 +1,5 @@
 """Cut a region out of a traced forward: everything between two of its nodes."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,8 +30,7 @@ class Cut:
 def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
     """The region of ``graph`` between two nodes, by name.
 
-    Raises:
-        CannotIsolate: there is none, or something inside it is read outside.
+    Raises `CannotIsolate` if there is none, or something inside it is read outside.
     """
     by_name = {node.name: node for node in graph.nodes}
     if entry not in by_name or exit not in by_name:
@@ -71,13 +68,8 @@ def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
 def cut_out(cut: Cut, name: str, sizes: Mapping[str, int]) -> tuple[fx.Graph, fx.Graph]:
     """The graph with a call of the submodule ``name`` in place of the region, and the region's.
 
-    Args:
-        cut: from `find_cut`; its graph is changed.
-        name: of the new submodule.
-        sizes: by node outside that the region reads: the axis of the entry whose size it is.
-
-    Raises:
-        CannotIsolate: the region reads something that ``sizes`` does not explain.
+    ``sizes`` tells, by node outside that the region reads, the axis of the entry whose size it is;
+    `CannotIsolate` if the region reads anything else. The graph of ``cut`` is changed.
     """
     inner, graph = fx.Graph(), cut.graph
     known = {cut.entry: inner.placeholder("x")}

@@ -5,8 +5,6 @@ A region is accepted if it is the wanted function, and if the block with the reg
 the same bits as before, in evaluation and, from the same random state, in training mode.
 """
 
-from __future__ import annotations
-
 import inspect
 import itertools
 import operator
@@ -56,9 +54,6 @@ def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wa
         name: for the region.
         call: in which ``wanted`` was seen, in evaluation mode; None if there was none.
         wanted: what to look for.
-
-    Raises:
-        CannotIsolate: the block cannot be traced, has no such step, or is not the same afterwards.
     """
     if call is None:
         raise CannotIsolate("its code runs without a call of the module")

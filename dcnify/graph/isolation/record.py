@@ -39,11 +39,7 @@ class Isolation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Isolation:
-        """Inverse of `to_dict`.
-
-        Raises:
-            TypeError: it is not one.
-        """
+        """Inverse of `to_dict`; raise `TypeError` if it is not one."""
         texts = (data[name] for name in ("block", "name", "entry", "exit", "fingerprint"))
         if not all(isinstance(text, str) for text in texts) or "." in data["name"]:
             raise TypeError("an isolation with names that are none")

@@ -1,7 +1,5 @@
 """A region as a module: it owns the weights and children that nothing else in its block uses."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from types import MethodType
@@ -63,11 +61,7 @@ def install(block: nn.Module, name: str, outer: Graphs, inner: Graphs) -> Region
 
 
 def release(block: nn.Module, name: str) -> None:
-    """Undo the last `install` in ``block``; its region has to be there.
-
-    Raises:
-        InputError: another module stands in its place.
-    """
+    """Undo the last `install` in ``block``; raise `InputError` if its region is not there."""
     region = block._modules.get(name)
     if not isinstance(region, Region):
         raise InputError(f"{name} is not the region that was isolated")

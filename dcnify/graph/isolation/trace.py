@@ -4,8 +4,6 @@ A symbolic trace bakes in whatever Python decided: attributes that were read, ar
 None. The trace therefore begins with checks that these are still the same when it runs.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import operator
@@ -45,14 +43,9 @@ class Traces:
 
 
 def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Traces:
-    """Trace ``block``'s forward; the block is not changed.
+    """Trace ``block``'s forward, with fixed values for ``constants``; the block is not changed.
 
-    Args:
-        block: any module.
-        constants: arguments of its forward that are fixed, by name; all others are traced.
-
-    Raises:
-        CannotIsolate: its forward cannot be traced symbolically, or does more than compute.
+    Raises `CannotIsolate` if it cannot be traced symbolically, or does more than compute.
     """
     graphs = []
     for training in (False, True):
@@ -174,11 +167,7 @@ def _check_attributes(graph: fx.Graph, read: Mapping[str, Any]) -> None:
 
 
 def expect(seen: Any, traced: Any, name: str) -> None:
-    """Check, in a block that was rewritten, that what the rewriting took for granted holds.
-
-    Raises:
-        InputError: it does not.
-    """
+    """Raise `InputError` in a rewritten block if what rewriting took for granted does not hold."""
     if isinstance(seen, Tensor) or seen != traced:
         raise InputError(
             f"a block was rewritten for {name}={traced!r} and cannot run with another {name}"
@@ -189,7 +178,10 @@ def _text(graph: fx.Graph) -> str:
     number = {node: f"%{index}" for index, node in enumerate(graph.nodes)}
     lines = []
     for node in graph.nodes:
-        target = node.target if isinstance(node.target, str) else _name_of(node.target)
+        target: Any = node.target
+        if not isinstance(target, str):
+            name = getattr(target, "__name__", target)
+            target = f"{getattr(target, '__module__', '')}.{name}"
         args = fx.map_arg((node.args, node.kwargs), lambda one: _Name(number[one]))
         lines.append(f"{node.op} {target} {args}")
     return "\n".join(lines)
@@ -199,7 +191,3 @@ class _Name(str):
     """A node's number, printed without quotes."""
 
     __repr__ = str.__str__
-
-
-def _name_of(function: Any) -> str:
-    return f"{getattr(function, '__module__', '')}.{getattr(function, '__name__', function)}"

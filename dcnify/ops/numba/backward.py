@@ -7,8 +7,6 @@ to one place, and every sum has one order however the work is split.
 All arrays are flat and of one dtype, float32 or float64.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

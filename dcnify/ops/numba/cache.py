@@ -4,8 +4,6 @@ Numba's own ``cache=True`` watches the file of the compiled function, not the fi
 calls, raises where no folder can be written, and raises again if the disk is full later on.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress

@@ -9,8 +9,6 @@ where all it reads is border. `forward` then goes through tiles of queries.
 All arrays are flat and of one dtype, float32 or float64.
 """
 
-from __future__ import annotations
-
 from dcnify.ops.numba.cache import fused, kernel
 from dcnify.ops.numba.points import (
     begin,

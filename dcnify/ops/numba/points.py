@@ -3,8 +3,6 @@
 The loops over a tile's points are long, free of branches and write to arrays: LLVM vectorises them.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

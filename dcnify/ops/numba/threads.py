@@ -1,7 +1,5 @@
 """A few threads that share the work of one CPU kernel call, as many as PyTorch would use."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable

@@ -7,8 +7,6 @@ writes it back. Any lane count works on any processor, LLVM splits it as the pro
 Indices are not checked and do not wrap.
 """
 
-from __future__ import annotations
-
 from llvmlite import ir
 from numba.core import types
 from numba.core.datamodel import models

@@ -43,6 +43,10 @@ register(
                 transfer=lazy(f"{__name__}.replace:transfer"),
                 calibrate=lazy(f"{__name__}.replace:calibrate"),
                 keys={"like": _LIKE},
+                refuses={
+                    "offset_rank": "not for role dcnv3, whose new layers inherit the old ones' "
+                    "whole projection of offsets and weights"
+                },
                 decide=lazy(f"{__name__}.flash_internimage:decide"),
                 biases=lazy(f"{__name__}.flash_internimage:biases"),
             ),

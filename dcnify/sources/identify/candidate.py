@@ -1,7 +1,5 @@
 """Compare a state dict with one architecture, reading classes, channels and image size off it."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -57,9 +55,6 @@ def try_candidate(
 
     Returns:
         The candidate, whose ``mismatch`` is empty on success. Otherwise the closest one.
-
-    Raises:
-        InputError: the model cannot be built with ``args``.
     """
 
     def attempt(extra: dict[str, Any]) -> Candidate:
@@ -109,10 +104,7 @@ def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
     """Map the names of a features-only model to those that the whole model has.
 
     timm either holds the model under ``model.`` or lifts its stages, ``stages.0`` as ``stages_0``.
-
-    Args:
-        names: of the features-only model.
-        have: names that the whole model may have, those of a state dict for instance.
+    The whole model's names are among ``have``, a state dict's for instance.
     """
     flat = {name.replace(".", "_"): name for name in have}
     whole = {name: name.removeprefix("model.") for name in names}

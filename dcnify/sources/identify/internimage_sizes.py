@@ -1,17 +1,12 @@
 """Describe an InternImage of any size by the nearest registered name and what differs."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from dcnify.models import FLASH, INTERN_IMAGE, InternImage
+from dcnify.models import InternImage
+from dcnify.models.intern_image import SIZES
 
-_SIZES = {
-    **{f"intern_image_{size}": args for size, args in INTERN_IMAGE.items()},
-    **{f"flash_intern_image_{size}": args for size, args in FLASH.items()},
-}
 _DEFAULTS = {
     name: parameter.default for name, parameter in inspect.signature(InternImage).parameters.items()
 }
@@ -19,17 +14,14 @@ _TELLING = ("channels", "depths", "groups")
 
 
 def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registered name nearest to a configuration, and the ``args`` that differ from it.
+    """The registered name nearest to an `InternImage` of these arguments, and those that differ.
 
     That is the published model of the same channels, depths and groups, otherwise the smallest of
     the same operator.
-
-    Args:
-        args: of `InternImage`.
     """
     family = {
         name: {**_DEFAULTS, **sizes}
-        for name, sizes in _SIZES.items()
+        for name, sizes in SIZES.items()
         if sizes.get("core_op", "dcnv3") == args["core_op"]
     }
     same = (
@@ -43,7 +35,7 @@ def nearest_size(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def size_of(name: str, argument: str) -> Any:
     """The value of an `InternImage` argument in a registered size."""
-    return _SIZES[name].get(argument, _DEFAULTS[argument])
+    return SIZES[name].get(argument, _DEFAULTS[argument])
 
 
 def _plain(value: Any) -> Any:

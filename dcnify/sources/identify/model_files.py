@@ -5,14 +5,11 @@ Every identifier in a weight name (``stages.0.blocks.1.conv_dw.weight`` has ``st
 source, with what it imports from timm, holds all identifiers come first.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys
 from collections.abc import Iterable
 from functools import cache
-from types import ModuleType
 
 import timm
 
@@ -65,9 +62,8 @@ def _reachable_words(module_name: str) -> frozenset[str]:
         seen.add(name)
         module = sys.modules[name]
         words |= _words(name)
-        for source in _imported_from(module):
-            if source.partition(".")[0] in top and not _PLUMBING.match(source):
-                queue.append(source)
+        owners = {str(getattr(value, "__module__", "")) for value in vars(module).values()}
+        queue += [o for o in owners if o.partition(".")[0] in top and not _PLUMBING.match(o)]
     return frozenset(words)
 
 
@@ -79,8 +75,3 @@ def _words(module_name: str) -> frozenset[str]:
         return frozenset()
     found = set(_WORD.findall(text))
     return frozenset(found | {piece for word in found for piece in re.findall("[A-Za-z]+", word)})
-
-
-def _imported_from(module: ModuleType) -> set[str]:
-    owners = {getattr(value, "__module__", None) for value in vars(module).values()}
-    return {owner for owner in owners if isinstance(owner, str)}

@@ -1,7 +1,5 @@
 """Rename weights of a paper's own repository with the filter that timm has for them."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys
@@ -25,12 +23,7 @@ def renamed(
 
     timm keeps, beside each architecture, the function that renames the weights of its original
     repository, and passes it to its own loader. A result counts only if it fits strictly.
-
-    Args:
-        name: a timm name.
-        tensors: the file's state dict; not changed. May be on the meta device.
-        args: `timm.create_model` arguments that are already known.
-        model: ``name`` built with them, on the meta device.
+    ``tensors`` and ``model``, built with the known ``args``, may be on the meta device.
     """
     for convert in _filters(name):
         try:
@@ -58,6 +51,5 @@ def _filters(name: str) -> Iterator[Callable[[dict[str, Tensor], nn.Module], Any
             yield bound if "model" in parameters else partial(_without_model, bound)
 
 
-def _without_model(rename: Callable[..., Any], tensors: dict[str, Tensor], model: nn.Module) -> Any:
-    del model
+def _without_model(rename: Callable[..., Any], tensors: dict[str, Tensor], _: nn.Module) -> Any:
     return rename(tensors)

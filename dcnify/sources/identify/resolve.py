@@ -1,7 +1,5 @@
 """Resolve a checkpoint: decide which architecture it belongs to, and fit its tensors to that."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +80,9 @@ def resolve(
     try:
         fitted, tensors, more = _fit_named(name, checkpoint, what, args)
     except _DoesNotFit as error:
-        raise InputError(f"{error}{_alternatives(checkpoint)}") from None
+        others = alternatives(shapes_of(checkpoint.tensors))
+        near = f"; did you mean {' or '.join(map(str, others[:3]))}?" if others else ""
+        raise InputError(f"{error}{near}") from None
     notes += more
     if fitted.inferred:
         notes.append(f"read from the shapes: {', '.join(fitted.inferred)}")
@@ -117,11 +117,6 @@ def _inferred(found: Identified) -> list[str]:
         assumed = ", ".join(f"{key}={value}" for key, value in found.assumed.items())
         notes.append(f"assumed {assumed}, which the weights do not show: set with --model-arg")
     return notes
-
-
-def _alternatives(checkpoint: Checkpoint) -> str:
-    found = alternatives(shapes_of(checkpoint.tensors))
-    return f"; did you mean {' or '.join(map(str, found[:3]))}?" if found else ""
 
 
 def _fitting_hint(checkpoint: Checkpoint, what: str, args: dict[str, Any]) -> str | None:

@@ -47,7 +47,8 @@ class Identified:
 
     def __str__(self) -> str:
         """As options of the command line."""
-        given = "".join(f" --model-arg {k}={_json(v)}" for k, v in self.sizes.items())
+        values = {k: json.dumps(v, separators=(",", ":")) for k, v in self.sizes.items()}
+        given = "".join(f" --model-arg {k}={v}" for k, v in values.items())
         return f"--arch {self.candidate.name}{given}"
 
 
@@ -62,16 +63,8 @@ def identify(
 
     Only architectures that need the least adaptation count: one that fits up to the number of
     classes and input channels hides those that would need another image size, and these hide those
-    whose original repository named its weights differently. Nothing is guessed.
-
-    Args:
-        shapes: names and shapes of the file's tensors.
-        args: `timm.create_model` arguments that are already known.
-        what: the file, for messages.
-        on_progress: called with each architecture that is tried.
-
-    Raises:
-        InputError: several architectures fit (they are listed), or none does (the nearest is).
+    whose original repository named its weights differently. Nothing is guessed: `InputError` lists
+    the architectures if several fit, or names the nearest if none does.
     """
     searches = _searches(shapes, args)
     found = _run(searches, on_progress)
@@ -211,10 +204,6 @@ def _candidate_names(shapes: Shapes) -> list[str]:
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     """The shape without ones: a linear layer may have been written as a 1x1 convolution."""
     return tuple(size for size in shape if size != 1)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _several(what: str, names: list[str]) -> str:
