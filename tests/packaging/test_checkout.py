@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_every_dependency_is_pinned_inside_its_range(project):
         if line and not line.startswith("#")
     )
     extras = project["project"]["optional-dependencies"]
-    declared = [*project["project"]["dependencies"], *extras["data"], *extras["dev"]]
+    declared = [*project["project"]["dependencies"], *chain(*extras.values())]
     for requirement in map(Requirement, declared):
         if requirement.name != "dcnify":
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement

@@ -21,7 +21,18 @@ def test_a_test_that_reaches_for_the_network_fails():
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
     "target",
-    ["help", "demo", "test", "lint", "types", "docs", "wordings", "study", "finetune-study"],
+    [
+        "help",
+        "demo",
+        "test",
+        "lint",
+        "types",
+        "docs",
+        "wordings",
+        "study",
+        "real-study",
+        "finetune-study",
+    ],
 )
 def test_make_knows_its_targets_from_any_folder(target, tmp_path):
     dry = ["make", "-C", str(ROOT), "-n", target]
