@@ -35,11 +35,8 @@ Check = Callable[..., tuple[int, int]]
 def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> None:
     """Register ``dcnify::NAME`` and ``dcnify::NAME_backward``.
 
-    Args:
-        name: of the operator.
-        points: names of its point tensors, between ``value`` and the keywords of `Sampling`.
-        check: raises `InputError` or returns (Ho, Wo).
-        softmax: the default of the keyword.
+    ``points`` are the names of its point tensors, between ``value`` and the keywords of `Sampling`;
+    ``softmax`` is the default of the keyword.
     """
     how_schema = _HOW.format(softmax=softmax)
     tensors = ", ".join(f"Tensor {point}" for point in points)

@@ -160,11 +160,7 @@ def _fidelity_images(
 def _training_images(
     spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
 ) -> Labelled:
-    """The labelled images; whatever would be refused after the conversion is refused before it.
-
-    Raises:
-        InputError: there are no such images, too few for a stage, or an augmentation is unknown.
-    """
+    """The labelled images; whatever would be refused after the conversion is refused before it."""
     classes = getattr(source.model, "num_classes", None) or None
     data = spec.data.open(classes, "L" if shape[0] == 1 else "RGB")
     for stage in stages.stages:
