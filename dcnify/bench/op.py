@@ -214,5 +214,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         return "out of memory"
-    words = first_line(error)
-    return words if len(words) <= 160 else f"{words[:157]}..."
+    return first_line(error)
