@@ -62,7 +62,13 @@ def convert(
             progress=shown.phase,
         )
         result = run(
-            opened.model, loaded, example, calibration=batch, seed=target.seed, progress=shown.phase
+            opened.model,
+            loaded,
+            example,
+            calibration=batch,
+            seed=target.seed,
+            progress=shown.phase,
+            random_weights=opened.random_weights,
         )
         shown.phase("writing", 0, 1)
         save(result, target.output, source=opened, overwrite=files.overwrite)

@@ -50,6 +50,8 @@ class OpenedModel:
     """The swaps that the model already has, if it came from an artifact."""
     call: Example | None = None
     """How the model is called; None with an image alone."""
+    random_weights: bool = False
+    """The weights are fresh: the source names an architecture only."""
 
     def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
         """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same."""
@@ -88,7 +90,8 @@ def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     notes = ("weights are random; pretrained ones come with --pretrained",)
     in_hub = ":" in spec.name
     base = _describe(model) if in_hub else Base("timm", spec.name, architecture_args(args))
-    return _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    opened = _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    return dataclasses.replace(opened, random_weights=not spec.pretrained)
 
 
 def _open_checkpoint(
