@@ -43,7 +43,7 @@ Images = Annotated[
 
 @verb
 def verify(
-    artifact: Artifact, against: Against, images: Images, files: Plot, terminal: Terminal
+    request: Artifact, against: Against, images: Images, files: Plot, terminal: Terminal
 ) -> None:
     """Check that an artifact is intact, and computes what it did when it was written.
 
@@ -58,13 +58,13 @@ def verify(
         given = {f"--{name.replace('_', '-')}": value for name, value in images.to_dict().items()}
         refuse_options(given, "needs --against SOURCE, the model to compare with")
     else:
-        against = dataclasses.replace(against, trust_code=artifact.trust_code)
+        against = dataclasses.replace(against, trust_code=request.trust_code)
         against.check()
     files.check()
     from dcnify.artifact import images_reported, open_source, read_artifact
     from dcnify.artifact import verify as run
 
-    record = read_artifact(artifact.artifact)
+    record = read_artifact(request.artifact)
     opened, batch = None, None
     with terminal.progress("opening the source") as shown:
         if against is not None:
@@ -80,7 +80,7 @@ def verify(
             record,
             against=opened,
             images=batch,
-            trust_code=artifact.trust_code,
+            trust_code=request.trust_code,
             progress=shown.phase,
         )
     for note in opened.notes if opened else ():
@@ -92,7 +92,7 @@ def verify(
     if done.failed:
         names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
         raise CheckError(
-            f"{artifact.artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
+            f"{request.artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
         )
 
 

@@ -44,7 +44,7 @@ class Here(Spec):
 
 @verb
 def model(
-    artifact: Artifact,
+    request: Artifact,
     against: Against,
     spec: ModelBenchSpec,
     here: Here,
@@ -65,28 +65,28 @@ def model(
         raise InputError(f"--cpu and --device {spec.device} do not go together")
     written = [f"wrote {path}" for path in files.check()]
     if against is not None:
-        against = replace(against, trust_code=artifact.trust_code)
+        against = replace(against, trust_code=request.trust_code)
         against.check()
     from dcnify.artifact import open_source, read_artifact
     from dcnify.bench import settle_models, write_models_csv
     from dcnify.pipeline import time_artifact
 
     bench = settle_models(replace(spec, device="cpu") if here.cpu else spec)
-    record = read_artifact(artifact.artifact)
-    asked = SourceSpec(str(artifact.artifact), input_size=here.input_size)
+    record = read_artifact(request.artifact)
+    asked = SourceSpec(str(request.artifact), input_size=here.input_size)
     with terminal.progress("opening the models") as shown:
         report, original = time_artifact(
             record,
             bench,
             against=open_source(against, on_progress=shown.phase) if against else None,
             size=asked.input_shape(record.input_shape[1:]),
-            trust_code=artifact.trust_code,
+            trust_code=request.trust_code,
             progress=shown.phase,
             say=terminal.say,
         )
     if files.csv:
         files.write(files.csv, lambda path: write_models_csv(report, path))
-    data = {"artifact": str(artifact.artifact), "original": original, **report.to_dict()}
+    data = {"artifact": str(request.artifact), "original": original, **report.to_dict()}
     terminal.emit(data, lambda: [*_render(report, original), *written])
 
 
