@@ -177,7 +177,7 @@ def host_time(call: Timed, device: torch.device) -> Timing:
 
 
 def timing_of(microseconds: Sequence[float]) -> Timing:
-    """The percentiles of what was measured."""
+    """The percentiles of measured times."""
     return Timing(*percentiles(microseconds), rounds=len(microseconds))
 
 

@@ -27,7 +27,7 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class Labelled:
-    """What to train on and what to validate on."""
+    """Images to train on and images to validate on."""
 
     train: Examples | StreamedExamples
     """Its transform is expected to be random."""

@@ -18,7 +18,7 @@ from dcnify.graph.isolation.trace import CannotIsolate, Traces, trace
 
 
 def fingerprint(traces: Traces) -> str:
-    """A short hash of what a block's traces say."""
+    """A short hash of a block's traces."""
     return hashlib.sha256(traces.text().encode()).hexdigest()[:16]
 
 

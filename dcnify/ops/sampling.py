@@ -259,7 +259,7 @@ def views_of(
 
 
 def compute_dtype(*tensors: torch.Tensor) -> torch.dtype:
-    """What the sums run in: float64 when a tensor is float64, float32 otherwise."""
+    """The dtype of the sums: float64 when a tensor is float64, float32 otherwise."""
     wide = any(tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if wide else torch.float32
 

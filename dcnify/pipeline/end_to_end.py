@@ -30,7 +30,7 @@ from dcnify.surgery import convert, images_wanted
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was done, as in ``report.json``."""
+    """The result of a run, as in ``report.json``."""
 
     request: RunSpec
     folder: Path
@@ -40,7 +40,7 @@ class RunResult:
     """Summary of the fine-tuning."""
     bench: dict[str, Any]
     skipped: tuple[str, ...]
-    """What an earlier call had done."""
+    """Steps that an earlier call had done."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready data."""

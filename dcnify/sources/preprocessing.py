@@ -10,7 +10,7 @@ _LARGEST_SIDE = 1 << 14
 
 
 class Preprocessing(NamedTuple):
-    """What a model expects of its images; None for what is unknown."""
+    """The images that a model expects; None for each unknown property."""
 
     input_size: tuple[int, int, int] | None = None
     """(C, H, W)."""

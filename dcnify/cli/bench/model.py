@@ -32,7 +32,7 @@ Against = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class Here(Spec):
-    """What only this verb asks."""
+    """Options of this verb alone."""
 
     input_size: str | None = option(
         None,

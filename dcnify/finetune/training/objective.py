@@ -21,7 +21,7 @@ class Objective(nn.Module):
     """A model with its loss.
 
     A module, so that distributed wrappers see every use of a parameter as part of one forward
-    pass. The original is no part of its state and its parameters.
+    pass. The original is not part of its state or parameters.
 
     Args:
         model: the model in training. `release` removes the hooks that are set on it.

@@ -38,11 +38,11 @@ class Wanted:
     """A region, by what it computes in one call of its block."""
 
     entry: Tensor
-    """What it takes."""
+    """Its input."""
     exit: Tensor
-    """What it returns for that."""
+    """Its output for that input."""
     function: Callable[[Tensor], Tensor]
-    """What it returns for another tensor of the entry's shape."""
+    """Maps another tensor of the entry's shape to the region's output."""
 
 
 def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wanted) -> Isolation:
@@ -194,7 +194,7 @@ def _copy(block: nn.Module) -> nn.Module:
 
 
 def _run(block: nn.Module, call: Call) -> list[Any]:
-    """What a call returns and leaves behind; of one that fails, the type of its error."""
+    """The results and side effects of a call; of one that fails, the type of its error."""
     devices = sorted({p.device.index or 0 for p in block.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(0)

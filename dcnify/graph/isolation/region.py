@@ -16,14 +16,14 @@ _SLOTS = ("_parameters", "_buffers", "_modules")
 
 
 class Region(nn.Module):
-    """What a block did between two of its tensors; takes the one, returns the other."""
+    """The part of a block between two of its tensors; takes the one, returns the other."""
 
     def __init__(self, graphs: Graphs, training: bool) -> None:
         super().__init__()
         self.forward = MethodType(_function(graphs), self)
         self.training = training
         self.moved: tuple[str, ...] = ()
-        """What the block gave up: parameters, buffers and children, by path."""
+        """Parameters, buffers and children that the block gave up, by path."""
         self.forward_before: Callable[..., Any] | None = None
         """The forward that the block's instance had of its own, as a function."""
 
@@ -76,7 +76,7 @@ def release(block: nn.Module, name: str) -> None:
 
 
 def _targets(graphs: Graphs) -> list[str]:
-    """Paths in the block of what the graphs use, sorted; nothing inside another of them."""
+    """Paths in the block that the graphs use, sorted; none lies inside another."""
     used = {
         n.target for graph in graphs for n in graph.nodes if n.op in ("get_attr", "call_module")
     }
