@@ -31,7 +31,7 @@ class BenchSpec(Spec):
 
 @dataclass(frozen=True)
 class OpBenchSpec(BenchSpec):
-    """The operator's shapes, dtypes, passes and rivals. Texts may hold several values with commas."""
+    """The operator's shapes, dtypes, passes, rivals. A text may hold several values with commas."""
 
     shapes: tuple[str, ...] = option(
         (),
