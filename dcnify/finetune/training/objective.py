@@ -10,7 +10,8 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.graph.example import Example, example_with
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
-from dcnify.nn import Handover
+from dcnify.nn import DepthwiseDCNv4, Handover
+from dcnify.nn.depthwise import as_original
 from dcnify.recipe.finetune.training import Losses
 
 _OUTPUT = ""
@@ -118,10 +119,15 @@ class Objective(nn.Module):
     def _feature_loss(self, sizes: dict[str, Tensor]) -> Tensor:
         """Compare the swapped layers where they are, each in its own model."""
         return _mean_of(
-            _relative_error(self._own[path].output, self._wanted[path].output, sizes[path])
+            _relative_error(self._comparable(path), self._wanted[path].output, sizes[path])
             for path in self.swapped
             if path in self._wanted and path in self._own
         )
+
+    def _comparable(self, path: str) -> Tensor:
+        """The output of a layer with its channels as the original has them."""
+        layer, output = self.model.get_submodule(path), self._own[path].output
+        return layer.restored(output) if isinstance(layer, DepthwiseDCNv4) else output
 
     def _layer_loss(self, sizes: dict[str, Tensor]) -> Tensor:
         """Compare each swapped layer alone, on the input of the original layer."""
@@ -129,7 +135,7 @@ class Objective(nn.Module):
         for path, call in self._wanted.items():
             layer = self.model.get_submodule(path)
             layer = layer.new if isinstance(layer, Handover) else layer
-            errors.append(_relative_error(call.on(layer), call.output, sizes[path]))
+            errors.append(_relative_error(call.on(as_original(layer)), call.output, sizes[path]))
         return _mean_of(errors)
 
     def _record(self, model: nn.Module, calls: dict[str, RecordedCall]) -> None:
