@@ -1,7 +1,6 @@
 """The losses of a stage: on labels, and on the original's logits, features and layers."""
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ class Objective(nn.Module):
     """A model with its loss.
 
     A module, so that distributed wrappers see every use of a parameter as part of one forward
-    pass. The original is no part of its state and its parameters.
+    pass. The original is not part of its state or parameters.
 
     Args:
         model: the model in training. `release` removes the hooks that are set on it.
@@ -73,12 +72,15 @@ class Objective(nn.Module):
         losses, original = self._losses, self._original[0]
         output: Any = None
         wanted: Any = None
-        with self._recorded():
+        self._recording = True
+        try:
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
                     wanted = output_tensor(call.call(original))
             if losses.labels or losses.logits or losses.features:
                 output = output_tensor(call.call(self.model))
+        finally:
+            self._recording = False
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -146,14 +148,6 @@ class Objective(nn.Module):
                 ) from None
             # Not when activations are recomputed in the backward pass.
             self._hooks.append(record_calls(layer, path, calls, lambda: self._recording))
-
-    @contextmanager
-    def _recorded(self) -> Any:
-        self._recording = True
-        try:
-            yield
-        finally:
-            self._recording = False
 
 
 def _relative_error(given: Tensor, wanted: Tensor, size: Tensor) -> Tensor:
