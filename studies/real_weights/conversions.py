@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dcnify
+from dcnify.data.dataset import spread
+from dcnify.surgery.fidelity.images import with_held_out
 from dcnify.surgery.fidelity.measure import Agreement
 from real_weights.photographs import Photographs
 
@@ -80,13 +83,13 @@ def row_of(
         expected: the original's outputs for ``images.measured``.
     """
     example = images.measured[:1]
-    given = images.calibrated if conversion.calibrates else images.calibrated[:_SEEN]
     changes = [*conversion.changes, "require.on_violation=warn"]
     if conversion.half:
         recipe = dcnify.Recipe.load(conversion.recipe, changes)
         paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps][::2]
         changes.append(f"{_SWAP}.select.modules=[{', '.join(paths)}]")
     recipe = dcnify.Recipe.load(conversion.recipe, changes)
+    given = _asked_for(recipe, images.calibrated)
     start = time.process_time()
     result = dcnify.convert(copy.deepcopy(model), recipe, example, given)
     seconds = time.process_time() - start
@@ -101,8 +104,15 @@ def row_of(
         "FLOPs": plan.model_flops + sum(swap.flops - swap.site.flops for swap in plan.swaps),
         "FLOPs before": plan.model_flops,
         "CPU seconds": seconds,
-        "images calibrated on": result.report.images.get("calibrated_on", 0),
     }
+
+
+def _asked_for(recipe: dcnify.Recipe, images: Tensor) -> Tensor:
+    """As many of the images as the recipe takes by default, at even distances."""
+    steps = [step for swap in recipe.swaps for step in swap.init]
+    batches = max((step.batches or 0 for step in steps), default=0)
+    count = with_held_out(batches) if batches else _SEEN
+    return images[list(itertools.islice(spread(count, len(images)), count))]
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ FILE = Path(__file__).parents[2] / "docs" / "results" / "real-weights.csv"
 _KEYS = (
     *("model", "photographs", "conversion", "images", "agreement", "in top 5", "KL", "cosine"),
     *("output SQNR dB", "layers", "mean SQNR of layers dB", "parameters before", "parameters"),
-    *("FLOPs before", "FLOPs", "CPU seconds", "images calibrated on"),
+    *("FLOPs before", "FLOPs", "CPU seconds"),
 )
 
 
@@ -32,7 +32,9 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
     date = datetime.now(UTC).isoformat(timespec="seconds")
     machine = {"date": date, **asdict(describe(torch.device("cpu"))), "timm": timm.__version__}
     with FILE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [*machine, *_KEYS], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [*machine, *_KEYS], extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         for row in rows:
             short = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
