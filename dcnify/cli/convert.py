@@ -76,7 +76,13 @@ def convert(
             progress=shown.phase,
         )
         result = run(
-            opened.model, loaded, example, calibration=batch, seed=seed, progress=shown.phase
+            opened.model,
+            loaded,
+            example,
+            calibration=batch,
+            seed=seed,
+            progress=shown.phase,
+            random_weights=opened.random_weights,
         )
         shown.phase("writing", 0, 1)
         save(result, output, source=opened, overwrite=overwrite)

@@ -76,7 +76,7 @@ def run(
         DcnifyError: as `dcnify.finetune.finetune`.
     """
     spec.source.check()
-    recipe = Recipe.load(spec.recipe, spec.overrides)
+    recipe = Recipe.load(spec.recipe, spec.overrides).warning_by_default()
     stages = recipe.finetune or load_finetune("align,recover")
     out, skipped = spec.folder, []
     earlier_work.check_folder(out, spec.source.source)
@@ -98,7 +98,13 @@ def run(
     else:
         example = source.example(shape)
         result = convert(
-            source.model, recipe, example, calibration=images, seed=spec.seed, progress=progress
+            source.model,
+            recipe,
+            example,
+            calibration=images,
+            seed=spec.seed,
+            progress=progress,
+            random_weights=source.random_weights,
         )
         save(result, converted, source=source)
     if (trained / CONFIG).is_file():

@@ -9,7 +9,7 @@ from dcnify.recipe.finetune.standalone import load_finetune
 from dcnify.recipe.finetune.training import Augment, HandOver, Losses, Optimizer, Schedule
 from dcnify.recipe.json_schema import schema
 from dcnify.recipe.load import source_text
-from dcnify.recipe.model import Expect, Init, Recipe, Require, Swap
+from dcnify.recipe.model import Expect, Init, Recipe, Require, RequireOutput, Swap
 from dcnify.recipe.selection.select import Selection, select
 from dcnify.recipe.selection.where import Range, Where
 
@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "Replace",
     "Require",
+    "RequireOutput",
     "Schedule",
     "Select",
     "Selection",

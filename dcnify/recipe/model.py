@@ -100,6 +100,28 @@ class Require(Part):
     exit code 3."""
 
 
+class RequireOutput(Part):
+    """What the converted model's output must reach against the original's, on the images of the
+    fidelity. Not checked where it says nothing: with ``init: paper``, and on untrained models."""
+
+    agreement: Annotated[Number, Field(ge=0, le=1)] | None = None
+    """Least share of images for which both models predict the same class."""
+    kl: Annotated[Number, Field(ge=0)] | None = None
+    """Largest mean KL divergence of the converted model's predictions from the original's, in
+    nats."""
+    cosine: Annotated[Number, Field(ge=-1, le=1)] | None = None
+    """Least cosine between the outputs, for models that do not return classes too."""
+    on_violation: Literal["revert", "warn", "fail"] = "fail"
+    """``revert`` puts original layers back until the rest is met, those first that err and cost
+    most; ``warn`` says so, ``fail`` stops with exit code 3."""
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> RequireOutput:
+        if self.agreement is self.kl is self.cosine is None:
+            raise refuse("give at least one of agreement, kl, cosine")
+        return self
+
+
 class Certify(Part):
     """What the whole converted model must reach, or the conversion fails with exit code 3."""
 
@@ -175,6 +197,8 @@ class Recipe(Document):
     """Input to capture the model with, [channels, height, width]. Without it, the model's own."""
     swaps: Annotated[tuple[Swap, ...], Field(min_length=1)]
     """What to swap, in order."""
+    require: RequireOutput | None = None
+    """What the output must reach, lest a conversion that lost everything passes for a success."""
     certify: Certify | None = None
     """What the output must reach, for conversions that shall change nothing."""
     finetune: Finetune | None = None
@@ -215,6 +239,18 @@ class Recipe(Document):
         if recipe.finetune is not None:
             recipe.finetune._origins = recipe.origins.within(("finetune",))
         return recipe
+
+    def warning_by_default(self) -> Recipe:
+        """The recipe, with a ``require`` of the output that only warns unless it says what it does.
+
+        For a conversion that is trained on at once: its output is not what will be used.
+        """
+        require = self.require
+        if require is None or "on_violation" in require.model_fields_set:
+            return self
+        return self.model_copy(
+            update={"require": require.model_copy(update={"on_violation": "warn"})}
+        )
 
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out; `from_yaml` is its inverse."""

@@ -54,6 +54,8 @@ class OpenedModel:
     """The swaps that the model already has, if it came from an artifact."""
     call: Example | None = None
     """How the model is called; None with an image alone."""
+    random_weights: bool = False
+    """The weights are fresh: the source names an architecture only."""
     assumed: str = ""
     """Whose ``mean`` and ``std`` these are, if those of the weights are not known."""
 
@@ -117,7 +119,8 @@ def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     notes = ("weights are random; pretrained ones come with --pretrained",)
     in_hub = ":" in spec.name
     base = _describe(model) if in_hub else Base("timm", spec.name, architecture_args(args))
-    return _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    opened = _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    return dataclasses.replace(opened, random_weights=not spec.pretrained)
 
 
 def _open_checkpoint(

@@ -23,6 +23,7 @@ from dcnify.surgery.calibrate.calibration_steps import calibrate
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
 from dcnify.surgery.fidelity.images import Calibration, conversion_images
 from dcnify.surgery.fidelity.measurements import Measurements
+from dcnify.surgery.floor import hold_floor, warn_of_worse_than_zero
 from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.prepare import isolating, runnable, without_unused
@@ -42,6 +43,7 @@ def convert(
     seed: int = 0,
     *,
     progress: Progress | None = None,
+    random_weights: bool = False,
 ) -> ConvertResult:
     """Swap what ``recipe`` selects on ``model`` itself, and measure what it cost.
 
@@ -64,6 +66,8 @@ def convert(
             three quarters of them, and the others are measured.
         seed: of everything random; the same seed gives the same weights.
         progress: called with a description, steps done and steps in all.
+        random_weights: ``model`` is known to be untrained, so that nothing is required of its
+            output. A classifier that prefers no class is taken for untrained anyway.
 
     Raises:
         InputError: as `plan`.
@@ -74,7 +78,9 @@ def convert(
     known = torch.amp.is_autocast_available(device)
     autocast = torch.autocast(device, enabled=False) if known else nullcontext()
     with torch.inference_mode(False), autocast:  # whatever the caller has switched on
-        return _convert(model, recipe, example, calibration, seed, progress or silent)
+        return _convert(
+            model, recipe, example, calibration, seed, progress or silent, random_weights
+        )
 
 
 def _convert(
@@ -84,6 +90,7 @@ def _convert(
     calibration: Calibration | None,
     seed: int,
     progress: Progress,
+    random_weights: bool,
 ) -> ConvertResult:
     clock, before = _Clock(), _parameters(model)
     with evaluating(model) as modes, ExitStack() as structure:
@@ -101,7 +108,7 @@ def _convert(
         )
         warnings = (*plan.notes, *warnings, *images.warnings)
         transaction = Transaction(model, plan, replacements)
-        measurements = Measurements(transaction, images.measured, progress)
+        measurements = Measurements(transaction, images.measured, progress, random_weights)
         with runnable(model, example) as reason, _all_or_nothing(transaction):
             if reason:
                 words = "DCNv3 layers do not run here, our operator ran in their place:"
@@ -112,6 +119,8 @@ def _convert(
             else:
                 measurements.measure(start_of(plan))
             apply_requirements(measurements)
+            floor = hold_floor(recipe, measurements, given_images=calibration is not None)
+            warn_of_worse_than_zero(measurements)
             transaction.put_in()
             certify(recipe, model, measurements.output)
         clock.lap("fidelity")
@@ -126,6 +135,7 @@ def _convert(
         warnings=(*warnings, *measurements.warnings),
         seconds=clock.laps,
         steps=measurements.steps if len(measurements.steps) > 1 else (),
+        require=floor,
     )
     own, used = pretrained_cfg_of(model), Statistics.of(images.origin).known()
     expect(model, {name: value for name, value in used.items() if not own.get(name)})

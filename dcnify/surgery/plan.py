@@ -66,6 +66,10 @@ class Plan:
     """Linear layers that lose their bias, which the target architecture does not have."""
     isolations: tuple[Isolation, ...] = ()
     """Regions of blocks that become submodules first, in this order."""
+    model_parameters: int = 0
+    """Parameters of the whole original model; 0 in a plan that was written before it said so."""
+    model_flops: int = 0
+    """Floating-point operations of the whole original model at ``input_shape``; 0 as above."""
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `from_json` is its inverse."""
@@ -97,8 +101,12 @@ class Plan:
                 notes=tuple(data["notes"]),
                 trims=tuple(map(str, data.get("trims", ()))),
                 isolations=tuple(map(Isolation.from_dict, data.get("isolations", ()))),
+                model_parameters=int(data.get("model_parameters", 0)),
+                model_flops=int(data.get("model_flops", 0)),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not a dcnify plan: {error!r}") from None
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.errors import InputError
+from dcnify.graph.flops import node_flops
 from dcnify.graph.isolation.record import needed
 from dcnify.roles import ROLES, Replacement, Site
 from dcnify.roles.base import Found, Keys
@@ -68,6 +69,8 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
         notes=selection.notes,
         trims=tuple(biases),
         isolations=needed(found.isolations, [swap.site.path for swap in swaps]),
+        model_parameters=sum(p.numel() for p in found.model.parameters()),
+        model_flops=node_flops(found.capture.operations()),
     )
 
 

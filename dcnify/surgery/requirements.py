@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,8 @@ import torch
 from torch import nn
 
 from dcnify.errors import CheckError
-from dcnify.surgery.bias_removal import in_block_of
-from dcnify.surgery.plan import PlannedSwap, Skipped
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
+from dcnify.surgery.revert import revert
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -25,34 +23,25 @@ def apply_requirements(measurements: Measurements) -> None:
     Raises:
         CheckError: a layer misses what it must reach, and the recipe says ``fail``.
     """
-    plan = measurements.transaction.plan
-    swaps: list[PlannedSwap] = []
-    skipped = list(plan.skipped)
-    reverted: list[str] = []
+    reverted: dict[str, str] = {}
     warnings: list[str] = []
     failed: list[str] = []
+    plan = measurements.transaction.plan
     for swap, fidelity in zip(plan.swaps, measurements.sites, strict=True):
         if swap.require is None or fidelity.sqnr_db >= swap.require["sqnr_db"]:
-            swaps.append(swap)
             continue
         text = below_required(fidelity, swap.require)
         action = swap.require["on_violation"]
         if action == "revert":
-            skipped.append(Skipped(swap.site.path, swap.site.role, f"reverted: {text}"))
-            reverted.append(fidelity.path)
-            warnings.append(f"reverted {text}")
+            reverted[fidelity.path] = text
             continue
-        swaps.append(swap)
         warnings.append(text)
         failed += [text] if action == "fail" else []
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise CheckError(f"require not met: {failed[0]}{more}; the model is unchanged")
-    trims = tuple(path for path in plan.trims if not in_block_of(path, reverted))
-    kept = dataclasses.replace(plan, swaps=tuple(swaps), skipped=tuple(skipped), trims=trims)
-    measurements.warnings = (*measurements.warnings, *warnings)
-    measurements.transaction.reduce_to(kept)
-    measurements.mark_reverted(reverted)
+    measurements.warnings += tuple(warnings)
+    revert(measurements, reverted)
 
 
 def below_required(fidelity: SiteFidelity, require: Mapping[str, Any]) -> str:

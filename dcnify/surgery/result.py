@@ -42,6 +42,22 @@ class OutputFidelity:
     """Accuracy of the converted model on these images; None without labels."""
     original_accuracy: float | None = None
     """Accuracy of the original on the same images."""
+    kl: float | None = None
+    """Mean KL(original || converted) in nats; None unless the output is (B, classes)."""
+    uninformative: str | None = None
+    """Why the above says little about the new layers, if so: an untrained original, or one whose
+    output does not depend on them."""
+
+
+@dataclass(frozen=True)
+class OutputRequirement:
+    """The recipe's ``require`` of the output, and whether it is met."""
+
+    asked: dict[str, Any]
+    met: bool | None
+    """None: it was not checked, and ``reason`` says why."""
+    reason: str = ""
+    """Why it is not met, or was not checked."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Report:
     steps: tuple[StepFidelity, ...] = ()
     """The fidelity after each step of the ``init``, where there is more than one. The last equals
     ``sites`` and ``output``, except for layers that were reverted since."""
+    require: OutputRequirement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data; an infinite SQNR (no error at all) becomes None."""

@@ -14,7 +14,7 @@ from dcnify.roles.base import replacement_named
 
 if TYPE_CHECKING:
     from dcnify.surgery.plan import Plan, PlannedSwap
-    from dcnify.surgery.result import ConvertResult, OutputFidelity, SiteFidelity
+    from dcnify.surgery.result import ConvertResult, OutputFidelity, OutputRequirement, SiteFidelity
 
 _WIDE = 160
 
@@ -37,8 +37,8 @@ def plan_tables(plan: Plan) -> list[Any]:
             ROLES[swap.site.role].label(swap.site),
             _shape(swap.site.input_shape),
             _module(swap),
-            _change(swap.site.parameters, swap.parameters),
-            _change(swap.site.flops, swap.flops),
+            _change(swap.site.parameters, swap.parameters, plan.model_parameters),
+            _change(swap.site.flops, swap.flops, plan.model_flops),
             swap.swap,
         )
     parts: list[Any] = [table, "", _totals(plan)]
@@ -96,6 +96,11 @@ def result_table(result: ConvertResult) -> list[Any]:
         parts.append("warning: calibrated and measured on the same single image")
     if result.recipe.certify is not None and report.output is not None:
         parts.append(f"certified: relative error at most {result.recipe.certify.relative_error:g}")
+    if report.output is not None and report.output.uninformative:
+        words = "note: the output says little about the new layers:"
+        parts.append(f"{words} {report.output.uninformative}")
+    if report.require is not None:
+        parts.append(f"require: {_requirement(report.require)}")
     before, after = result.report.parameters
     parts.append(f"parameters: {short_count(before)} -> {short_count(after)}")
     parts += [f"warning: {text}" for text in result.report.warnings]
@@ -114,9 +119,23 @@ def _output(output: OutputFidelity) -> str:
     ]
     if output.top1_agreement is not None:
         said.append(f"top-1 agreement {output.top1_agreement:.0%}")
+    if output.kl is not None:
+        said.append(f"KL {output.kl:.2g}")
     if output.accuracy is not None and output.original_accuracy is not None:
         said.append(f"accuracy {output.original_accuracy:.1%} -> {output.accuracy:.1%}")
     return ", ".join(said)
+
+
+def _requirement(require: OutputRequirement) -> str:
+    if require.met is None:
+        return f"not checked: {require.reason}"
+    bounds = {"agreement": "agreement at least", "kl": "KL at most", "cosine": "cosine at least"}
+    asked = [
+        f"{words} {require.asked[key]:g}"
+        for key, words in bounds.items()
+        if require.asked[key] is not None
+    ]
+    return f"{', '.join(asked)}: {'met' if require.met else require.reason}"
 
 
 def _table(*columns: str) -> Table:
@@ -129,12 +148,21 @@ def _table(*columns: str) -> Table:
 
 
 def _totals(plan: Plan) -> str:
-    params = sum(swap.parameters - swap.site.parameters for swap in plan.swaps)
+    parameters = sum(swap.parameters - swap.site.parameters for swap in plan.swaps)
     flops = sum(swap.flops - swap.site.flops for swap in plan.swaps)
     return (
-        f"{len(plan.swaps)} sites swapped by recipe {plan.recipe!r}: "
-        f"parameters {params:+,}, FLOPs {'+' if flops >= 0 else '-'}{short_count(abs(flops))} "
+        f"{len(plan.swaps)} sites swapped by recipe {plan.recipe!r}: parameters "
+        f"{_total(plan.model_parameters, parameters)}, FLOPs {_total(plan.model_flops, flops)} "
         f"at input {_shape(plan.input_shape)}"
+    )
+
+
+def _total(model: int, change: int) -> str:
+    """``4.65M -> 6.1M (1.31x)``; the change alone where the model's own number is not known."""
+    if not model:
+        return f"{'+' if change >= 0 else '-'}{short_count(abs(change))}"
+    return (
+        f"{short_count(model)} -> {short_count(model + change)} ({(model + change) / model:.2f}x)"
     )
 
 
@@ -160,8 +188,10 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(n) for n in shape)
 
 
-def _change(before: int, after: int) -> str:
-    return f"{short_count(before)} -> {short_count(after)}"
+def _change(before: int, after: int, model: int = 0) -> str:
+    """``6.27k -> 152k``, and by which share of the whole ``model`` that changes it."""
+    share = f" {(after - before) / model:+.1%}" if model else ""
+    return f"{short_count(before)} -> {short_count(after)}{share}"
 
 
 def short_count(number: int) -> str:

@@ -13,6 +13,7 @@ from dcnify.surgery.bias_removal import Removed, remove_biases, restore_biases
 from dcnify.surgery.build import get, put
 from dcnify.surgery.handover import begin
 from dcnify.surgery.plan import Plan
+from dcnify.surgery.snapshot import Snapshot
 
 LayerStates = Mapping[str, Mapping[str, Tensor]]
 """State dicts of new layers by path."""
@@ -67,6 +68,16 @@ class Transaction:
         if not stays:
             self._take_out()
 
+    @contextmanager
+    def tentatively(self) -> Iterator[None]:
+        """Take back afterwards whatever is done to the model and this transaction meanwhile."""
+        model, own = Snapshot(self.model), dict(vars(self))
+        try:
+            yield
+        finally:
+            model.restore()
+            vars(self).update(own)
+
     def undo(self) -> None:
         """Leave the model as it was in the beginning."""
         self._take_out()
@@ -95,7 +106,12 @@ class Transaction:
             self.replacements[path].load_state_dict(state)
 
     def reduce_to(self, plan: Plan) -> None:
-        """Go on with fewer swaps and trims; the others' old layers and biases are restored."""
+        """Go on with fewer swaps and trims; the others' old layers and biases are restored.
+
+        Without any swap left, so is everything else.
+        """
+        if not plan.swaps:
+            self.undo()
         kept = {swap.site.path for swap in plan.swaps}
         for swap in self.plan.swaps:
             path = swap.site.path

@@ -1,5 +1,6 @@
 """Measure an artifact's fidelity again, against the model that it was converted from."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,11 @@ from dcnify.progress import Progress, silent
 from dcnify.recipe import Recipe
 from dcnify.sources.open import OpenedModel
 from dcnify.surgery.fidelity.images import BATCH
+from dcnify.surgery.fidelity.informative import why_unmoved, why_untrained
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
+from dcnify.surgery.floor import exemption, shortfall, unmeasured
 from dcnify.surgery.handover import set_blend
-from dcnify.surgery.plan import PlannedSwap
+from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.prepare import runnable
 from dcnify.surgery.requirements import allowed_error, below_required
 from dcnify.verify.files import tolerance
@@ -53,6 +56,7 @@ def measure(
         with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
             with runnable(source.model, calls[0]):
                 sites, outputs = measure_sites(source.model, new, calls, progress or silent)
+                unmoved = why_unmoved(source.model, tuple(new), outputs, calls, progress or silent)
             with runnable(model, calls[0]):
                 classes = outputs[0].shape[1] if outputs[0].dim() == 2 else 0
                 known, _ = labels_for(images, classes)
@@ -62,7 +66,10 @@ def measure(
         raise
     except Exception as error:  # whatever a model may raise
         raise InputError(f"{source.spec} cannot be compared: {first_line(error)}") from error
-    return Fidelity(tuple(sites), output, origin)
+    untrained = why_untrained(outputs, source.random_weights)
+    reasons = "; ".join(filter(None, (untrained, unmoved))) or None
+    output = dataclasses.replace(output, uninformative=reasons)
+    return Fidelity(tuple(sites), output, origin, untrained)
 
 
 def check_reported(
@@ -112,14 +119,30 @@ def check_recipe(
             detail = below[0] + (f" (and {len(below) - 1} more)" if len(below) > 1 else "")
         checks.append(Check("require", not below, site.sqnr_db, require["sqnr_db"], detail))
     try:
-        certify = Recipe.from_yaml(record.recipe, "recipe.yaml").certify
+        recipe = Recipe.from_yaml(record.recipe, "recipe.yaml")
     except InputError as problem:
         return [*checks, Check("certify", False, detail=str(problem))], warnings
+    if recipe.require is not None:
+        asked = recipe.require.model_dump()
+        check = _check_floor(asked, record.plan, fidelity)
+        if check.passed is False and asked["on_violation"] == "warn":
+            warnings.append(f"require not met: {check.detail}")
+        else:
+            checks.append(check)
+    certify = recipe.certify
     if certify is not None:
         error, limit = fidelity.output.relative_error, allowed_error(certify.relative_error, model)
         detail = "relative error of the output"
         checks.append(Check("certify", error <= limit, error, limit, detail))
     return checks, warnings
+
+
+def _check_floor(asked: dict[str, Any], plan: Plan, fidelity: Fidelity) -> Check:
+    name, output = "require of the output", fidelity.output
+    if exempt := exemption(plan, fidelity.untrained) or unmeasured(asked, output):
+        return Check(name, None, detail=exempt)
+    missed = shortfall(asked, output)
+    return Check(name, not missed, detail=missed or "as the recipe requires")
 
 
 def reported_sites(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -26,6 +26,8 @@ class Fidelity:
     output: OutputFidelity
     images: dict[str, Any]
     """Origin, count and size of the images."""
+    untrained: str | None = None
+    """Why the source is taken for untrained, if it is."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def test_the_recipe_these_tests_break_is_good():
             "description: Late stages only.",
             "ablate: {epochs: 3}",
             "recipe.yaml:3:1: unknown key 'ablate'; the keys of a recipe are version, name, "
-            "description, input, swaps, certify, finetune",
+            "description, input, swaps, require, certify, finetune",
         ),
         (
             "where: {kernel: 7, stride: 1}",

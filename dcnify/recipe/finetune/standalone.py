@@ -17,7 +17,7 @@ from dcnify.recipe.reading.explain import did_you_mean
 from dcnify.recipe.reading.origins import Origins
 from dcnify.recipe.reading.override import apply_overrides
 
-_RECIPE_KEYS = {"version", "input", "swaps", "certify", "finetune"}
+_RECIPE_KEYS = {"version", "input", "swaps", "require", "certify", "finetune"}
 """A document with one of these keys is a whole recipe."""
 _STAGE_KEYS = {"optimizer", "use"}
 """A document with one of these keys is a single stage, as the files of the presets are."""

@@ -14,6 +14,7 @@ from dcnify.errors import DcnifyError
 from dcnify.graph.calls import Call, first_tensor, output_tensor
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
+from dcnify.surgery.fidelity.predictions import kl_divergence, predicted_classes, share_equal
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
 
@@ -79,7 +80,7 @@ def measure_sites(
         hook = _comparing(new.eval(), sums[path])
         handles.append(model.get_submodule(path).register_forward_hook(hook, with_kwargs=True))
     try:
-        outputs = _run(model, examples, "original", progress)
+        outputs = run_all(model, examples, "original", progress)
     finally:
         for handle in handles:
             handle.remove()
@@ -130,7 +131,7 @@ def measure_output(
         for path, module in must_run.items()
     ]
     try:
-        outputs = _run(model, examples, "converted", progress)
+        outputs = run_all(model, examples, "converted", progress)
     finally:
         for handle in handles:
             handle.remove()
@@ -142,37 +143,23 @@ def measure_output(
     sums = Agreement()
     for a, b in zip(expected, outputs, strict=True):
         sums.add(a, b)
-    chosen = _chosen(expected)
+    before, now = predicted_classes(expected), predicted_classes(outputs)
     return OutputFidelity(
         sums.sqnr_db,
         sums.cosine,
-        _share(_chosen(outputs), chosen),
+        share_equal(now, before),
         sum(map(len, expected)),
         sums.relative_error,
-        _share(_chosen(outputs), labels),
-        _share(chosen, labels),
+        share_equal(now, labels),
+        share_equal(before, labels),
+        kl_divergence(expected, outputs),
     )
 
 
-def _chosen(outputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-    """The likeliest class of every image; None unless the outputs are (B, classes)."""
-    classes = all(output.dim() == 2 for output in outputs)
-    return [output.argmax(-1) for output in outputs] if classes else None
-
-
-def _share(
-    seen: Sequence[torch.Tensor] | None, wanted: Sequence[torch.Tensor] | None
-) -> float | None:
-    """How often they are equal."""
-    if seen is None or wanted is None:
-        return None
-    same = sum(int((a == b.to(a.device)).sum()) for a, b in zip(seen, wanted, strict=True))
-    return same / max(1, sum(map(len, wanted)))
-
-
-def _run(
+def run_all(
     model: nn.Module, examples: Sequence[Example | torch.Tensor], what: str, progress: Progress
 ) -> list[torch.Tensor]:
+    """Return the model's output for each example; ``what`` model it is, for the progress."""
     outputs = []
     for index, example in enumerate(examples):
         outputs.append(output_tensor(Example.of(example).call(model)))

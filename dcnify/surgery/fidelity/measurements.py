@@ -12,6 +12,7 @@ from torch import Tensor
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.surgery.fidelity.images import Images
+from dcnify.surgery.fidelity.informative import why_unmoved, why_untrained
 from dcnify.surgery.fidelity.measure import Agreement, measure_output, measure_sites
 from dcnify.surgery.result import OutputFidelity, SiteFidelity, StepFidelity
 from dcnify.surgery.transaction import Transaction
@@ -34,17 +35,26 @@ class Measurements:
         transaction: what is measured.
         images: what it is measured on.
         progress: Progress callback.
+        random_weights: the weights of the original are known to be random.
     """
 
     def __init__(
-        self, transaction: Transaction, images: Images, progress: Progress = silent
+        self,
+        transaction: Transaction,
+        images: Images,
+        progress: Progress = silent,
+        random_weights: bool = False,
     ) -> None:
         self.transaction, self.images, self.progress = transaction, images, progress
+        self._random_weights = random_weights
+        self.untrained: str | None = None
+        """Why the original is taken for untrained, if it is; known after the first measurement."""
         self.steps: tuple[StepFidelity, ...] = ()
         self.warnings: tuple[str, ...] = ()
         self._outputs: list[Tensor] = []
         self._sites: dict[str, SiteFidelity] = {}
         self._output: OutputFidelity | None = None
+        self._uninformative: str | None = None
 
     @property
     def sites(self) -> tuple[SiteFidelity, ...]:
@@ -87,6 +97,10 @@ class Measurements:
         self.steps = (*self.steps, StepFidelity(step, tuple(sites), self.output))
 
     def measure_output(self) -> None:
+        """Measure the model with the new layers in place, and keep that as its `output`."""
+        self._output = self.output_now()
+
+    def output_now(self) -> OutputFidelity:
         """Measure the model with the new layers in place.
 
         Raises:
@@ -94,7 +108,7 @@ class Measurements:
         """
         with self.transaction.in_place():
             try:
-                self._output = measure_output(
+                output = measure_output(
                     self.transaction.model,
                     self._outputs,
                     self.images.calls,
@@ -107,6 +121,7 @@ class Measurements:
                     "the model reads an attribute of a swapped layer that its replacement does "
                     f"not have: {error}; exclude that layer"
                 ) from error
+        return dataclasses.replace(output, uninformative=self._uninformative)
 
     def came_closer(self) -> bool:
         """Whether the last step brought the output closer, or made it agree more often."""
@@ -134,6 +149,7 @@ class Measurements:
         """Keep the original's first outputs, and warn if it computes something else later."""
         if not self._outputs:
             self._outputs = outputs
+            self._judge_originals(outputs)
             if not all(bool(torch.isfinite(output).all()) for output in outputs):
                 words = "the original model's output is not finite on these images"
                 self.warnings = (*self.warnings, words)
@@ -147,3 +163,12 @@ class Measurements:
                 "numbers, or refers to itself where a copy does not see it"
             )
             self.warnings = (*self.warnings, words)
+
+    def _judge_originals(self, outputs: list[Tensor]) -> None:
+        """Find out whether the original's outputs say anything about the layers that change."""
+        transaction, calls = self.transaction, self.images.calls
+        self.untrained = why_untrained(outputs, self._random_weights)
+        unmoved = why_unmoved(
+            transaction.original, tuple(transaction.new), outputs, calls, self.progress
+        )
+        self._uninformative = "; ".join(filter(None, (self.untrained, unmoved))) or None

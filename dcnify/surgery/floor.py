@@ -1,0 +1,153 @@
+"""The floor of a conversion: what a recipe requires of the converted model's output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dcnify.errors import CheckError
+from dcnify.surgery.plan import Plan
+from dcnify.surgery.result import OutputFidelity, OutputRequirement
+from dcnify.surgery.revert import revert, without, worst_first
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Recipe
+    from dcnify.surgery.fidelity.measurements import Measurements
+
+RUIN = 0.5
+"""Agreement below which a conversion is warned of although its recipe requires nothing."""
+
+
+def hold_floor(
+    recipe: Recipe, measurements: Measurements, *, given_images: bool
+) -> OutputRequirement | None:
+    """Act on the recipe's ``require`` of the output: keep the model, warn, revert layers, or fail.
+
+    Args:
+        recipe: what it requires.
+        measurements: of a conversion that is complete but for this.
+        given_images: the user gave the images; the advice depends on it.
+
+    Returns:
+        What was required and whether it is met; None if nothing is required.
+
+    Raises:
+        CheckError: the output misses it, and the recipe says ``fail``.
+    """
+    exempt = exemption(measurements.transaction.plan, measurements.untrained)
+    advice = next_step(recipe, given_images)
+    if recipe.require is None:
+        if not exempt and (words := _ruined(measurements.output)):
+            measurements.warnings += (f"{words}: {advice}, or fine-tune it",)
+        return None
+    asked = recipe.require.model_dump()
+    exempt = exempt or unmeasured(asked, measurements.output)
+    if exempt:
+        return OutputRequirement(asked, None, exempt)
+    missed = shortfall(asked, measurements.output)
+    if missed and asked["on_violation"] == "revert":
+        _revert_until_met(asked, measurements, missed)
+        missed = shortfall(asked, measurements.output)
+    if not missed:
+        return OutputRequirement(asked, True)
+    if asked["on_violation"] == "fail":
+        where = recipe.origins.prefix(("require",))
+        raise CheckError(
+            f"{where}require not met: {missed}; the model is unchanged: {advice}, put the worst "
+            "layers back (--set require.on_violation=revert), or take it as it is, to fine-tune it "
+            "(--set require.on_violation=warn)"
+        )
+    measurements.warnings += (f"require not met: {missed}: {advice}, or fine-tune it",)
+    return OutputRequirement(asked, False, missed)
+
+
+def exemption(plan: Plan, untrained: str | None) -> str | None:
+    """Say why no output can be required of a conversion, or None.
+
+    ``untrained`` is why the original is taken for untrained, if it is.
+    """
+    if any(swap.init[-1]["method"] == "paper" for swap in plan.swaps):
+        return "init: paper starts at zero output on purpose"
+    if plan.swaps and all(swap.handover for swap in plan.swaps):
+        return "with handover the model starts as the original"
+    return untrained
+
+
+def unmeasured(asked: dict[str, Any], output: OutputFidelity) -> str | None:
+    """Say why nothing of what is asked can be measured at this output, or None."""
+    if asked["cosine"] is None and output.top1_agreement is None:
+        return "the output is not (B, classes), and no cosine is asked for"
+    return None
+
+
+def shortfall(asked: dict[str, Any], output: OutputFidelity) -> str:
+    """Say by what the output misses what is asked; empty if by nothing."""
+    missed = []
+    agreement, kl, cosine = (asked[key] for key in ("agreement", "kl", "cosine"))
+    if None not in (agreement, output.top1_agreement) and not output.top1_agreement >= agreement:
+        seen = _percent(output.top1_agreement)
+        missed.append(f"agreement {seen} is below {_percent(agreement)}")
+    if None not in (kl, output.kl) and not output.kl <= kl:
+        missed.append(f"KL {output.kl:.3g} is above {kl:g}")
+    if cosine is not None and not output.cosine >= cosine:
+        missed.append(f"cosine {output.cosine:.3g} is below {cosine:g}")
+    return ", ".join(missed)
+
+
+def next_step(recipe: Recipe, given_images: bool) -> str:
+    """Say what brings the converted model closer to the original."""
+    from dcnify.recipe import builtins
+
+    if any(step.method == "calibrate" for swap in recipe.swaps for step in swap.init):
+        more = "calibrate on more images or for more steps (--image-count N, model_steps: N)"
+        return more if given_images else "calibrate on images of yours (--images DIR)"
+    calibrated = f"{recipe.name}-calibrated"
+    how = f"-r {calibrated}" if calibrated in builtins() else "init: [fit, calibrate]"
+    return f"calibrate with --images DIR ({how})"
+
+
+def warn_of_worse_than_zero(measurements: Measurements) -> None:
+    """Name every new layer whose output is farther from the old one's than zeros would be."""
+    kept = [site for site in measurements.sites if not site.reverted]
+    below = [f"{site.path} {site.sqnr_db:.1f} dB" for site in kept if not site.sqnr_db >= 0]
+    if below:
+        measurements.warnings += (
+            f"{len(below)} of {len(kept)} new layers are worse than an output of zeros (SQNR below "
+            f"0 dB): {', '.join(below)}",
+        )
+
+
+def _revert_until_met(asked: dict[str, Any], measurements: Measurements, missed: str) -> None:
+    """Put back as few of the layers as it takes, the worst first, by bisection.
+
+    Every number of layers that is tried is measured; with all of them back the model is the
+    original.
+    """
+    transaction = measurements.transaction
+    reasons = {
+        site.path: f"{site.path}: SQNR {site.sqnr_db:.1f} dB, for the output: {missed}"
+        for site in worst_first(measurements)
+    }
+    too_few, enough = 0, len(reasons)
+    while enough - too_few > 1:
+        count = (too_few + enough) // 2
+        with transaction.tentatively():
+            transaction.reduce_to(without(transaction.plan, _first(reasons, count)))
+            met = not shortfall(asked, measurements.output_now())
+        too_few, enough = (too_few, count) if met else (count, enough)
+    revert(measurements, _first(reasons, enough))
+
+
+def _first(reasons: dict[str, str], count: int) -> dict[str, str]:
+    return dict(list(reasons.items())[:count])
+
+
+def _ruined(output: OutputFidelity) -> str:
+    if output.top1_agreement is not None and output.top1_agreement < RUIN:
+        return f"agreement {_percent(output.top1_agreement)}: little is left of the original"
+    if not output.sqnr_db >= 0:
+        return f"SQNR {output.sqnr_db:.1f} dB: the output is worse than zeros"
+    return ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
