@@ -24,7 +24,7 @@ from dcnify.nn import Handover
 from dcnify.sources.base import Base
 from dcnify.sources.construct import on_meta, with_buffers
 from dcnify.sources.infer_base import HINT, infer_base
-from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.materialise import buffers_beside, mismatch_of, tied
 from dcnify.sources.open import OpenedModel
 from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
 from dcnify.sources.state_dict import Mismatch, shapes_of
@@ -237,22 +237,14 @@ def _unreproducible_buffers(
     return {
         name: value
         for name, value in mine.items()
-        if _has_buffer(rebuilt, name)
+        # A forward pass may register a buffer; the next one makes it again.
+        if buffers_beside(rebuilt, name) is not None
         and (
             name not in fresh
             or value.dtype != fresh[name].dtype
             or not torch.equal(value.cpu(), fresh[name])
         )
     }
-
-
-def _has_buffer(model: nn.Module, name: str) -> bool:
-    """False for a buffer that only a forward pass registers; the next one makes it again."""
-    owner, _, leaf = name.rpartition(".")
-    try:
-        return leaf in model.get_submodule(owner)._buffers
-    except AttributeError:
-        return False
 
 
 def _json(data: Any) -> str:

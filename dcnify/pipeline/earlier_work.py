@@ -1,4 +1,4 @@
-"""What a folder already holds of a run, and whether it is this run's."""
+"""The parts of a run that a folder holds already, and whether they belong to this run."""
 
 import os
 import shutil
@@ -98,5 +98,5 @@ def _refuse_others(folder: Path, same: Mapping[str, bool]) -> None:
 
 
 def _hash_of_swaps(recipe: Recipe) -> str:
-    """Hash of what the recipe does to the model, whatever it trains afterwards."""
+    """Hash of the recipe's conversion, whatever it trains afterwards."""
     return recipe.model_copy(update={"finetune": None, "description": ""}).sha256

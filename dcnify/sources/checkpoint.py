@@ -44,12 +44,9 @@ class Checkpoint:
 
 
 def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
-    """Find the state dict in ``held``: one itself, or under a usual key, nested or not.
+    """Find the state dict in ``held``, which `read_weights` returned: one, or under a usual key.
 
-    Args:
-        held: what `read_weights` returned.
-        what: the file, for messages.
-        use_ema: take the averaged weights.
+    ``use_ema`` takes the averaged weights; ``what`` names the file in messages.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")

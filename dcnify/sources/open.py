@@ -93,10 +93,7 @@ def open_model(
 ) -> OpenedModel:
     """Open any source but an artifact; `dcnify.artifact.open_source` opens those too.
 
-    Args:
-        spec: the source and its options; it was checked.
-        model_args: constructor arguments, in place of the spec's.
-        on_progress: called while an architecture is inferred.
+    ``spec`` was checked; ``model_args`` stand in place of its own.
     """
     args = spec.model_args if model_args is None else dict(model_args)
     path = Path(spec.source)

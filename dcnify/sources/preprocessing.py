@@ -12,7 +12,7 @@ _LARGEST_SIDE = 1 << 14
 
 
 class Preprocessing(NamedTuple):
-    """What a model expects of its images; None for what is unknown."""
+    """The images that a model expects; None for each unknown property."""
 
     input_size: tuple[int, int, int] | None = None
     """(C, H, W)."""
@@ -32,11 +32,8 @@ def preprocessing_of(
 ) -> Preprocessing:
     """Read the preprocessing off a timm model, or one that carries timm's ``pretrained_cfg``.
 
-    Args:
-        model: the model.
-        args: its constructor arguments, of which ``in_chans`` and ``img_size`` count.
-        recorded: ``input_size``, ``mean``, ``std`` or ``img_size`` that a training run recorded;
-            they win.
+    ``in_chans`` and ``img_size`` of the constructor's ``args`` count; ``input_size``, ``mean``,
+    ``std`` or ``img_size`` that a training run ``recorded`` win.
     """
     known = {**pretrained_cfg_of(model), **(recorded or {})}
     statistics, size = Statistics.of(known), known.get("input_size")

@@ -89,7 +89,9 @@ class Measurements:
         self._compare_originals(outputs)
         least = floor or fallback
         for index, site in enumerate(sites):
-            if fallback and least and site.sqnr_db < least.sites[site.path].sqnr_db:
+            if not fallback or not least or site.path not in fallback.states:
+                continue
+            if site.sqnr_db < least.sites[site.path].sqnr_db:
                 transaction.load({site.path: fallback.states[site.path]})
                 sites[index] = fallback.sites[site.path]
         self._sites |= {site.path: site for site in sites}
