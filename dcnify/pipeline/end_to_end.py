@@ -83,7 +83,7 @@ def run(
     device = "cpu" if spec.options.cpu else None
     bench = settle_models(ModelBenchSpec(batch=spec.batch, device=device, seconds=spec.seconds))
     check_settings()
-    source = open_source(spec.source, on_progress=progress)
+    source = open_source(spec.source, on_progress=progress).for_images(spec.images.statistics)
     for note in source.notes:
         say(note)
     shape = spec.source.input_shape(source.input_size, recipe.input)
@@ -155,8 +155,7 @@ def _fidelity_images(
     asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
     return asked.load(
         shape,
-        mean=source.mean,
-        std=source.std,
+        **source.statistics.known(),
         count=images_wanted(recipe),
         called="images" if own else "data",
         progress=progress,
