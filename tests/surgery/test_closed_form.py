@@ -83,6 +83,7 @@ def test_a_layer_is_measured_as_the_original_would_see_it() -> None:
     model, images = network(), IMAGES[:16]
     original = copy.deepcopy(model)
     result = dcnify.convert(model, recipe(), IMAGES[:1], IMAGES)
+    assert [step.step for step in result.report.steps] == ["transfer", "calibrate: layers"]
     swap = result.plan.swaps[0]
     layer, old = model.get_submodule(swap.site.path), original.get_submodule(swap.site.path)
     assert not torch.equal(layer.order, torch.arange(len(layer.order)))
