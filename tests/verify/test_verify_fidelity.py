@@ -269,7 +269,7 @@ def test_what_is_required_of_the_output_is_checked_again(tmp_path):
     recipe = decided.recipe("{agreement: 0.125}")
     result = dcnify.convert(source.model, recipe, decided.images(1), decided.images())
     save(result, tmp_path / "out", source=source)
-    images = ImageBatch(decided.images(), "given", ())
+    images = ImageBatch(decided.images(), (), (), "given")
 
     def required() -> bool | None:
         done = against(tmp_path / "out", open_source(spec), images=images, trust_code=True)
