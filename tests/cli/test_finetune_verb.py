@@ -75,7 +75,7 @@ SET = "finetune.stages.two."
         (["--set", f"{SET}augment.auto=rand-m9-nonsense1"], "stage two: augment.auto"),
         (["--set", f"{SET}handover={{until: 0.5}}"], "no layer of the artifact hands over"),
         (["--teacher", "timm:resnet18"], "not from timm:resnet18"),
-        (["--split", "nothing"], "unknown split 'nothing'"),
+        (["--split", "nothing"], "no split 'nothing' in"),
         (["--resume"], "holds no fine-tuning to resume"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
