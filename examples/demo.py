@@ -10,7 +10,6 @@ import argparse
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Normalize
 
-import dcnify
+import dcnify.cli
 from dcnify.data import open_dataset
 
 DATA = "builtin:cluttered-digits"
@@ -124,8 +123,8 @@ def main() -> None:
 def run_dcnify(command: str, log: Console) -> None:
     """Run the command line as a person would, its output in full view."""
     log.print(f"   dcnify {command}", soft_wrap=True)
-    sys.stdout.flush()
-    subprocess.run([dcnify_command(), *shlex.split(command)], check=True)
+    if code := dcnify.cli.main(shlex.split(command)):
+        sys.exit(code)
 
 
 def create_model() -> nn.Module:
@@ -186,12 +185,6 @@ def without(model: nn.Module, layers: list[str]) -> nn.Module:
         for parameter in model.get_submodule(path).parameters():
             nn.init.zeros_(parameter)
     return model
-
-
-def dcnify_command() -> str:
-    """The `dcnify` of the environment that runs this program, in front of any other."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("dcnify", path=beside) or shutil.which("dcnify") or "dcnify"
 
 
 def show(

@@ -22,5 +22,23 @@ if TYPE_CHECKING:
 Source = OpenedModel
 """The name of `OpenedModel` up to dcnify 0.1."""
 
-__all__, __getattr__ = load_on_use(__name__)
-__all__ += ["Source"]
+__all__ = [
+    "Artifact",
+    "Base",
+    "Check",
+    "Fidelity",
+    "OpenedModel",
+    "Source",
+    "SourceSpec",
+    "Verification",
+    "check_output",
+    "images_reported",
+    "load",
+    "open_source",
+    "read_artifact",
+    "save",
+    "save_again",
+    "verify",
+]
+
+__getattr__ = load_on_use(__name__)

@@ -18,11 +18,8 @@ from dcnify.surgery.prepare import prepare
 def recorded_source(record: Artifact, hint: str, *, weights: bool = True) -> OpenedModel:
     """Open the source that an artifact was converted from.
 
-    Args:
-        record: the artifact.
-        hint: advice that ends an error: ``name it with --against``.
-        weights: require the weights that were converted. If false, those of ``timm:`` are random
-            and need no network.
+    ``hint`` is advice that ends an error: ``name it with --against``. Without ``weights``, those of
+    ``timm:`` are random and need no network.
     """
     named = record.config["dcnify"].get("source") or {}
     spec, wanted = named.get("spec"), named.get("sha256")

@@ -34,7 +34,7 @@ _LARGEST_GOLDEN = 64 * 2**20
 
 @dataclass(frozen=True)
 class Artifact:
-    """What an artifact says about itself. Reading one runs no code and builds nothing."""
+    """An artifact's description of itself. Reading one runs no code and builds nothing."""
 
     path: Path
     config: dict[str, Any]

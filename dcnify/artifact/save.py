@@ -24,7 +24,7 @@ from dcnify.nn import Handover
 from dcnify.sources.base import Base
 from dcnify.sources.construct import on_meta, with_buffers
 from dcnify.sources.infer_base import HINT, infer_base
-from dcnify.sources.materialise import mismatch_of, tied
+from dcnify.sources.materialise import buffers_beside, mismatch_of, tied
 from dcnify.sources.open import OpenedModel
 from dcnify.sources.preprocessing import Preprocessing, preprocessing_of
 from dcnify.sources.state_dict import Mismatch, shapes_of
@@ -68,8 +68,8 @@ def save(
     origin: dict[str, Any] = {}
     if source is not None:
         origin = {"spec": source.spec, "sha256": source.sha256}
-        if source.input_size:
-            expected = Preprocessing(source.input_size, source.mean, source.std)
+        statistics = expected.statistics.over(source.statistics)
+        expected = Preprocessing(source.input_size or expected.input_size, *statistics)
     report = {
         **result.report.to_dict(),
         "source": {**origin, "notes": list(source.notes)} if source else None,
@@ -237,22 +237,14 @@ def _unreproducible_buffers(
     return {
         name: value
         for name, value in mine.items()
-        if _has_buffer(rebuilt, name)
+        # A forward pass may register a buffer; the next one makes it again.
+        if buffers_beside(rebuilt, name) is not None
         and (
             name not in fresh
             or value.dtype != fresh[name].dtype
             or not torch.equal(value.cpu(), fresh[name])
         )
     }
-
-
-def _has_buffer(model: nn.Module, name: str) -> bool:
-    """False for a buffer that only a forward pass registers; the next one makes it again."""
-    owner, _, leaf = name.rpartition(".")
-    try:
-        return leaf in model.get_submodule(owner)._buffers
-    except AttributeError:
-        return False
 
 
 def _json(data: Any) -> str:

@@ -48,11 +48,7 @@ def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write distinct, contiguous tensors; nothing is copied on the way.
-
-    Raises:
-        DcnifyError: the disk is full, or a tensor is of a type that safetensors has not.
-    """
+    """Write distinct, contiguous tensors; nothing is copied on the way."""
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

@@ -22,4 +22,29 @@ if TYPE_CHECKING:
     )
     from dcnify.bench.rivals import OURS
 
-__all__, __getattr__ = load_on_use(__name__)
+__all__ = [
+    "CONVERTED",
+    "COPY",
+    "ORIGINAL",
+    "OURS",
+    "CaseResult",
+    "Measurement",
+    "ModelBench",
+    "ModelBenchSpec",
+    "ModelReport",
+    "OpBench",
+    "OpBenchSpec",
+    "PassResult",
+    "Report",
+    "Skipped",
+    "bench_models",
+    "check_plot",
+    "run",
+    "settle",
+    "settle_models",
+    "write_csv",
+    "write_models_csv",
+    "write_plot",
+]
+
+__getattr__ = load_on_use(__name__)

@@ -17,7 +17,7 @@ _FARTHEST = 15.0
 
 @dataclass(frozen=True)
 class Case:
-    """What one interleaved run measures. The kernel is 3x3 with stride 1 and padding 1."""
+    """The subject of one interleaved run. The kernel is 3x3 with stride 1 and padding 1."""
 
     shape: Shape
     batch: int
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def floor_bytes(self) -> int:
-        """What any implementation moves at least: each input read and each output written once.
+        """Bytes that any implementation has to move: each input read and each output written once.
 
         Backward that is output gradient, value and offset_mask in, their two gradients out.
         """

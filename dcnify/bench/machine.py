@@ -1,4 +1,4 @@
-"""What a measurement was made on: the hardware and the versions that decide it."""
+"""The hardware and the versions that a measurement depends on."""
 
 import platform
 import subprocess

@@ -20,7 +20,6 @@ from dcnify.progress import Progress, silent
 from dcnify.words import first_line
 
 ORIGINAL, CONVERTED = "original", "converted"
-_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -172,8 +171,7 @@ def _in_words(what: str, where: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise InputError(f"{where}: the memory is not enough; try a smaller --batch") from None
-        words = first_line(error)
-        raise InputError(f"{what} {where}: {words[:_LONGEST_REASON]}") from error
+        raise InputError(f"{what} {where}: {first_line(error)}") from error
 
 
 def _pass_name(train: bool) -> str:

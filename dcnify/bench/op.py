@@ -28,12 +28,12 @@ from dcnify.words import first_line
 
 _COPY = Contender(COPY, "a copy that moves as many bytes as the operator has to")
 _HOST_SHAPE = Shape(7, 7, 1024, 32)
-"""So little work that what is left is the way through Python."""
+"""So little work that the time is that of the way through Python."""
 
 
 @dataclass(frozen=True)
 class OpBench:
-    """What to measure; `dcnify.bench.settle` makes one from what a person wrote."""
+    """Settings of a run; `dcnify.bench.settle` makes them from the user's."""
 
     cases: tuple[Case, ...]
     rivals: tuple[Rival, ...]
@@ -214,5 +214,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         return "out of memory"
-    words = first_line(error)
-    return words if len(words) <= 160 else f"{words[:157]}..."
+    return first_line(error)

@@ -110,7 +110,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What a model is made of."""
+    """The size of a model."""
 
     parameters: int
     flops: int | None

@@ -1,4 +1,4 @@
-"""What `dcnify.ops.dcnv4` is timed against, each in one small function.
+"""The rivals that `dcnify.ops.dcnv4` is timed against, each in one small function.
 
 A rival's function takes the inputs of a case and returns a `Prepared`: the tensors the rival wants,
 in the layout it likes best (laying them out is not timed), and the call on them that is. It raises
@@ -34,10 +34,10 @@ class Prepared:
     """A rival made ready for one case."""
 
     leaves: tuple[Tensor, ...]
-    """What the call takes, made from the operator's tensors by differentiable steps."""
+    """Arguments of the call, made from the operator's tensors by differentiable steps."""
     forward: Callable[..., Tensor]
     to_output: Callable[[Tensor], Tensor] = lambda result: result
-    """Turns what the call gives into the operator's (B, H, W, C)."""
+    """Converts the call's result to the operator's (B, H, W, C)."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Rival:
     about: str
     prepare: Callable[[Inputs], Prepared]
     same_function: bool = True
-    """It computes what the operator computes: answers are compared before they are timed."""
+    """Whether it computes the operator's function: results are compared before they are timed."""
     must_agree: frozenset[torch.dtype] = frozenset()
     """The dtypes in which another answer than ours stops the run; elsewhere it is a note."""
     package: str = ""
@@ -57,7 +57,7 @@ class Rival:
 
     @property
     def missing(self) -> bool:
-        """It comes from a package that is not installed."""
+        """Whether it comes from a package that is not installed."""
         return bool(self.package) and importlib.util.find_spec(self.package) is None
 
 
@@ -70,7 +70,7 @@ def _ours(inputs: Inputs) -> Prepared:
 
 
 def _torch_path(inputs: Inputs) -> Prepared:
-    """What runs where neither Triton nor Numba does."""
+    """The fallback for machines with neither Triton nor Numba."""
     sampling = inputs.case.sampling
 
     class TorchPath(torch.autograd.Function):

@@ -42,7 +42,7 @@ PAPER = (
     Shape(200, 320, 128, 4),
     Shape(100, 160, 256, 8),
 )
-"""Those DCNv4 (arXiv 2401.06197) is timed at: four stages, a ViT's, and two of a detector."""
+"""Shapes in the DCNv4 paper (arXiv 2401.06197): four stages, a ViT's, and two of a detector."""
 
 
 def parse_shapes(texts: Sequence[str]) -> tuple[Shape, ...]:

@@ -31,7 +31,7 @@ class BenchSpec(Spec):
 
 @dataclass(frozen=True)
 class OpBenchSpec(BenchSpec):
-    """What to time the operator on, and against what. Texts may hold several values with commas."""
+    """The operator's shapes, dtypes, passes, rivals. A text may hold several values with commas."""
 
     shapes: tuple[str, ...] = option(
         (),

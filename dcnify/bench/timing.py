@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import torch
 
@@ -44,69 +43,6 @@ def using(device: torch.device, threads: int | None = None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Clock(Protocol):
-    """Measures calls on one kind of device."""
-
-    def warm_up(self, call: Timed) -> float:
-        """Run a call until it is in its stride; gives the seconds its last run took."""
-        ...
-
-    def round(self, calls: Sequence[Timed]) -> list[float]:
-        """Run each call once, in this order, each on an empty cache; gives microseconds."""
-        ...
-
-
-def clock_on(device: torch.device) -> Clock:
-    """The clock for a device."""
-    return CudaClock(device) if device.type == "cuda" else CpuClock()
-
-
-def interleave(
-    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
-) -> dict[str, Timing]:
-    """Time calls that are warmed up round by round, for ``seconds``, each round in another order.
-
-    At least five rounds are made however long they take.
-    """
-    measured = rounds_of(calls, clock, seconds, seed)
-    return {name: timing_of(times) for name, times in measured.items()}
-
-
-def rounds_of(
-    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
-) -> dict[str, list[float]]:
-    """As `interleave`: the time of each call in microseconds, round by round."""
-    shuffle = random.Random(seed).shuffle
-    order = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        until, rounds = time.perf_counter() + seconds, 0
-        while rounds < _FEWEST_ROUNDS or time.perf_counter() < until:
-            shuffle(order)
-            measured = clock.round([calls[name] for name in order])
-            for name, microseconds in zip(order, measured, strict=True):
-                times[name].append(microseconds)
-            rounds += 1
-    finally:
-        if collecting:
-            gc.enable()
-    return times
-
-
-def host_time(call: Timed, device: torch.device) -> Timing:
-    """How long a call keeps the host on a CUDA device, without waiting for the device."""
-    times = []
-    for _ in range(_HOST_CALLS):
-        torch.cuda.synchronize(device)
-        start = time.perf_counter_ns()
-        call()
-        times.append((time.perf_counter_ns() - start) / 1e3)
-    torch.cuda.synchronize(device)
-    return timing_of(times)
-
-
 class CpuClock:
     """Wall time. The cache is emptied by reading a buffer twice the size of the last level."""
 
@@ -114,6 +50,7 @@ class CpuClock:
         self.other = torch.ones(_cpu_cache_bytes() * 2 // 4)
 
     def warm_up(self, call: Timed) -> float:
+        """Run a call until it is in its stride; gives the seconds its last run took."""
         until = time.perf_counter() + _WARM_UP_SECONDS
         call()
         while True:
@@ -124,6 +61,7 @@ class CpuClock:
                 return end - start
 
     def round(self, calls: Sequence[Timed]) -> list[float]:
+        """Run each call once, in this order, each on an empty cache; gives microseconds."""
         times = []
         for call in calls:
             self.other.sum()
@@ -183,8 +121,63 @@ class CudaClock:
         torch.sum(self.other, dim=0, out=self.sum)
 
 
+Clock = CpuClock | CudaClock
+"""Measures calls on one kind of device."""
+
+
+def clock_on(device: torch.device) -> Clock:
+    """The clock for a device."""
+    return CudaClock(device) if device.type == "cuda" else CpuClock()
+
+
+def interleave(
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
+) -> dict[str, Timing]:
+    """Time calls that are warmed up round by round, for ``seconds``, each round in another order.
+
+    At least five rounds are made however long they take.
+    """
+    measured = rounds_of(calls, clock, seconds, seed)
+    return {name: timing_of(times) for name, times in measured.items()}
+
+
+def rounds_of(
+    calls: Mapping[str, Timed], clock: Clock, seconds: float, seed: int = 0
+) -> dict[str, list[float]]:
+    """As `interleave`: the time of each call in microseconds, round by round."""
+    shuffle = random.Random(seed).shuffle
+    order = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        until, rounds = time.perf_counter() + seconds, 0
+        while rounds < _FEWEST_ROUNDS or time.perf_counter() < until:
+            shuffle(order)
+            measured = clock.round([calls[name] for name in order])
+            for name, microseconds in zip(order, measured, strict=True):
+                times[name].append(microseconds)
+            rounds += 1
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
+def host_time(call: Timed, device: torch.device) -> Timing:
+    """How long a call keeps the host on a CUDA device, without waiting for the device."""
+    times = []
+    for _ in range(_HOST_CALLS):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter_ns()
+        call()
+        times.append((time.perf_counter_ns() - start) / 1e3)
+    torch.cuda.synchronize(device)
+    return timing_of(times)
+
+
 def timing_of(microseconds: Sequence[float]) -> Timing:
-    """The percentiles of what was measured."""
+    """The percentiles of measured times."""
     return Timing(*percentiles(microseconds), rounds=len(microseconds))
 
 

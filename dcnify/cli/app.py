@@ -122,7 +122,7 @@ _Debug = Annotated[
 
 
 def _root(version: _Version = False, debug: _Debug = False) -> None:
-    """What ``dcnify`` itself accepts in front of a verb; the callbacks do the work."""
+    """Accept options in front of a verb; the callbacks do the work."""
 
 
 def _add_debug(command: Any) -> None:

@@ -1,68 +1,117 @@
-"""Options that mean the same on several verbs and belong to no spec.
+"""Requests that mean the same on several verbs and belong to no room.
 
 ``--json`` and ``--quiet`` are in `dcnify.cli.terminal.Terminal`; `dcnify.cli.app` adds ``--debug``.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from __future__ import annotations
 
-import typer
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dcnify.cli.flatten import Offer
 from dcnify.errors import InputError
 from dcnify.files import near_files
 from dcnify.sources.spec import SourceSpec
+from dcnify.spec import Spec, option
+
+if TYPE_CHECKING:
+    from dcnify.recipe import Recipe
 
 Source = Annotated[SourceSpec, Offer(argument="source")]
-ArtifactPath = Annotated[
-    Path,
-    typer.Argument(
-        metavar="ARTIFACT",
-        help="What 'dcnify convert' wrote: a folder, or a .pt file.",
-        show_default=False,
-        callback=lambda path: must_exist(path),
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-RecipeName = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        "-r",
-        metavar="RECIPE",
-        help="A built-in recipe (see 'dcnify recipe ls') or the path of a YAML file.",
-        show_default=False,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactSpec(Spec):
+    """An artifact, which exists.
+
+    Raises:
+        InputError: it does not.
+    """
+
+    artifact: Path = option(
+        help="What 'dcnify convert' wrote: a folder, or a .pt file.", metavar="ARTIFACT"
+    )
+    trust_code: bool = option(False, help="Import the Python code that an artifact names.")
+
+    def __post_init__(self) -> None:
+        must_exist(self.artifact)
+
+
+Artifact = Annotated[ArtifactSpec, Offer(argument="artifact")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverridesSpec(Spec):
+    """Changes to a recipe."""
+
+    overrides: tuple[str, ...] = option(
+        (),
         help="Change one value of the recipe, such as swaps.late.replace.kernel_size=5. "
         "May be given more than once.",
-        show_default=False,
-    ),
-]
-TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Import the Python code that an artifact names.")
-]
-Csv = Annotated[
-    Path | None,
-    typer.Option(
-        "--csv", metavar="FILE", help="Write every measurement there.", show_default=False
-    ),
-]
-Plot = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        metavar="FILE",
-        help="Draw the result there: .png, .svg or .pdf.",
-        show_default=False,
-    ),
-]
+        flags=("--set",),
+        metavar="PATH=VALUE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeSpec(OverridesSpec):
+    """A recipe, perhaps changed."""
+
+    recipe: str = option(
+        help="A built-in recipe (see 'dcnify recipe ls') or the path of a YAML file.",
+        flags=("--recipe", "-r"),
+        metavar="RECIPE",
+    )
+
+    def load(self) -> Recipe:
+        """Read and check the recipe."""
+        from dcnify.recipe import Recipe
+
+        return Recipe.load(self.recipe, self.overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesSpec(Spec):
+    """Files that a verb writes beside its result, and whether anything may be replaced."""
+
+    csv: Path | None = option(None, help="Write every measurement there.", metavar="FILE")
+    plot: Path | None = option(
+        None, help="Draw the result there: .png, .svg or .pdf.", metavar="FILE"
+    )
+    overwrite: bool = option(False, help="Replace what is there.")
+
+    def check(self) -> list[Path]:
+        """Return the files, or raise `InputError` before the long work if one cannot be written."""
+        from dcnify.files import check_file
+
+        written = [path for path in (self.csv, self.plot) if path]
+        for path in written:
+            check_file(path, self.overwrite)
+        if self.plot:
+            from dcnify.bench import check_plot
+
+            check_plot(self.plot)
+        return written
+
+    def write(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Let ``write`` write one of the files; see `dcnify.files.write_file`."""
+        from dcnify.files import write_file
+
+        write_file(path, write, self.overwrite)
+
+    def draw_fidelity(self, report: dict[str, Any], recomputed: Any = None) -> None:
+        """Draw a conversion's report, if a plot is asked for."""
+        if self.plot:
+            from dcnify.report import write_plot
+
+            self.write(self.plot, lambda path: write_plot(report, path, recomputed))
+
+
+Overwrite = Annotated[FilesSpec, Offer(without=("csv", "plot"))]
+Plot = Annotated[FilesSpec, Offer(without=("csv",))]
+Csv = Annotated[FilesSpec, Offer(without=("plot",))]
 
 
 def must_exist(path: Path) -> Path:
@@ -70,20 +119,3 @@ def must_exist(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist{near_files(path)}")
     return path
-
-
-def fidelity_plot(plot: Path | None, overwrite: bool) -> Callable[..., None]:
-    """Check that ``plot`` can be drawn, and return a function that draws a report there."""
-    if plot is None:
-        return lambda report, recomputed=None: None
-    from dcnify.bench import check_plot
-    from dcnify.files import check_file, write_file
-    from dcnify.report import write_plot
-
-    check_plot(plot)
-    check_file(plot, overwrite)
-
-    def draw(report: dict[str, Any], recomputed: dict[str, Any] | None = None) -> None:
-        write_file(plot, lambda path: write_plot(report, path, recomputed), overwrite)
-
-    return draw

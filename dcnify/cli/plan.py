@@ -3,14 +3,12 @@
 import json
 
 from dcnify.cli.flatten import verb
-from dcnify.cli.options import Overrides, RecipeName, Source
+from dcnify.cli.options import RecipeSpec, Source
 from dcnify.cli.terminal import Terminal
 
 
 @verb
-def plan(
-    source: Source, recipe: RecipeName, terminal: Terminal, overrides: Overrides = None
-) -> None:
+def plan(source: Source, recipe: RecipeSpec, terminal: Terminal) -> None:
     """Show which site becomes what, what that costs, and why each other candidate stays.
 
     Nothing is changed and nothing is written.
@@ -20,9 +18,7 @@ def plan(
     $ dcnify plan model.pt -r my.yaml --set swaps.late.replace.kernel_size=5
     """
     source.check()
-    from dcnify.recipe import Recipe
-
-    loaded = Recipe.load(recipe, overrides or ())
+    loaded = recipe.load()
     from dcnify.artifact import open_source
     from dcnify.surgery import plan as make_plan
     from dcnify.surgery.table import plan_tables

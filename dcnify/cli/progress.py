@@ -18,12 +18,7 @@ _LINES = 20
 
 
 class Display:
-    """Show progress as a bar in a terminal, or else, if asked for, as a line now and then.
-
-    Args:
-        bar: rich's progress, or None.
-        lines: print lines where there is no bar.
-    """
+    """Show progress in a bar of rich's, or without one, if asked for, as a line now and then."""
 
     def __init__(self, bar: Any = None, lines: bool = False) -> None:
         self._bar, self._lines = bar, lines
@@ -77,12 +72,9 @@ def is_main_process() -> bool:
 
 @contextmanager
 def display(first: str = "", *, quiet: bool, lines: bool = False) -> Iterator[Display]:
-    """Show progress on stderr while this is entered.
+    """Show progress on stderr while this is entered, beginning with the phase ``first``.
 
-    Args:
-        first: the first phase, shown at once.
-        quiet: show nothing.
-        lines: print lines where no terminal is watching.
+    ``lines`` prints lines where no terminal is watching.
     """
     if quiet or not is_main_process():
         yield Display()

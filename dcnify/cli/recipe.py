@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dcnify.cli.flatten import verb, verbs
-from dcnify.cli.options import Overrides, Overwrite
+from dcnify.cli.options import OverridesSpec, Overwrite
 from dcnify.cli.output import complain, table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
@@ -64,11 +64,11 @@ def ls(terminal: Terminal) -> None:
 @verb
 def show(
     name: NameOrPath,
+    changes: OverridesSpec,
     terminal: Terminal,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Every default written out, comments left out.")
     ] = False,
-    overrides: Overrides = None,
 ) -> None:
     """Print a recipe, or a stage of fine-tuning: as it is written, or resolved.
 
@@ -83,11 +83,11 @@ def show(
 
     stage = room.stage_presets().get(name)
     found = (
-        room.load_finetune(name, overrides or ()).stages[0]
+        room.load_finetune(name, changes.overrides).stages[0]
         if stage
-        else room.Recipe.load(name, overrides or ())
+        else room.Recipe.load(name, changes.overrides)
     )
-    if resolved or overrides or terminal.as_json:
+    if resolved or changes.overrides or terminal.as_json:
         terminal.emit(room.resolved(found), lambda: room.to_yaml(found).rstrip("\n"))
     else:
         print(stage.text if stage else room.source_text(name)[0], end="")
@@ -97,12 +97,12 @@ def show(
 @verb
 def copy(
     name: Name,
+    files: Overwrite,
     terminal: Terminal,
     dest: Annotated[
         Path | None,
         typer.Argument(metavar="DEST", help="File or folder to write. Default: ./NAME.yaml"),
     ] = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Copy a built-in recipe to start your own.
 
@@ -117,7 +117,7 @@ def copy(
     path = dest or Path(f"{name}.yaml")
     if path.is_dir():
         path = path / f"{name}.yaml"
-    _write(path, found.text, overwrite)
+    _write(path, found.text, files.overwrite)
     terminal.emit({"recipe": name, "path": str(path)}, lambda: str(path))
     terminal.say(f"next: edit it, then run 'dcnify recipe validate {path}'")
 
@@ -126,8 +126,8 @@ def copy(
 @verb
 def validate(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="YAML files to check.")],
+    changes: OverridesSpec,
     terminal: Terminal,
-    overrides: Overrides = None,
 ) -> None:
     """Check recipe files; no model needed.
 
@@ -143,7 +143,7 @@ def validate(
     results: list[dict[str, Any]] = []
     for path in paths:
         try:
-            recipe = Recipe.load(path, overrides or ())
+            recipe = Recipe.load(path, changes.overrides)
             said = {"name": recipe.name, "swaps": len(recipe.swaps), "sha256": recipe.sha256}
             results.append({"path": path, "valid": True, **said})
         except InputError as error:
@@ -162,12 +162,12 @@ def validate(
 @app.command("schema")
 @verb
 def schema(
+    files: Overwrite,
     terminal: Terminal,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write there instead of to stdout."),
     ] = None,
-    overwrite: Overwrite = False,
 ) -> None:
     """Print the JSON Schema, for editors.
 
@@ -187,7 +187,7 @@ def schema(
     if output is None:
         print(text)
         return
-    _write(output, f"{text}\n", overwrite)
+    _write(output, f"{text}\n", files.overwrite)
     terminal.emit({"path": str(output)}, lambda: str(output))
     terminal.say(f"name it in a recipe's first line: # yaml-language-server: $schema={output}")
 

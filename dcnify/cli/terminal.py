@@ -1,4 +1,4 @@
-"""What every verb offers for its output, and how it prints."""
+"""The output options of every verb, and how it prints."""
 
 import sys
 from collections.abc import Callable

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dcnify.cli.flatten import Offer, verb
-from dcnify.cli.options import ArtifactPath, Overwrite, Plot, TrustCode, fidelity_plot
+from dcnify.cli.options import Artifact, Plot
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.data.spec import ImageSpec
@@ -14,7 +14,8 @@ from dcnify.errors import CheckError
 from dcnify.sources.spec import SourceSpec, refuse_options
 
 if TYPE_CHECKING:
-    from dcnify.artifact import Artifact, Verification
+    from dcnify.artifact import Artifact as Record
+    from dcnify.artifact import Verification
 
 Against = Annotated[
     SourceSpec | None,
@@ -42,13 +43,7 @@ Images = Annotated[
 
 @verb
 def verify(
-    artifact: ArtifactPath,
-    against: Against,
-    images: Images,
-    terminal: Terminal,
-    plot: Plot = None,
-    overwrite: Overwrite = False,
-    trust_code: TrustCode = False,
+    request: Artifact, against: Against, images: Images, files: Plot, terminal: Terminal
 ) -> None:
     """Check that an artifact is intact, and computes what it did when it was written.
 
@@ -63,37 +58,42 @@ def verify(
         given = {f"--{name.replace('_', '-')}": value for name, value in images.to_dict().items()}
         refuse_options(given, "needs --against SOURCE, the model to compare with")
     else:
-        against = dataclasses.replace(against, trust_code=trust_code)
+        against = dataclasses.replace(against, trust_code=request.trust_code)
         against.check()
-    draw = fidelity_plot(plot, overwrite)
+    files.check()
     from dcnify.artifact import images_reported, open_source, read_artifact
     from dcnify.artifact import verify as run
+    from dcnify.verify.verification import statistics_reported
 
-    record = read_artifact(artifact)
+    record = read_artifact(request.artifact)
     opened, batch = None, None
     with terminal.progress("opening the source") as shown:
         if against is not None:
             opened = open_source(against, on_progress=shown.phase)
+            named = images.images is not None or any(images.statistics)
             batch = images.load(
                 record.input_shape[1:],
-                mean=opened.mean,
-                std=opened.std,
-                count=images_reported(record) if images.images is not None else None,
+                **statistics_reported(record, opened).known(),
+                count=images_reported(record) if named else None,
                 progress=shown.phase,
             )
         done = run(
-            record, against=opened, images=batch, trust_code=trust_code, progress=shown.phase
+            record,
+            against=opened,
+            images=batch,
+            trust_code=request.trust_code,
+            progress=shown.phase,
         )
     for note in opened.notes if opened else ():
         terminal.say(note)
     for words in (*(batch.remarks() if batch else ()), *done.warnings):
         terminal.warn(words)
     terminal.emit(_data(done), lambda: _render(done, record))
-    draw(done.report, _fidelity(done))
+    files.draw_fidelity(done.report, _fidelity(done))
     if done.failed:
         names = "; ".join(f"{check.name} ({check.detail})" for check in done.failed)
         raise CheckError(
-            f"{artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
+            f"{request.artifact}: {len(done.failed)} of {len(done.checks)} checks failed: {names}"
         )
 
 
@@ -112,7 +112,7 @@ def _data(done: Verification) -> dict[str, Any]:
     }
 
 
-def _render(done: Verification, record: Artifact) -> list[Any]:
+def _render(done: Verification, record: Record) -> list[Any]:
     words = {True: "passed", False: "FAILED", None: "not checked"}
     rows = [
         (check.name, words[check.passed], _number(check.value), _number(check.limit), check.detail)
@@ -124,7 +124,7 @@ def _render(done: Verification, record: Artifact) -> list[Any]:
     return parts
 
 
-def _compared(done: Verification, record: Artifact) -> list[Any]:
+def _compared(done: Verification, record: Record) -> list[Any]:
     from dcnify.verify.fidelity import reported_sites
 
     assert done.fidelity is not None

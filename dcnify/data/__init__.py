@@ -16,4 +16,17 @@ if TYPE_CHECKING:
     from dcnify.data.readers.builtin import open_dataset
     from dcnify.data.readers.digits import ClutteredDigits
 
-__all__, __getattr__ = load_on_use(__name__)
+__all__ = [
+    "ClutteredDigits",
+    "DataSpec",
+    "Examples",
+    "ImageBatch",
+    "ImageSpec",
+    "Labelled",
+    "labels_for",
+    "load_images",
+    "open_dataset",
+    "open_labelled",
+]
+
+__getattr__ = load_on_use(__name__)

@@ -47,7 +47,7 @@ class ImageDataset(Dataset[Sample]):
     classes: tuple[str, ...] | None = None
     """Names of the classes by label, where the source names them."""
     class_noun = "classes"
-    """What stands for a class in the source."""
+    """The source's word for its classes, plural."""
     unlabelled: str = ""
     """Why the labels cannot be used, if they cannot."""
     unreachable: tuple[tuple[str, str], ...] = ()

@@ -27,7 +27,7 @@ _LISTED = 8
 
 @dataclass(frozen=True)
 class Labelled:
-    """What to train on and what to validate on."""
+    """Images to train on and images to validate on."""
 
     train: Examples | StreamedExamples
     """Its transform is expected to be random."""
@@ -123,11 +123,7 @@ def _unreachable(dataset: ImageDataset) -> list[str]:
 
 
 def _numbered_for(dataset: ImageDataset, classes: int | None) -> tuple[ImageDataset, int]:
-    """Return the dataset with its classes numbered as the model does, and how many these are.
-
-    Raises:
-        InputError: it has other classes than the model.
-    """
+    """Return the dataset with its classes numbered as the model does, and how many these are."""
     if dataset.classes is None:
         if classes is None and dataset.labels is None:
             raise InputError(

@@ -13,4 +13,17 @@ if TYPE_CHECKING:
     from dcnify.finetune.spec import Options, TrainSpec
     from dcnify.finetune.summary import Summary
 
-__all__, __getattr__ = load_on_use(__name__)
+__all__ = [
+    "CURVE",
+    "METRICS",
+    "TRAINING",
+    "Options",
+    "StepMetrics",
+    "StoppedError",
+    "Summary",
+    "TrainSpec",
+    "finetune",
+    "train",
+]
+
+__getattr__ = load_on_use(__name__)

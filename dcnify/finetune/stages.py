@@ -21,11 +21,7 @@ def stages_of(
 ) -> Finetune:
     """Load the stages: of ``recipe``, else of the artifact's recipe, else the usual ones.
 
-    Args:
-        record: of the artifact.
-        recipe: as `dcnify.recipe.load_finetune` takes it.
-        overrides: ``"finetune.stages.recover.steps=500"``.
-        say: called with a remark if the stages are the usual ones.
+    ``recipe`` and ``overrides`` are as `dcnify.recipe.load_finetune` takes them.
     """
     for one in overrides:
         if one.startswith("swaps"):

@@ -1,10 +1,11 @@
 """The end of a fine-tuning: the trained artifact, its report, and the summary."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 
 from dcnify.artifact import Artifact, save_again
 from dcnify.artifact.layout import TRAINING
@@ -41,10 +42,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
-        made = asdict(self)
-        for key in ("artifact", "best_artifact"):
-            made[key] = str(made[key]) if made[key] is not None else None
-        return made
+        return to_jsonable_python(self)
 
 
 def finish(

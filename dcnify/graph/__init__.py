@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Example", "NearMiss", "Site", "Sites", "find_sites"]
 
-_, _load = load_on_use(__name__)
+_load = load_on_use(__name__)
 
 
 def __getattr__(name: str) -> Any:

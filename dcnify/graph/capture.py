@@ -60,6 +60,8 @@ class Capture:
     """The placeholder that holds the image."""
     parameters: dict[fx.Node, str]
     """Placeholders that hold a parameter, with its name in the model."""
+    buffers: dict[fx.Node, str]
+    """Placeholders that hold a buffer, with its name in the model."""
     calls: dict[str, tuple[CallShape, ...]]
     aliases: dict[str, tuple[str, ...]]
     """Other paths of the same module object, by each path that the graph may name."""
@@ -183,6 +185,7 @@ def _assemble(
 ) -> Capture:
     by_name = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     parameters: dict[fx.Node, str] = {}
+    buffers: dict[fx.Node, str] = {}
     tensors: dict[fx.Node, torch.Tensor] = {}
     inputs: list[fx.Node | None] = []
     for spec in program.graph_signature.input_specs:
@@ -196,6 +199,8 @@ def _assemble(
             tensors[node] = value
         if spec.kind == InputKind.PARAMETER:
             parameters[node] = spec.target
+        if spec.kind == InputKind.BUFFER:
+            buffers[node] = spec.target
     for node in program.graph.nodes:
         if node.op == "get_attr":
             tensors[node] = getattr(program.graph_module, node.target)
@@ -211,6 +216,7 @@ def _assemble(
         example=example,
         image=image,
         parameters=parameters,
+        buffers=buffers,
         calls={path: tuple(seen) for path, seen in calls.items() if seen},
         aliases={p: tuple(q for q in same if q != p) for same in paths_of.values() for p in same},
         parameter_count={

@@ -23,7 +23,7 @@ def fact(default: Any = MISSING, *, where: str = "") -> Any:
 
 
 class Facts:
-    """What sites of one role have beyond what every `Site` has.
+    """The facts about sites of one role, beyond those that every `Site` has.
 
     Subclass it as a frozen dataclass that names its role, if it is not a base of such classes.
     ``str(facts)`` is the text that `dcnify inspect` shows.

@@ -68,6 +68,11 @@ def share(kernels: Tensor, groups: int, generator: torch.Generator) -> Shared:
     return shared
 
 
+def group_by_direction(kernels: Tensor, groups: int) -> Tensor:
+    """(C,) the group of each channel: groups of one size whose rows (C, P) point the same way."""
+    return _balance(kernels, _grab(kernels, groups), groups)[1]
+
+
 def reseat(kernels: Tensor, shared: Shared, *, reshape: bool = False) -> Shared:
     """Give each shape in turn to the channels for which it does most, given all the others.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _ENOUGH = 1e-3
@@ -172,32 +173,35 @@ def _best_places(left: Tensor) -> tuple[Tensor, Tensor]:
     c, d = left[:, 1:, :-1], left[:, 1:, 1:]
     mean, skew = torch.atan2(b + c, a - d), torch.atan2(c - b, a + d)
     u, v = (mean + skew) / 2, (mean - skew) / 2
-    p = torch.stack((u.cos(), u.sin()), -1)
-    q = torch.stack((v.cos(), v.sin()), -1)
-    same = (p[..., 0] * p[..., 1] >= 0) & (q[..., 0] * q[..., 1] >= 0)
-    p, q = p.abs(), q.abs()
-    cell = torch.stack((torch.stack((a, b), -1), torch.stack((c, d), -1)), -2)
-    strength = torch.einsum("...i,...ij,...j", p, cell, q)
-    strength = torch.where(same, strength, 0.0)
-    for axis in (0, 1):
-        for sign in (1.0, -1.0):
-            lines = (sign * (cell if axis == 0 else cell.mT)).clamp_min(0)
-            lengths = torch.hypot(lines[..., 0], lines[..., 1])
-            for index in (0, 1):
-                length = lengths[..., index]
-                along = lines[..., index, :] / length.clamp_min(1e-300)[..., None]
-                at = torch.zeros_like(along)
-                at[..., index] = 1
-                better = (length > strength.abs())[..., None]
-                p = torch.where(better, at if axis == 0 else along, p)
-                q = torch.where(better, along if axis == 0 else at, q)
-                strength = torch.where(better[..., 0], sign * length, strength)
-    flat = strength.flatten(1)
-    winner = flat.abs().argmax(1)
-    rows = torch.arange(len(flat))
-    p, q = p.flatten(1, 2)[rows, winner], q.flatten(1, 2)[rows, winner]
-    columns = strength.shape[2]
+    vectors = torch.stack((u.cos(), u.sin(), v.cos(), v.sin()))
+    same = (vectors[0] * vectors[1] >= 0) & (vectors[2] * vectors[3] >= 0)
+    vectors = vectors.abs()
+    pair = vectors[0] * (a * vectors[2] + b * vectors[3])
+    pair += vectors[1] * (c * vectors[2] + d * vectors[3])
+    pair = torch.where(same, pair, 0.0)
+
+    lines = torch.stack((torch.stack((a, b, a, c)), torch.stack((c, d, b, d)))).unflatten(1, (2, 2))
+    lines = lines.transpose(0, 1)  # row or column, which of the two, its two entries
+    lines = torch.stack((lines, -lines), 1).clamp_min(0).flatten(0, 2)
+    length, line = torch.hypot(lines[:, 0], lines[:, 1]).max(0)
+    strength = torch.maximum(length, pair.abs()).flatten(1)
+    winner = strength.argmax(1)
+    rows = torch.arange(len(winner))
+
+    def of_winner(values: Tensor) -> Tensor:
+        return values.flatten(-2)[..., rows, winner]
+
+    length, line, pair = of_winner(length), of_winner(line), of_winner(pair)
+    along = of_winner(lines)[line, :, rows] / length.clamp_min(1e-300)[:, None]
+    at = F.one_hot(line % 2, 2).to(left.dtype)
+    is_row, alone = (line < 4)[:, None], (length > pair.abs())[:, None]
+    p, q = of_winner(vectors).T.split(2, 1)
+    p = torch.where(alone, torch.where(is_row, at, along), p)
+    q = torch.where(alone, torch.where(is_row, along, at), q)
+    weight = torch.where(alone[:, 0], torch.where(line // 2 % 2 == 0, length, -length), pair)
+
+    columns = left.shape[2] - 1
     corner = torch.stack((winner % columns, winner // columns), -1)
     p_sum, q_sum = p.sum(-1).clamp_min(1e-300), q.sum(-1).clamp_min(1e-300)
     place = corner + torch.stack((q[:, 1] / q_sum, p[:, 1] / p_sum), -1)
-    return place, flat[rows, winner] * p_sum * q_sum
+    return place, weight * p_sum * q_sum

@@ -13,11 +13,7 @@ def check_arguments(
     res_post_norm: bool,
     post_norm_block_ids: Sequence[int],
 ) -> None:
-    """Refuse arguments that do not fit together.
-
-    Raises:
-        InputError: naming the argument and what was expected.
-    """
+    """Refuse arguments that do not fit together, with what was expected."""
     if core_op not in ("dcnv3", "dcnv4"):
         raise InputError(f"core_op is 'dcnv3' or 'dcnv4', not {core_op!r}")
     if len(depths) != len(groups) or not depths:

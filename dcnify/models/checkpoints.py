@@ -24,7 +24,7 @@ class Configuration:
 
     args: dict[str, Any]
     assumed: dict[str, Any]
-    """Those of ``args`` that no shape tells, with the values that published models have."""
+    """Those of ``args`` that no shape determines, with the values that published models have."""
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module | None) -> dict[str, Any]:

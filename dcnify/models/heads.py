@@ -1,4 +1,4 @@
-"""What turns InternImage's feature maps into a vector: the parts under their published names."""
+"""The heads of InternImage, from feature maps to a vector, under their published names."""
 
 import torch
 import torch.nn.functional as F

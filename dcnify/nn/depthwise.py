@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,10 +29,17 @@ class DepthwiseDCNv4(nn.Module):
             differs between sides; negative values crop.
         same_kernel: (kernel, stride, dilation) pairs of a convolution that recomputes its padding
             from the input size (TensorFlow's SAME); ``padding`` must then be 0.
+        neighbours: the layers around this one have its channels in another order than the old layer
+            had, and the norm behind it scales and shifts them. Buffers ``order`` (C,), ``gain``
+            (C,) and ``shift`` (C,) say how, for `as_original`.
 
     Shape:
         (B, C, H, W) -> (B, C, Ho, Wo), with the memory format of the input if channels_last.
     """
+
+    order: torch.Tensor
+    gain: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(
         self,
@@ -53,6 +60,7 @@ class DepthwiseDCNv4(nn.Module):
         bias: bool = True,
         input_padding: Sequence[int] | None = None,
         same_kernel: Sequence[Sequence[int]] | None = None,
+        neighbours: bool = False,
     ) -> None:
         super().__init__()
         self.dcn = DCNv4(
@@ -76,6 +84,11 @@ class DepthwiseDCNv4(nn.Module):
         self.same_kernel = tuple(tuple(pair) for pair in same_kernel) if same_kernel else None
         self.in_channels = self.out_channels = channels
         self.stride = self.dcn.stride
+        self.neighbours = neighbours
+        if neighbours:
+            self.register_buffer("order", torch.arange(channels))
+            self.register_buffer("gain", torch.ones(channels))
+            self.register_buffer("shift", torch.zeros(channels))
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         x = tensor_given(args, kwargs)
@@ -87,6 +100,22 @@ class DepthwiseDCNv4(nn.Module):
         if self.bias is not None:
             y = y + self.bias
         return y.permute(0, 3, 1, 2)
+
+    def as_original(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """What the layers around it make of this layer, for the old layer's input.
+
+        The input and the output have the channels in the old order, and the output has the gain and
+        the shift that the norm behind this layer took over.
+        """
+        x = tensor_given(args, kwargs)
+        return self.restored(self(x.index_select(1, self.order) if self.neighbours else x))
+
+    def restored(self, y: torch.Tensor) -> torch.Tensor:
+        """An output (B, C, H, W) in the old order, with the gain and the shift."""
+        if not self.neighbours:
+            return y
+        y = y * self.gain[:, None, None] + self.shift[:, None, None]
+        return y.index_select(1, self.order.argsort())
 
     def image_of(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, W, C) of what the caller's layout is."""
@@ -110,3 +139,8 @@ class DepthwiseDCNv4(nn.Module):
         if self.same_kernel:
             parts.append(f"same_kernel={self.same_kernel}")
         return ", ".join(parts)
+
+
+def as_original(layer: nn.Module) -> Callable[..., Any]:
+    """What takes the old layer's calls: ``layer``, with its channels as they were before."""
+    return layer.as_original if isinstance(layer, DepthwiseDCNv4) else layer

@@ -55,7 +55,7 @@ TORCH = _on_views(torch_path)
 
 
 def implementation_for(device_type: str, *dtypes: torch.dtype) -> Implementation:
-    """What serves tensors on such a device, ``value`` and points of such dtypes."""
+    """Choose the implementation for a device, and the dtypes of ``value`` and points."""
     if device_type in triton_path.DEVICES and torch.float64 not in dtypes:
         if triton_path.available():
             return TRITON

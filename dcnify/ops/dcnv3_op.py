@@ -22,7 +22,7 @@ def dcnv3(
     remove_center: bool = False,
     softmax: bool = True,
 ) -> Tensor:
-    """What `dcnify.ops.dcnv4` computes, from the two tensors that DCNv3's projections make.
+    """Compute `dcnify.ops.dcnv4` from the two tensors that DCNv3's projections make.
 
     The operator of DCNv3 (InternImage, arXiv 2211.05778, Eq. 2); also ``torch.ops.dcnify.dcnv3``.
     The tensors are read where they lie: nothing is packed or copied first.

@@ -21,7 +21,7 @@ def dcnv4(
     remove_center: bool = False,
     softmax: bool = False,
 ) -> Tensor:
-    """What `dcnify.ops.dcnv4` computes; arguments and errors are described there.
+    """Define `dcnify.ops.dcnv4`; arguments and errors are described there.
 
     Every point of a group adds its weight times the bilinear sample of ``value`` at its location
     (DCNv4, arXiv 2401.06197, section 3; the sum of DCNv3, arXiv 2211.05778, Eq. 2, here without

@@ -35,11 +35,8 @@ Check = Callable[..., tuple[int, int]]
 def register(name: str, points: Sequence[str], check: Check, softmax: bool) -> None:
     """Register ``dcnify::NAME`` and ``dcnify::NAME_backward``.
 
-    Args:
-        name: of the operator.
-        points: names of its point tensors, between ``value`` and the keywords of `Sampling`.
-        check: raises `InputError` or returns (Ho, Wo).
-        softmax: the default of the keyword.
+    ``points`` are the names of its point tensors, between ``value`` and the keywords of `Sampling`;
+    ``softmax`` is the default of the keyword.
     """
     how_schema = _HOW.format(softmax=softmax)
     tensors = ", ".join(f"Tensor {point}" for point in points)
@@ -163,7 +160,7 @@ def require_one_dtype(value: Tensor, **points: Tensor) -> None:
 
 
 def _register_autograd(name: str, op: Any, op_backward: Any) -> None:
-    """What ``torch.library.register_autograd`` does, in half its host time per call.
+    """Do the same as ``torch.library.register_autograd``, in half its host time per call.
 
     That looks every default up in the schema at each call, and small layers are host-bound.
     """
@@ -229,7 +226,7 @@ def _fold(batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor
 def _batches(
     batch_size: int, in_dims: Sequence[int | None], given: Sequence[Tensor]
 ) -> tuple[int, int]:
-    """What a folded batch is made of; not to be had by division where one of them is zero."""
+    """The factors of a folded batch; division cannot tell them where one of them is zero."""
     tensor, dim = given[0], in_dims[0]
     return batch_size, tensor.shape[0] if dim is None else tensor.movedim(dim, 0).shape[1]
 

@@ -158,52 +158,47 @@ class Sampling:
 
     def check(self, value: torch.Tensor, offset_mask: torch.Tensor) -> tuple[int, int]:
         """Check the tensors of one DCNv4 call and return (Ho, Wo). Sizes may be symbolic."""
-        _check_tensor("value", value, value)
-        _check_tensor("offset_mask", offset_mask, value)
-        self.check_channels(value.shape[3])
-        _require(
-            offset_mask.shape[3] >= self.offset_mask_channels,
-            lambda: (
-                f"offset_mask has {offset_mask.shape[3]} channels; expected at least 3·G·K = "
-                f"3·{self.groups}·{self.num_points} = {self.offset_mask_channels}"
-            ),
-        )
-        return self._check_queries("offset_mask", value, offset_mask)
+        self._check_value(value)
+        return self._check_points("offset_mask", offset_mask, value, "3·", "at least ")
 
     def check_separate(
         self, value: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor
     ) -> tuple[int, int]:
         """The same for one DCNv3 call."""
+        self._check_value(value)
+        self._check_points("offset", offset, value, "2·")
+        return self._check_points("mask", mask, value)
+
+    def _check_value(self, value: torch.Tensor) -> None:
         _check_tensor("value", value, value)
         self.check_channels(value.shape[3])
-        self._check_separate("offset", offset, value, "2·")
-        return self._check_separate("mask", mask, value, "")
 
-    def _check_separate(
-        self, name: str, tensor: torch.Tensor, value: torch.Tensor, twice: str
+    def _check_points(
+        self,
+        name: str,
+        points: torch.Tensor,
+        value: torch.Tensor,
+        times: str = "",
+        at_least: str = "",
     ) -> tuple[int, int]:
-        _check_tensor(name, tensor, value)
-        expected = (2 if twice else 1) * self.groups * self.num_points
+        """Check a tensor of points, which has as many numbers ``times`` for each point."""
+        _check_tensor(name, points, value)
+        *given, channels = points.shape
+        expected = int(times[:1] or 1) * self.groups * self.num_points
         _require(
-            tensor.shape[3] == expected,
+            channels >= expected if at_least else channels == expected,
             lambda: (
-                f"{name} has {tensor.shape[3]} channels; expected {twice}G·K = "
-                f"{twice}{self.groups}·{self.num_points} = {expected}"
+                f"{name} has {channels} channels; expected {at_least}{times}G·K = "
+                f"{times}{self.groups}·{self.num_points} = {expected}"
             ),
         )
-        return self._check_queries(name, value, tensor)
-
-    def _check_queries(
-        self, name: str, value: torch.Tensor, points: torch.Tensor
-    ) -> tuple[int, int]:
         batch, height, width, _ = value.shape
         out_h, out_w = self.check_size(height, width)
-        given = points.shape
-        for found, expected in zip(given[:3], (batch, out_h, out_w), strict=True):
+        for found, needed in zip(given, (batch, out_h, out_w), strict=True):
             _require(
-                found == expected,
+                found == needed,
                 lambda: (
-                    f"{name} is (B, Ho, Wo) = {tuple(given[:3])}; value {tuple(value.shape)} "
+                    f"{name} is (B, Ho, Wo) = {tuple(given)}; value {tuple(value.shape)} "
                     f"with kernel {self.kernel_size}, stride {self.stride}, padding "
                     f"{self.padding} and dilation {self.dilation} gives {(batch, out_h, out_w)}"
                 ),
@@ -264,7 +259,7 @@ def views_of(
 
 
 def compute_dtype(*tensors: torch.Tensor) -> torch.dtype:
-    """What the sums run in: float64 when a tensor is float64, float32 otherwise."""
+    """The dtype of the sums: float64 when a tensor is float64, float32 otherwise."""
     wide = any(tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if wide else torch.float32
 

@@ -83,7 +83,7 @@ def grad_value_in_order(
 
 @dataclass(frozen=True)
 class _Points:
-    """What the queries of some output rows read. Q = rows·Wo·G; tensors are (Q, K) or say so."""
+    """Points of the queries of some output rows. Q = rows·Wo·G; tensors are (Q, K) or say so."""
 
     rows: slice
     corners: Tensor

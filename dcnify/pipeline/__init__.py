@@ -9,4 +9,6 @@ if TYPE_CHECKING:
     from dcnify.pipeline.end_to_end import RunResult, run
     from dcnify.pipeline.timing import time_artifact
 
-__all__, __getattr__ = load_on_use(__name__)
+__all__ = ["RunResult", "RunSpec", "run", "time_artifact"]
+
+__getattr__ = load_on_use(__name__)

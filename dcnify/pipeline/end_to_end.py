@@ -30,7 +30,7 @@ from dcnify.surgery import convert, images_wanted
 
 @dataclass(frozen=True)
 class RunResult:
-    """What was done, as in ``report.json``."""
+    """The result of a run, as in ``report.json``."""
 
     request: RunSpec
     folder: Path
@@ -40,7 +40,7 @@ class RunResult:
     """Summary of the fine-tuning."""
     bench: dict[str, Any]
     skipped: tuple[str, ...]
-    """What an earlier call had done."""
+    """Steps that an earlier call had done."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready data."""
@@ -83,7 +83,7 @@ def run(
     device = "cpu" if spec.options.cpu else None
     bench = settle_models(ModelBenchSpec(batch=spec.batch, device=device, seconds=spec.seconds))
     check_settings()
-    source = open_source(spec.source, on_progress=progress)
+    source = open_source(spec.source, on_progress=progress).for_images(spec.images.statistics)
     for note in source.notes:
         say(note)
     shape = spec.source.input_shape(source.input_size, recipe.input)
@@ -155,8 +155,7 @@ def _fidelity_images(
     asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
     return asked.load(
         shape,
-        mean=source.mean,
-        std=source.std,
+        **source.statistics.known(),
         count=images_wanted(recipe),
         called="images" if own else "data",
         progress=progress,
@@ -166,11 +165,7 @@ def _fidelity_images(
 def _training_images(
     spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
 ) -> Labelled:
-    """The labelled images; whatever would be refused after the conversion is refused before it.
-
-    Raises:
-        InputError: there are no such images, too few for a stage, or an augmentation is unknown.
-    """
+    """The labelled images; whatever would be refused after the conversion is refused before it."""
     classes = getattr(source.model, "num_classes", None) or None
     data = spec.data.open(classes, "L" if shape[0] == 1 else "RGB")
     for stage in stages.stages:

@@ -24,9 +24,7 @@ def series_of(
 ) -> list[Series]:
     """Return the report's steps, or its final state if it has none; then what was recomputed.
 
-    Args:
-        report: the content of ``report.json``; entries of an unknown form are ignored.
-        recomputed: ``sites`` and ``output`` measured again.
+    Entries of an unknown form in ``report``, the content of a ``report.json``, are ignored.
     """
     steps = [step for step in _entries(report.get("steps")) if _entries(step.get("sites"))]
     found = [_series(str(step.get("step")), step) for step in steps]

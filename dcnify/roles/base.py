@@ -16,11 +16,12 @@ from dcnify.graph.site import Facts, NearMiss, Pair, Site, Sites, fact
 
 if TYPE_CHECKING:
     import torch
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
     from dcnify.graph.axis_rules import AxesOf
     from dcnify.graph.calls import Call
     from dcnify.graph.capture import Capture
+    from dcnify.graph.channels import Neighbours
     from dcnify.graph.isolate import Isolation
     from dcnify.graph.isolation.candidates import Candidate
 
@@ -89,6 +90,12 @@ class Replacement:
     """The init method ``fit``; without it ``transfer`` is as close as can be."""
     calibrate: Callable[[Any, nn.Module, Sequence[Call], int], None] | None = None
     """The init method ``calibrate``: (new module, old layer, its calls, steps of descent)."""
+    neighbours: Callable[[Found, Site, Keys], Neighbours | str] | None = None
+    """The layers around a site that may change with it, or why none may. With them ``calibrate``
+    begins with `share`."""
+    share: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """(new module, site, old weight, inputs, importance, generator): sets the points in closed form
+    and returns the order of the channels and their gains, for the neighbours to take."""
     always: Callable[[Any, Site, Found], None] | None = None
     """Carries over what is kept whatever the init method."""
     takes_original: bool = False

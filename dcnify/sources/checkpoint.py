@@ -37,19 +37,16 @@ class Checkpoint:
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of `timm.create_model` that the file gives."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
-    """``input_size``, ``mean``, ``std`` or ``img_size``, if the file gives them."""
+    """What the file says of ``input_size``, ``img_size``, ``mean``, ``std``, ``interpolation``."""
     notes: tuple[str, ...] = ()
     arch_hint: str | None = None
     """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
 
 
 def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
-    """Find the state dict in ``held``: one itself, or under a usual key, nested or not.
+    """Find the state dict in ``held``, which `read_weights` returned: one, or under a usual key.
 
-    Args:
-        held: what `read_weights` returned.
-        what: the file, for messages.
-        use_ema: take the averaged weights.
+    ``use_ema`` takes the averaged weights; ``what`` names the file in messages.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")
@@ -133,6 +130,8 @@ def _training_options(
     extra = options.get("model_kwargs")
     args.update(extra if isinstance(extra, Mapping) else {})
     recorded = {k: options[k] for k in ("mean", "std") if is_numbers(options.get(k), (int, float))}
+    if options.get("interpolation"):
+        recorded["interpolation"] = options["interpolation"]
     image = args.get("img_size")
     if isinstance(image, int) or is_numbers(image, int, 2):
         recorded["img_size"] = image

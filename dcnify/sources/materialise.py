@@ -60,18 +60,24 @@ def materialise(
         _refuse_mismatch(shapes, model, what)
     _assign(model, tensors, what)
     for name, value in (buffers or {}).items():
-        owner, _, leaf = name.rpartition(".")
-        try:
-            module = model.get_submodule(owner)
-        except AttributeError:
-            module = None
-        if module is None or leaf not in module._buffers:
+        held = buffers_beside(model, name)
+        if held is None:
             raise InputError(f"{what}: the model has no buffer {name!r}")
-        module._buffers[leaf] = value
+        held[name.rpartition(".")[2]] = value
     empty = sorted(_unfilled(model, ()))
     if empty:
         raise InputError(f"{what}: no value for {', '.join(empty[:3])}")
     return model
+
+
+def buffers_beside(model: nn.Module, name: str) -> dict[str, Tensor | None] | None:
+    """The registered buffers of the module that has the buffer ``name``; None if none has."""
+    owner, _, leaf = name.rpartition(".")
+    try:
+        buffers = model.get_submodule(owner)._buffers
+    except AttributeError:
+        return None
+    return buffers if leaf in buffers else None
 
 
 def tied(model: nn.Module) -> list[list[str]]:

@@ -66,14 +66,9 @@ class SourceSpec(Spec):
     def input_shape(
         self, own: tuple[int, ...] | None, recipe: tuple[int, ...] | None = None
     ) -> tuple[int, int, int]:
-        """(C, H, W) of the input: ``input_size``, else the recipe's, else the model's own.
+        """(C, H, W) of the input: ``input_size``, else the recipe's, else the model's ``own``.
 
-        Args:
-            own: (C, H, W) of the model, if known; it completes a size without channels.
-            recipe: (C, H, W) that a recipe names.
-
-        Raises:
-            InputError: the size is malformed or out of range.
+        The model's own completes a size without channels.
         """
         size, own = self._parse_size(), own or _DEFAULT_SHAPE
         channels, rows, columns = (recipe or own) if not size else own

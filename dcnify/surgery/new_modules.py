@@ -38,4 +38,8 @@ def _materialise(module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Modu
             if parameter is not None and parameter.is_meta:
                 real = torch.empty(parameter.shape, dtype=dtype, device=device)
                 part._parameters[name] = nn.Parameter(real, parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                kind = dtype if buffer.is_floating_point() else buffer.dtype
+                part._buffers[name] = torch.zeros(buffer.shape, dtype=kind, device=device)
     return module

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcnify.errors import InputError
+from dcnify.graph.channels import Neighbours
 from dcnify.graph.isolation.record import Isolation
 from dcnify.roles import Site
 
@@ -37,6 +38,8 @@ class PlannedSwap:
     flops: int
     """Floating-point operations of the replacement at the site's captured input."""
     notes: tuple[str, ...] = ()
+    neighbours: Neighbours | None = None
+    """Layers around the site that change with it when it is calibrated."""
     handover: bool = False
     """The old layer stays beside the new one for now; see `dcnify.surgery.handover`."""
 
@@ -121,6 +124,7 @@ def _swap(data: dict[str, Any]) -> PlannedSwap:
             **data,
             "site": Site.from_dict(data["site"]),
             "module": ModuleSpec(**data["module"]),
+            "neighbours": Neighbours.from_dict(near) if (near := data.get("neighbours")) else None,
             "init": tuple(data["init"]),
             "notes": tuple(data["notes"]),
             "handover": data.get("handover") is True,

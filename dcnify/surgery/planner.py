@@ -11,13 +11,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dcnify.errors import InputError
+from dcnify.graph.channels import Neighbours
 from dcnify.graph.flops import node_flops
 from dcnify.graph.isolation.record import needed
 from dcnify.roles import ROLES, Replacement, Site
 from dcnify.roles.base import Found, Keys
 from dcnify.roles.find import find
 from dcnify.surgery.build import build, get
-from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
+from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def _keys(found: Found, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Keys]:
 
 def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
     spec, notes = resolve(found, site, swap.replace.with_, keys)
+    near = _neighbours(found, site, swap, keys)
+    if isinstance(near, str):
+        notes, near = (*notes, f"the channels stay in place: {near}"), None
+    if near is not None:
+        spec = ModuleSpec(spec.type, {**spec.args, "neighbours": True})
     original = get(found.model, site.path)
     dtype = _dtype(original)
     try:
@@ -116,8 +122,18 @@ def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
         parameters=parameters,
         flops=flops(module, site, count) if flops else count(module, site.input_shape),
         notes=notes,
+        neighbours=near,
         handover=swap.handover,
     )
+
+
+def _neighbours(found: Found, site: Site, swap: Swap, keys: Keys) -> Neighbours | str | None:
+    """Layers that may change with the one at ``site``, if it is calibrated; or why none may."""
+    search = _replacement(swap).neighbours
+    calibrated = any(step.method == "calibrate" for step in swap.init)
+    if search is None or not calibrated or swap.handover or keys["pointwise"]:
+        return None
+    return search(found, site, keys)
 
 
 def _meta_twin(module: nn.Module) -> nn.Module:

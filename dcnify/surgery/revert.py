@@ -34,6 +34,8 @@ def revert(measurements: Measurements, reasons: Mapping[str, str]) -> None:
     """Put the original layers at some paths back, warn, and measure the model without them."""
     transaction = measurements.transaction
     transaction.reduce_to(without(transaction.plan, reasons))
+    if measurements.fit_again is not None and transaction.plan.swaps:
+        measurements.fit_again()
     measurements.warnings += tuple(f"reverted {reason}" for reason in reasons.values())
     measurements.mark_reverted(list(reasons))
 

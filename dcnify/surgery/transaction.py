@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from dcnify.graph.channels import Neighbours
 from dcnify.surgery.bias_removal import Removed, remove_biases, restore_biases
 from dcnify.surgery.build import get, put
 from dcnify.surgery.handover import begin
+from dcnify.surgery.neighbours import give_back, tensors_of
 from dcnify.surgery.plan import Plan
 from dcnify.surgery.snapshot import Snapshot
 
@@ -36,6 +38,8 @@ class Transaction:
         self._copy: nn.Module | None = None
         self._in_place = False
         self._removed: dict[str, Removed] = {}
+        self._changed: dict[str, Tensor] = {}
+        """Tensors of neighbours as they were fitted, by name."""
 
     @property
     def new(self) -> dict[str, nn.Module]:
@@ -82,19 +86,39 @@ class Transaction:
         """Leave the model as it was in the beginning."""
         self._take_out()
         if self._copy is not None:
-            _copy_parameters(self._copy, self.model)
+            _copy_tensors(self._copy, self.model)
 
     def keep_original(self) -> nn.Module:
         """Return a copy of the model; from now on any of its parameters may change."""
-        assert not self._in_place
-        self._copy = copy.deepcopy(self.model)
+        if self._copy is None:
+            assert not self._in_place
+            self._copy = copy.deepcopy(self.model)
         return self._copy
+
+    def neighbours_changed(self) -> None:
+        """Keep what neighbours have become; the model only runs with the new layers from now on."""
+        self.put_in()
+        self._changed = {}
+        for near in self._neighbours().values():
+            tensors = tensors_of(self.model, near)
+            self._changed |= {name: one.detach().clone() for name, one in tensors.items()}
+
+    def _neighbours(self) -> dict[str, Neighbours]:
+        return {
+            swap.site.path: swap.neighbours
+            for swap in self.plan.swaps
+            if swap.neighbours is not None
+        }
 
     def restart(self, states: LayerStates) -> None:
         """Set new layers to ``states``, all else to what it was, and put the new layers in."""
         self.undo()
         self.load(states)
         self.put_in()
+        own = dict((*self.model.named_parameters(), *self.model.named_buffers()))
+        with torch.no_grad():
+            for name, value in self._changed.items():
+                own[name].copy_(value)
 
     def states(self) -> dict[str, dict[str, Tensor]]:
         """A copy of the new layers' state dicts."""
@@ -120,11 +144,19 @@ class Transaction:
             if self._in_place:
                 put(self.model, swap, self._old[path])
             if self._copy is not None:
-                _copy_parameters(get(self._copy, path), self._old[path])
+                _copy_tensors(get(self._copy, path), self._old[path])
+            if swap.neighbours is not None and self._changed:
+                self._give_back(path, swap.neighbours, kept)
         back = {path: one for path, one in self._removed.items() if path not in plan.trims}
         restore_biases(self.model, back)
         self._removed = {path: one for path, one in self._removed.items() if path not in back}
         self.plan = plan
+
+    def _give_back(self, path: str, near: Neighbours, kept: Collection[str]) -> None:
+        assert self._copy is not None
+        orders = {one: self.replacements[one].get_buffer("order") for one in self._neighbours()}
+        others = [(one, orders[p]) for p, one in self._neighbours().items() if p in kept]
+        give_back(self.model, self._copy, near, orders[path], others)
 
     def frozen(self) -> list[nn.Parameter]:
         """Parameters that do not learn while the model is trained: with a handover, all old ones.
@@ -156,8 +188,8 @@ class Transaction:
 
 
 @torch.no_grad()
-def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
-    theirs = dict(source.named_parameters())
-    for name, parameter in target.named_parameters():
+def _copy_tensors(source: nn.Module, target: nn.Module) -> None:
+    theirs = dict((*source.named_parameters(), *source.named_buffers()))
+    for name, tensor in (*target.named_parameters(), *target.named_buffers()):
         if name in theirs:
-            parameter.copy_(theirs[name])
+            tensor.copy_(theirs[name])

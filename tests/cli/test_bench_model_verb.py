@@ -26,7 +26,7 @@ def made(tmp_path_factory):
     torch.save(timm.create_model("test_convnext").state_dict(), place / "model.pt")
     here = ("convert", str(place / "model.pt"), *ARCH)
     handing = ("--set", "swaps.dw7.handover=true")
-    how = ("-r", "convnext", "--input-size", "64", "--quiet")
+    how = ("-r", "convnext", "--set", "swaps.dw7.init=paper", "--input-size", "64", "--quiet")
     assert main((*here, *how, "-o", str(place / "out"))) == 0
     assert main((*here, *how, *handing, "-o", str(place / "handing"))) == 0
     assert main(("convert", "timm:test_convnext", *how, "-o", str(place / "named"))) == 0

@@ -17,6 +17,8 @@ CONVERT = (
     "timm:test_convnext",
     "-r",
     "convnext-late",
+    "--set",
+    "swaps.late.init=paper",
     "-o",
     "out",
     "--input-size",

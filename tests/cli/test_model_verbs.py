@@ -16,6 +16,9 @@ import dcnify as api
 from dcnify.cli import main
 
 SMALL = ("--input-size", "64")
+ARCH = ("--arch", "test_convnext")
+QUICK = (*ARCH, *SMALL, "-r", "convnext", "--set", "swaps.dw7.init=paper")
+"""Where neither the architecture of the checkpoint nor the new weights matter."""
 RECIPE = """\
 version: 1
 name: mine
@@ -113,7 +116,7 @@ def test_convert_writes_an_artifact_that_loads_and_says_how_close_it_is(dcnify, 
 
 
 def test_convert_as_json_is_nothing_but_json(dcnify, checkpoint):
-    code, out, _ = dcnify("convert", checkpoint, "-r", "convnext", "-o", "o", "--json", *SMALL)
+    code, out, _ = dcnify("convert", checkpoint, "-o", "o", "--json", *QUICK)
     data = json.loads(out, parse_constant=pytest.fail)
     assert code == 0
     assert data["artifact"] == "o"
@@ -137,7 +140,8 @@ def test_a_perfect_layer_still_gives_valid_json(dcnify, monkeypatch, tmp_path):
 
 
 def test_a_second_conversion_builds_on_the_first(dcnify, checkpoint):
-    assert dcnify("convert", checkpoint, "-r", "convnext-late", "-o", "one", *SMALL)[0] == 0
+    late = ("-r", "convnext-late", "--set", "swaps.late.init=paper")
+    assert dcnify("convert", checkpoint, *late, *ARCH, "-o", "one", *SMALL)[0] == 0
     code, out, err = dcnify("convert", "one", "-r", "convnext", "-o", "two", *SMALL, "--json")
     assert code == 0, err
     assert len(json.loads(out)["plan"]["swaps"]) == 3
@@ -147,9 +151,7 @@ def test_a_second_conversion_builds_on_the_first(dcnify, checkpoint):
 
 def test_overrides_reach_the_modules(dcnify, checkpoint):
     override = "swaps.dw7.replace.kernel_size=5"
-    code, _, err = dcnify(
-        "convert", checkpoint, "-r", "convnext", "-o", "out", "--set", override, *SMALL
-    )
+    code, _, err = dcnify("convert", checkpoint, "-o", "out", "--set", override, *QUICK)
     assert code == 0, err
     kernels = {m.kernel_size for m in api.load("out").modules() if isinstance(m, api.nn.DCNv4)}
     assert kernels == {(5, 5)}
@@ -160,8 +162,7 @@ def test_own_images_are_used_and_broken_ones_are_told(dcnify, checkpoint, tmp_pa
     folder.mkdir()
     Image.effect_noise((80, 60), 50).save(folder / "noise.png")
     (folder / "broken.jpg").write_bytes(b"not an image")
-    args = ("-r", "convnext", "-o", "out", "--images", "photos", *SMALL)
-    code, out, err = dcnify("convert", checkpoint, *args)
+    code, out, err = dcnify("convert", checkpoint, "-o", "out", "--images", "photos", *QUICK)
     assert code == 0
     assert "broken.jpg" in err
     assert "photos" in out
@@ -182,7 +183,7 @@ def _files(tmp_path, weights):
     (tmp_path / "half.pt").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     torch.save({"state_dict": Runs()}, tmp_path / "code.pt")
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Runs()))
-    torch.save({"state_dict": {"a.b": torch.zeros(3)}}, tmp_path / "other.pt")
+    torch.save({"state_dict": {"no_model.has_this": torch.zeros(3)}}, tmp_path / "other.pt")
     (tmp_path / "head.safetensors").write_bytes(b"\xff" * 8 + b"x" * 64)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("keep me")
@@ -227,7 +228,8 @@ def test_wrong_input_is_one_line_and_leaves_nothing_behind(
 ):
     _files(tmp_path, weights)
     size = () if "--input-size" in args else SMALL
-    seen, out, err = dcnify("convert", *args.split(), "-o", "out", *size)
+    arch = ARCH if args.startswith("good.pt") else ()
+    seen, out, err = dcnify("convert", *args.split(), "-o", "out", *size, *arch)
     lines = [line for line in err.splitlines() if line.startswith("error:")]
     assert seen == code, err
     assert words in lines[0]
@@ -268,7 +270,7 @@ def test_a_file_that_is_no_artifact_is_never_replaced(dcnify, weights, tmp_path,
 
 
 def test_a_file_artifact_is_replaced_when_asked(dcnify, checkpoint):
-    args = ("convert", checkpoint, "-r", "convnext", "-o", "out.pt", *SMALL)
+    args = ("convert", checkpoint, "-o", "out.pt", *QUICK)
     assert dcnify(*args)[0] == 0
     assert dcnify(*args)[0] == 2
     assert dcnify(*args, "--overwrite")[0] == 0
@@ -276,7 +278,7 @@ def test_a_file_artifact_is_replaced_when_asked(dcnify, checkpoint):
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 def test_every_part_of_an_artifact_can_be_read_by_the_same_people(dcnify, checkpoint, tmp_path):
-    assert dcnify("convert", checkpoint, "-r", "convnext", "-o", "out", *SMALL)[0] == 0
+    assert dcnify("convert", checkpoint, "-o", "out", *QUICK)[0] == 0
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     assert len(modes) == 1
 
@@ -291,7 +293,7 @@ def test_every_part_of_an_artifact_can_be_read_by_the_same_people(dcnify, checkp
 )
 def test_absurd_numbers_are_refused_before_memory_is_asked_for(dcnify, checkpoint, option):
     size = () if "input" in option[1] else SMALL
-    args = ("convert", checkpoint, "-r", "convnext", "-o", "out", *option, *size)
+    args = ("convert", checkpoint, "-r", "convnext", "-o", "out", *ARCH, *option, *size)
     code, _, err = dcnify(*args)
     assert code == 2, err
 
@@ -300,7 +302,7 @@ def test_batches_with_labels_are_measured_on_their_images():
     model = timm.create_model("test_convnext")
     images = torch.randn(2, 3, 64, 64)
     pairs = [(images, torch.zeros(2))]
-    recipe = api.Recipe.load("convnext")
+    recipe = api.Recipe.load("convnext", ["swaps.dw7.init=paper"])
     result = api.convert(model, recipe, images[:1], calibration=pairs)
     assert result.report.images["count"] == 2
     again = timm.create_model("test_convnext")

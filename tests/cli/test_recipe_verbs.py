@@ -15,7 +15,7 @@ import yaml
 from dcnify import __version__
 from dcnify.cli import app, main
 from dcnify.cli.flatten import verb as takes_specs
-from dcnify.cli.options import Overrides, RecipeName, Source
+from dcnify.cli.options import RecipeSpec, Source
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import CheckError, InputError
@@ -231,19 +231,13 @@ def test_debug_prints_the_traceback_before_and_after_the_verb(dcnify, verb, args
 
 
 def test_a_verb_gets_the_shared_options_and_its_exit_code_through(dcnify, verb):
-    def probe(
-        source: Source, recipe: RecipeName, terminal: Terminal, overrides: Overrides = None
-    ) -> None:
+    def probe(source: Source, recipe: RecipeSpec, terminal: Terminal) -> None:
         """Probe a source."""
-        terminal.emit([source.source, recipe, overrides], lambda: "for a person")
+        found = [source.source, recipe.recipe, recipe.overrides]
+        terminal.emit(found, lambda: "for a person")
         raise typer.Exit(3)
 
-    probe.__annotations__ = {
-        "source": Source,
-        "recipe": RecipeName,
-        "terminal": Terminal,
-        "overrides": Overrides,
-    }
+    probe.__annotations__ = {"source": Source, "recipe": RecipeSpec, "terminal": Terminal}
     verb(takes_specs(probe))
     code, out, _ = dcnify("probe", "x", "-r", "vit", "--set", "a=1", "--set", "b=2", "--json")
     assert (code, json.loads(out)) == (3, ["x", "vit", ["a=1", "b=2"]])

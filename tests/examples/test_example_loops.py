@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from support.processes import run_python
 
 import dcnify
 from dcnify.artifact import open_source, read_artifact, verify
@@ -113,11 +112,6 @@ def test_training_goes_on_from_timms_checkpoint(small, tmp_path):
     ],
 )
 def test_it_runs_without_anything_given_but_an_output(script, options, said, tmp_path):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / script, "-o", tmp_path / "made" / "out", *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(EXAMPLES / script, "-o", tmp_path / "made" / "out", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,10 @@ from support.finetune_cases import converted
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Sums depend on how many threads share them.
-
-    What is imported by now is left out when garbage is collected, which each stage does.
-    """
+    """Sums depend on how many threads share them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    gc.freeze()
     yield
-    gc.unfreeze()
     torch.set_num_threads(before)
 
 

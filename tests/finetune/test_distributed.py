@@ -10,6 +10,7 @@ import time
 
 import pytest
 from support.finetune_cases import Killed, run, same, stages, weights
+from support.pictures import class_folders
 from support.two_processes import free_port, pair
 
 from dcnify.artifact import read_artifact
@@ -100,7 +101,7 @@ def test_torchrun_passes_a_signal_on_and_every_process_stops_after_a_checkpoint(
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
     command += ["-m", "dcnify", "finetune", steady, "--cpu", "-o", out]
-    command += ["--data", "builtin:cluttered-digits", "--image-count", "96", "--workers", "1"]
+    command += ["--data", class_folders(tmp_path / "pictures"), "--workers", "1"]
     command += ["-r", tmp_path / "stages.yaml", "--validate-every", "100000"]
     with said.open("w") as file:
         process = subprocess.Popen([str(part) for part in command], stderr=file, stdout=file)

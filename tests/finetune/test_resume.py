@@ -10,8 +10,8 @@ import signal
 import time
 
 import pytest
-from support import two_processes as pair
 from support.finetune_cases import Killed, run, same, stages
+from support.processes import processes
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.finetune import TRAINING, StoppedError
@@ -102,20 +102,15 @@ def _in_process(artifact, folder, plan, resume, limit=None):
         (folder / "said").write_text("\n".join(said))
 
 
-@pytest.fixture(scope="module")
-def processes():
-    return pair.processes()
-
-
-def _started(processes, *args):
-    process = processes.Process(target=_in_process, args=args)
+def _started(*args):
+    process = processes().Process(target=_in_process, args=args)
     process.start()
     return process
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(
-    whole, handing_over, tmp_path, processes
+    whole, handing_over, tmp_path
 ):
     plan, out = stages(tmp_path, *PLAN), tmp_path / "out"
     draw = random.Random(0)
@@ -124,7 +119,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_weights(
         running = (out / TRAINING / "run.json").exists()
         if not running:
             shutil.rmtree(out, ignore_errors=True)
-        return _started(processes, handing_over, tmp_path, plan, running)
+        return _started(handing_over, tmp_path, plan, running)
 
     for _ in range(6):
         process = started()
@@ -154,9 +149,9 @@ def _written(out):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path, processes):
+def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path):
     plan = stages(tmp_path, *PLAN)
-    process = _started(processes, handing_over, tmp_path, plan, False)
+    process = _started(handing_over, tmp_path, plan, False)
     checkpoints = tmp_path / "out" / TRAINING / "checkpoints"
     while not (checkpoints.is_dir() and any(checkpoints.iterdir())) and process.is_alive():
         time.sleep(0.02)
@@ -199,10 +194,10 @@ def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_p
     assert same(tmp_path / "out", whole)
 
 
-def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path, processes):
+def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path):
     """Files may not grow beyond a size, which the weights do: as on a disk that is full."""
     plan = stages(tmp_path, *PLAN)
-    process = _started(processes, handing_over, tmp_path, plan, False, 12_000)
+    process = _started(handing_over, tmp_path, plan, False, 12_000)
     process.join()
     said = (tmp_path / "said").read_text()
     assert "no checkpoint at step 2: " in said

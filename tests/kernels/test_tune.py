@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import runpy
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,16 +40,12 @@ def times(**of):
     return time
 
 
-def test_it_is_off_unless_asked_for():
-    script = "from dcnify.kernels.tools import tune; print(tune.ON)"
-    for told, on in ((None, "False"), ("0", "False"), ("1", "True")):
-        environment = {k: v for k, v in os.environ.items() if k != "DCNIFY_AUTOTUNE"}
-        if told is not None:
-            environment["DCNIFY_AUTOTUNE"] = told
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-        )
-        assert done.stdout.strip() == on, done.stderr
+@pytest.mark.parametrize(("told", "on"), [(None, False), ("0", False), ("1", True)])
+def test_it_is_off_unless_asked_for(told, on, monkeypatch):
+    monkeypatch.delenv("DCNIFY_AUTOTUNE", raising=False)
+    if told is not None:
+        monkeypatch.setenv("DCNIFY_AUTOTUNE", told)
+    assert runpy.run_path(tune.__file__)["ON"] is on
 
 
 def test_the_fastest_is_found_once_and_remembered_across_processes(cache):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.processes import run_python
 from support.tiny_intern_image import TINY, lively, relative_error
 
 import dcnify
@@ -61,10 +60,9 @@ def test_a_converted_backbone_puts_out_the_same_maps_at_another_size(example):
 
 
 @pytest.mark.slow
-def test_the_example_takes_a_step_and_detects():
+def test_the_example_takes_a_step_and_detects(tmp_path):
     """At half of its 800x1333, in a quarter of the time; the width is odd as there."""
-    program = [sys.executable, EXAMPLE, "--size", "400", "667"]
-    done = subprocess.run(program, capture_output=True, text=True)
+    done = run_python(EXAMPLE, "--size", "400", "667", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "(3, 400, 667)" in done.stdout
     assert "A step of training" in done.stdout

@@ -332,10 +332,14 @@ def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_sa
 
 
 ONE_KERNEL = """
-import numpy
+import sys, types, dcnify, numpy
+# The kernels alone: what else is in this room imports torch, which takes seconds.
+sys.modules["dcnify.ops"] = ops = types.ModuleType("dcnify.ops")
+ops.__path__ = [dcnify.__path__[0] + "/ops"]
 from dcnify.ops.numba.forward import pack
 from dcnify.ops.numba.points import CallLayout
 def plane():
+    assert "torch" not in sys.modules
     image, planes = numpy.full(1, 5, "f"), numpy.full(4 * 3, 7, "f")
     pack(0, 4, image, planes, CallLayout(**dict.fromkeys(CallLayout._fields, 1)))
     return [*planes.astype(int)].index(5), planes.sum()

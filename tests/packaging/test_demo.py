@@ -1,25 +1,20 @@
-"""The demo, end to end: train for seconds, convert and fine-tune with the real command, compare."""
+"""The demo, end to end: train for seconds, convert and fine-tune with the real verbs, compare."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_the_demo_converts_its_checkpoint_fine_tunes_and_compares_the_models(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py", "--quick", "--out", tmp_path / "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    demo = ROOT / "examples" / "demo.py"
+    done = run_python(demo, "--quick", "--out", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "training" / "model_best.pth.tar").is_file()
     assert (tmp_path / "out" / "converted" / "plan.json").is_file()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.processes import run_python
 
 TESTS = Path(__file__).resolve().parents[1]
 ROLES = ("depthwise_conv", "attention", "dcnv3")
@@ -20,8 +19,7 @@ OPERATORS = {
 
 @pytest.fixture(scope="module")
 def seen() -> dict:
-    run = [sys.executable, "-m", "support.toy_role_journey"]
-    done = subprocess.run(run, cwd=TESTS, capture_output=True, text=True)
+    done = run_python("-m", "support.toy_role_journey", cwd=TESTS)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

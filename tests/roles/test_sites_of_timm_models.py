@@ -1,6 +1,7 @@
 """Sites of real model families, captured from the graph."""
 
 from collections import Counter
+from functools import cache
 
 import pytest
 import timm
@@ -8,14 +9,16 @@ import torch
 
 from dcnify.graph import find_sites
 
+SHALLOW = (1, 1, 2, 1)
 DEPTHWISE = {
-    "convnext_tiny": 18,
-    "mobilenetv3_large_100": 15,
-    "efficientnet_b0": 16,
-    "convformer_s18": 18,
-    "edgenext_small": 21,
-    "davit_tiny": 24,
+    "convnext_tiny": (18, None),
+    "mobilenetv3_large_100": (15, None),
+    "efficientnet_b0": (16, None),
+    "convformer_s18": (18, None),
+    "edgenext_xx_small": (15, None),
+    "davit_tiny": (20, SHALLOW),
 }
+"""How many each has, and the depths of its stages if not its own."""
 ATTENTION = (
     "vit_tiny_patch16_224",
     "deit3_small_patch16_224",
@@ -24,9 +27,10 @@ ATTENTION = (
 )
 
 
-def sites_of(name: str, size: int | None = None):
+@cache
+def sites_of(name: str, size: int | None = None, **options):
     with torch.device("meta"):  # shapes are all that is looked at
-        model = timm.create_model(name)
+        model = timm.create_model(name, **options)
         channels, height, width = model.pretrained_cfg["input_size"]
         return find_sites(model, torch.zeros(1, channels, size or height, size or width))
 
@@ -35,29 +39,30 @@ def roles(sites) -> dict[str, int]:
     return dict(Counter(site.role for site in sites))
 
 
-@pytest.mark.parametrize(("name", "count"), DEPTHWISE.items())
-def test_depthwise_convolutions_are_found(name, count):
-    sites = sites_of(name)
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_convolutions_are_found(name):
+    count, depths = DEPTHWISE[name]
+    sites = sites_of(name, depths=depths) if depths else sites_of(name)
     assert roles(sites) == {"depthwise_conv": count}
     assert all(site.kernel != (1, 1) for site in sites)
 
 
 def test_one_dimensional_kernels_are_told_apart():
-    kernels = Counter(site.kernel for site in sites_of("inception_next_tiny"))
-    assert kernels == {(3, 3): 18, (1, 11): 18, (11, 1): 18}
+    kernels = Counter(site.kernel for site in sites_of("inception_next_tiny", depths=SHALLOW))
+    assert kernels == {(3, 3): 5, (1, 11): 5, (11, 1): 5}
 
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_is_found_with_its_class_token(name):
-    sites = sites_of(name)
-    assert roles(sites) == {"attention": 12}
+    sites = sites_of(name, depth=3)
+    assert roles(sites) == {"attention": 3}
     assert {site.prefix_tokens for site in sites} == {1}
     height, width = sites[0].grid
     assert sites[0].input_shape == (1, 1 + height * width, sites[0].channels)
 
 
 def test_register_tokens_count_as_prefix_tokens():
-    sites = sites_of("vit_base_patch14_reg4_dinov2")
+    sites = sites_of("vit_base_patch14_reg4_dinov2", depth=2)
     assert {(s.prefix_tokens, s.grid, s.heads) for s in sites} == {(5, (37, 37), 12)}
 
 
@@ -68,20 +73,20 @@ def test_a_model_with_both_roles_has_both():
 
 
 def test_plain_convolutions_are_no_sites():
-    assert roles(sites_of("resnet50")) == {}
+    assert roles(sites_of("resnet50", layers=SHALLOW)) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "word"),
+    ("name", "options", "word"),
     [
-        ("edgenext_xx_small", "cross-covariance"),
-        ("davit_tiny", "window"),
-        ("swin_tiny_patch4_window7_224", "window"),
-        ("cait_xxs24_224", "class"),
+        ("edgenext_xx_small", {}, "cross-covariance"),
+        ("davit_tiny", {"depths": SHALLOW}, "window"),
+        ("swin_tiny_patch4_window7_224", {"depths": SHALLOW}, "window"),
+        ("cait_xxs24_224", {"depth": 3}, "class"),
     ],
 )
-def test_other_attentions_are_near_misses_with_the_reason(name, word):
-    sites = sites_of(name)
+def test_other_attentions_are_near_misses_with_the_reason(name, options, word):
+    sites = sites_of(name, **options)
     reasons = [miss.reason for miss in sites.near_misses if miss.role == "attention"]
     assert any(word in reason for reason in reasons)
     if word == "window":

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import torch
-
-
-def processes() -> Any:
-    """A context whose processes begin with everything imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.finetune_cases"])
-    return context
+from support.processes import processes
 
 
 def pair(target: Callable[..., None], *args: Any) -> list[int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
 
 from dcnify.bench.spec import ModelBenchSpec
 from dcnify.cli.flatten import Offer, verb
-from dcnify.cli.options import ArtifactPath, Csv, Overwrite, TrustCode
+from dcnify.cli.options import Artifact, Csv
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 from dcnify.sources.spec import SourceSpec
+from dcnify.spec import Spec, option
 
 if TYPE_CHECKING:
     from dcnify.bench import ModelReport, PassResult
@@ -29,29 +28,28 @@ Against = Annotated[
         without=("pretrained", "use_ema", "trust_code", "input_size"),
     ),
 ]
-InputSize = Annotated[
-    str | None,
-    typer.Option(
-        "--input-size",
-        metavar="SIZE",
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here(Spec):
+    """Options of this verb alone."""
+
+    input_size: str | None = option(
+        None,
         help="Image size: 224, 224x320 (HxW) or 3x224x320. Default: as it was converted at.",
-        show_default=False,
-    ),
-]
-Cpu = Annotated[bool, typer.Option("--cpu", help="The same as --device cpu.")]
+        metavar="SIZE",
+    )
+    cpu: bool = option(False, help="The same as --device cpu.")
 
 
 @verb
 def model(
-    artifact: ArtifactPath,
+    request: Artifact,
     against: Against,
     spec: ModelBenchSpec,
+    here: Here,
+    files: Csv,
     terminal: Terminal,
-    input_size: InputSize = None,
-    cpu: Cpu = False,
-    csv: Csv = None,
-    overwrite: Overwrite = False,
-    trust_code: TrustCode = False,
 ) -> None:
     """Time a converted model and the original it was made from, in one interleaved run.
 
@@ -63,36 +61,32 @@ def model(
     $ dcnify bench model out/
     $ dcnify bench model out/ --device cuda --dtype float16 --batch 128 --train
     """
-    from dcnify.files import check_file, write_file
-
-    if cpu and spec.device not in (None, "cpu"):
+    if here.cpu and spec.device not in (None, "cpu"):
         raise InputError(f"--cpu and --device {spec.device} do not go together")
-    if csv:
-        check_file(csv, overwrite)
+    written = [f"wrote {path}" for path in files.check()]
     if against is not None:
-        against = replace(against, trust_code=trust_code)
+        against = replace(against, trust_code=request.trust_code)
         against.check()
     from dcnify.artifact import open_source, read_artifact
     from dcnify.bench import settle_models, write_models_csv
     from dcnify.pipeline import time_artifact
 
-    bench = settle_models(replace(spec, device="cpu") if cpu else spec)
-    record = read_artifact(artifact)
-    size = SourceSpec(str(artifact), input_size=input_size).input_shape(record.input_shape[1:])
+    bench = settle_models(replace(spec, device="cpu") if here.cpu else spec)
+    record = read_artifact(request.artifact)
+    asked = SourceSpec(str(request.artifact), input_size=here.input_size)
     with terminal.progress("opening the models") as shown:
         report, original = time_artifact(
             record,
             bench,
             against=open_source(against, on_progress=shown.phase) if against else None,
-            size=size,
-            trust_code=trust_code,
+            size=asked.input_shape(record.input_shape[1:]),
+            trust_code=request.trust_code,
             progress=shown.phase,
             say=terminal.say,
         )
-    if csv:
-        write_file(csv, lambda path: write_models_csv(report, path), overwrite)
-    data = {"artifact": str(artifact), "original": original, **report.to_dict()}
-    written = [f"wrote {csv}"] if csv else []
+    if files.csv:
+        files.write(files.csv, lambda path: write_models_csv(report, path))
+    data = {"artifact": str(request.artifact), "original": original, **report.to_dict()}
     terminal.emit(data, lambda: [*_render(report, original), *written])
 
 

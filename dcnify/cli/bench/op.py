@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcnify.bench.spec import OpBenchSpec
 from dcnify.cli.flatten import verb
-from dcnify.cli.options import Csv, Overwrite, Plot
+from dcnify.cli.options import FilesSpec
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 @verb
-def op(
-    spec: OpBenchSpec,
-    terminal: Terminal,
-    csv: Csv = None,
-    plot: Plot = None,
-    overwrite: Overwrite = False,
-) -> None:
+def op(spec: OpBenchSpec, files: FilesSpec, terminal: Terminal) -> None:
     """Time dcnify.ops.dcnv4 against its rivals, all interleaved.
 
     Rivals that compute the same function are checked against it first; a disagreement ends the run
@@ -36,17 +30,12 @@ def op(
     56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
     $ dcnify bench op --csv op.csv --plot op.png
     """
-    from dcnify.files import check_file, write_file
-
-    written = [path for path in (csv, plot) if path]
+    csv, plot = files.csv, files.plot
     if csv and plot and csv.resolve() == plot.resolve():
         raise InputError(f"--csv and --plot both name {csv}")
-    for path in written:
-        check_file(path, overwrite)
-    from dcnify.bench import check_plot, run, settle, write_csv, write_plot
+    written = files.check()
+    from dcnify.bench import run, settle, write_csv, write_plot
 
-    if plot:
-        check_plot(plot)
     bench = settle(spec)
     if plot and all(rival.missing for rival in bench.rivals):
         raise InputError("--plot draws how rivals compare, and none is to be measured")
@@ -56,9 +45,9 @@ def op(
     with terminal.progress("preparing") as shown:
         report = run(bench, shown.phase)
     if csv:
-        write_file(csv, lambda path: write_csv(report, path), overwrite)
+        files.write(csv, lambda path: write_csv(report, path))
     if plot:
-        write_file(plot, lambda path: write_plot(report, path), overwrite)
+        files.write(plot, lambda path: write_plot(report, path))
     terminal.emit(report.to_dict(), lambda: _render(report, written))
 
 

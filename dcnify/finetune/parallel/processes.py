@@ -43,13 +43,11 @@ def on_cpu(asked: bool) -> bool:
 
 def from_main(make: Callable[[], T]) -> T:
     """Call ``make`` in the main process alone; return its result, or raise its error, in each."""
-    state = _state()
-    if state.num_processes == 1:
-        return make()
+    from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     sent: list[Any] = [None, None]
-    if state.is_main_process:
+    if PartialState().is_main_process:
         try:
             sent[0] = make()
         except DcnifyError as error:
@@ -62,14 +60,6 @@ def from_main(make: Callable[[], T]) -> T:
 
 def gather_objects(one: T) -> list[T]:
     """Return every process's ``one``, in order of rank, in every process."""
-    if _state().num_processes == 1:
-        return [one]
     from accelerate.utils import gather_object
 
     return gather_object([one])
-
-
-def _state() -> PartialState:
-    from accelerate import PartialState
-
-    return PartialState()

@@ -1,1 +1,1 @@
-"""What one stage trains with: data loaders, losses, optimizer, schedules."""
+"""The parts of one training stage: data loaders, losses, optimizer, schedules."""

@@ -13,6 +13,7 @@ from timm.data.auto_augment import (
 )
 
 from dcnify.data import random_state
+from dcnify.data.decode import reason_of
 from dcnify.errors import InputError
 
 
@@ -22,7 +23,7 @@ def check_policy(auto: str) -> None:
     try:
         makers.get(auto.split("-")[0], auto_augment_transform)(auto, {})
     except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"augment.auto {auto!r}: {_words(error)}") from error
+        raise InputError(f"augment.auto {auto!r}: {reason_of(error)}") from error
 
 
 def guard(transform: Any) -> None:
@@ -53,7 +54,7 @@ def try_out(transform: Callable[[Image.Image], Any], channels: int) -> None:
         with random_state.kept():
             transform(image)
     except Exception as error:
-        raise InputError(f"augment: no image can be changed so: {_words(error)}") from error
+        raise InputError(f"augment: no image can be changed so: {reason_of(error)}") from error
 
 
 def _ops(transform: Any) -> Iterator[AugmentOp]:
@@ -62,7 +63,3 @@ def _ops(transform: Any) -> Iterator[AugmentOp]:
         yield from getattr(step, "ops", ())
         for together in getattr(step, "policy", ()):
             yield from together
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,6 @@
 """The losses of a stage: on labels, and on the original's logits, features and layers."""
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +10,8 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import RecordedCall, output_tensor, record_calls
 from dcnify.graph.example import Example, example_with
 from dcnify.inherit.distance import are_logits, kl_divergence, wide
-from dcnify.nn import Handover
+from dcnify.nn import DepthwiseDCNv4, Handover
+from dcnify.nn.depthwise import as_original
 from dcnify.recipe.finetune.training import Losses
 
 _OUTPUT = ""
@@ -22,7 +22,7 @@ class Objective(nn.Module):
     """A model with its loss.
 
     A module, so that distributed wrappers see every use of a parameter as part of one forward
-    pass. The original is no part of its state and its parameters.
+    pass. The original is not part of its state or parameters.
 
     Args:
         model: the model in training. `release` removes the hooks that are set on it.
@@ -72,12 +72,15 @@ class Objective(nn.Module):
         losses, original = self._losses, self._original[0]
         output: Any = None
         wanted: Any = None
-        with self._recorded():
+        self._recording = True
+        try:
             if original is not None and (losses.logits or losses.features or losses.layers):
                 with torch.no_grad():
                     wanted = output_tensor(call.call(original))
             if losses.labels or losses.logits or losses.features:
                 output = output_tensor(call.call(self.model))
+        finally:
+            self._recording = False
         sizes = self._sizes(wanted)
         terms: dict[str, Tensor] = {}
         if losses.labels:
@@ -116,10 +119,15 @@ class Objective(nn.Module):
     def _feature_loss(self, sizes: dict[str, Tensor]) -> Tensor:
         """Compare the swapped layers where they are, each in its own model."""
         return _mean_of(
-            _relative_error(self._own[path].output, self._wanted[path].output, sizes[path])
+            _relative_error(self._comparable(path), self._wanted[path].output, sizes[path])
             for path in self.swapped
             if path in self._wanted and path in self._own
         )
+
+    def _comparable(self, path: str) -> Tensor:
+        """The output of a layer with its channels as the original has them."""
+        layer, output = self.model.get_submodule(path), self._own[path].output
+        return layer.restored(output) if isinstance(layer, DepthwiseDCNv4) else output
 
     def _layer_loss(self, sizes: dict[str, Tensor]) -> Tensor:
         """Compare each swapped layer alone, on the input of the original layer."""
@@ -127,7 +135,7 @@ class Objective(nn.Module):
         for path, call in self._wanted.items():
             layer = self.model.get_submodule(path)
             layer = layer.new if isinstance(layer, Handover) else layer
-            errors.append(_relative_error(call.on(layer), call.output, sizes[path]))
+            errors.append(_relative_error(call.on(as_original(layer)), call.output, sizes[path]))
         return _mean_of(errors)
 
     def _record(self, model: nn.Module, calls: dict[str, RecordedCall]) -> None:
@@ -140,14 +148,6 @@ class Objective(nn.Module):
                 ) from None
             # Not when activations are recomputed in the backward pass.
             self._hooks.append(record_calls(layer, path, calls, lambda: self._recording))
-
-    @contextmanager
-    def _recorded(self) -> Any:
-        self._recording = True
-        try:
-            yield
-        finally:
-            self._recording = False
 
 
 def _relative_error(given: Tensor, wanted: Tensor, size: Tensor) -> Tensor:

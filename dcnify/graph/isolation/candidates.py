@@ -91,7 +91,7 @@ def _owner(captured: Capture, candidate: Candidate) -> str:
 
 
 def _inputs(captured: Capture) -> dict[fx.Node, Any]:
-    """What the model is given, by placeholder; the image is noise, to tell steps apart by value."""
+    """The model's inputs by placeholder; the image is noise, to tell steps apart by value."""
     example = captured.example
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(example.shape, generator=generator).to(example.images)

@@ -20,11 +20,11 @@ class Cut:
     entry: fx.Node
     exit: fx.Node
     inside: tuple[fx.Node, ...]
-    """What lies between them, ``exit`` included, in order."""
+    """Nodes between them, ``exit`` included, in order."""
     weights: tuple[fx.Node, ...]
-    """What the region reads that depends on no argument: parameters, and tensors made of them."""
+    """Nodes it reads that depend on no argument: parameters, and tensors made of them."""
     outside: tuple[fx.Node, ...]
-    """What else it reads: has to be known from the entry's shape."""
+    """Other nodes it reads, which have to follow from the entry's shape."""
 
 
 def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:

@@ -18,14 +18,15 @@ from torch.utils._pytree import tree_flatten
 
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
-from dcnify.graph.isolate import fingerprint, isolate_traced
+from dcnify.graph.isolate import isolate_traced
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
 from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region
 from dcnify.graph.isolation.trace import (
     BY_KEYWORD,
     CannotIsolate,
-    Traces,
+    Graphs,
+    fingerprint,
     forward_of,
     trace,
 )
@@ -38,11 +39,11 @@ class Wanted:
     """A region, by what it computes in one call of its block."""
 
     entry: Tensor
-    """What it takes."""
+    """Its input."""
     exit: Tensor
-    """What it returns for that."""
+    """Its output for that input."""
     function: Callable[[Tensor], Tensor]
-    """What it returns for another tensor of the entry's shape."""
+    """Maps another tensor of the entry's shape to the region's output."""
 
 
 def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wanted) -> Isolation:
@@ -152,7 +153,7 @@ def _size(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) 
     return {node.name: axes[0]}
 
 
-def _check_training(traces: Traces, cut: Cut) -> None:
+def _check_training(traces: Graphs, cut: Cut) -> None:
     try:
         other = find_cut(traces.training, cut.entry.name, cut.exit.name)
     except CannotIsolate as error:
@@ -194,7 +195,7 @@ def _copy(block: nn.Module) -> nn.Module:
 
 
 def _run(block: nn.Module, call: Call) -> list[Any]:
-    """What a call returns and leaves behind; of one that fails, the type of its error."""
+    """The results and side effects of a call; of one that fails, the type of its error."""
     devices = sorted({p.device.index or 0 for p in block.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(0)

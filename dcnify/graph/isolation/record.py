@@ -1,4 +1,4 @@
-"""What a plan records of an isolation. Plain data; importing it does not import torch."""
+"""An isolation as a plan records it. Plain data; importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Isolation:
 
 
 def needed(isolations: Sequence[Isolation], paths: Iterable[str]) -> tuple[Isolation, ...]:
-    """Those of ``isolations`` that modules at ``paths`` stand in, in the same order.
+    """Select the isolations that modules at ``paths`` stand in, in the same order.
 
     Earlier ones of the same block come with them: each was planned with those before it in place.
     """

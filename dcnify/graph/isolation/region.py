@@ -5,25 +5,23 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.graph.isolation.trace import forward_of
+from dcnify.graph.isolation.trace import Graphs, forward_of
 
-Graphs = tuple[fx.Graph, fx.Graph]
-"""In evaluation and in training mode."""
 _SLOTS = ("_parameters", "_buffers", "_modules")
 
 
 class Region(nn.Module):
-    """What a block did between two of its tensors; takes the one, returns the other."""
+    """The part of a block between two of its tensors; takes the one, returns the other."""
 
     def __init__(self, graphs: Graphs, training: bool) -> None:
         super().__init__()
         self.forward = MethodType(_function(graphs), self)
         self.training = training
         self.moved: tuple[str, ...] = ()
-        """What the block gave up: parameters, buffers and children, by path."""
+        """Parameters, buffers and children that the block gave up, by path."""
         self.forward_before: Callable[..., Any] | None = None
         """The forward that the block's instance had of its own, as a function."""
 
@@ -76,7 +74,7 @@ def release(block: nn.Module, name: str) -> None:
 
 
 def _targets(graphs: Graphs) -> list[str]:
-    """Paths in the block of what the graphs use, sorted; nothing inside another of them."""
+    """Paths in the block that the graphs use, sorted; none lies inside another."""
     used = {
         n.target for graph in graphs for n in graph.nodes if n.op in ("get_attr", "call_module")
     }

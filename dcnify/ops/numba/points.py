@@ -82,7 +82,7 @@ class Points(NamedTuple):
     """Distance from the corners on the left, 0 to 1; from those above."""
     down: Any
     upper_left: Any
-    """What this corner counts in the output; likewise the other three."""
+    """Share of this corner in the output; likewise the other three."""
     upper_right: Any
     lower_left: Any
     lower_right: Any

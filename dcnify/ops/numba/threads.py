@@ -17,16 +17,10 @@ def share_out(tasks: int, work: Callable[[int, int], None], *, at_least: int = 1
     """Run ``work(first, last)`` over ``range(tasks)``, in chunks, on several threads at once.
 
     Returns when all is done. ``work`` must release the GIL to gain anything, and may be given any
-    chunks in any order. The calling thread takes part, so a call gets on even if the pool's threads
-    are busy with other calls, or Python is shutting down and there are none.
-
-    Args:
-        tasks: how many tasks there are.
-        work: does the tasks from its first argument up to, not including, its second.
-        at_least: fewest tasks that are worth a thread.
-
-    Raises:
-        Exception: whatever ``work`` raises first; chunks not yet begun are then dropped.
+    chunks in any order; what it raises first is raised, and chunks not yet begun are dropped. The
+    calling thread takes part, so a call gets on even if the pool's threads are busy with other
+    calls, or Python is shutting down and there are none. ``at_least`` is the fewest tasks that are
+    worth a thread.
     """
     threads = min(torch.get_num_threads(), tasks // max(1, at_least))
     if threads <= 1:

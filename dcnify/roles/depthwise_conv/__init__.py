@@ -34,6 +34,9 @@ register(
                 arguments=lazy(f"{__name__}.replace:arguments"),
                 transfer=lazy(f"{__name__}.replace:transfer"),
                 fit=lazy(f"{__name__}.fit:fit"),
+                always=lazy(f"{__name__}.replace:keep_order"),
+                neighbours=lazy(f"{__name__}.replace:neighbours"),
+                share=lazy(f"{__name__}.share:share"),
                 calibrate=lazy("dcnify.inherit.calibrate:calibrate_in_turns"),
             )
         },

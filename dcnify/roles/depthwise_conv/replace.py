@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.graph.channels import Neighbours, find_neighbours
 from dcnify.graph.evaluate import arguments_of, evaluate
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
@@ -52,6 +53,31 @@ def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     left, right = _aligned(site, kernel, dilation, 1)
     padding, rest = split_padding((top, bottom, left, right))
     return {**args, "padding": list(padding), "input_padding": list(rest) if rest else None}, ()
+
+
+def neighbours(found: Found, site: Site, keys: Keys) -> Neighbours | str:
+    """The layers around ``site`` that can take its channels in another order, or why none can."""
+    old = found.model.get_submodule(site.path)
+    if keys["softmax"]:
+        return "a softmax leaves its weights no sign"
+    if not isinstance(old, nn.Conv2d):
+        return "it is not a convolution layer"
+    weight = arguments_of(found.nodes[site.path])["weight"]
+    if found.capture.parameters.get(weight) != f"{site.path}.weight":
+        return "its weight is computed, not stored"
+    if site.aliases or site.calls > 1:
+        return "it runs more than once"
+    return find_neighbours(found.capture, found.nodes[site.path])
+
+
+@torch.no_grad()
+def keep_order(module: DepthwiseDCNv4, site: Site, found: Found) -> None:
+    """Start with the channels in the old order, without gains."""
+    del site, found
+    if module.neighbours:
+        module.order.copy_(torch.arange(len(module.order)))
+        module.gain.fill_(1)
+        module.shift.fill_(0)
 
 
 def _dilation(site: Site, kernel: Pair, axis: int) -> int:

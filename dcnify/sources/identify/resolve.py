@@ -47,18 +47,9 @@ def resolve(
 ) -> Resolved:
     """Decide which architecture a checkpoint belongs to, and fit it strictly.
 
-    The architecture is, in this order, what the user says, what the file says, and what the shapes
-    tell. So are its arguments.
-
-    Args:
-        checkpoint: the state dict and what its file says.
-        what: the file, for messages.
-        arch: a timm name, or ``python:package.module:factory``, that the user gave.
-        args: arguments that the user gave.
-        on_progress: called while architectures are compared.
-
-    Raises:
-        InputError: no architecture fits, several do, or the one that was named does not.
+    The architecture is, in this order, what the user says (``arch``, a timm name or
+    ``python:package.module:factory``), what the file says, and what the shapes tell. So are its
+    arguments, ``args``. Raises `InputError` if none fits, several do, or the named one does not.
     """
     if arch and arch.startswith("python:"):
         return _fit_own_code(checkpoint, what, Base("python", arch.removeprefix("python:"), args))

@@ -33,11 +33,9 @@ _NEAREST_AMONG = 25
 
 @dataclass(frozen=True)
 class Identified:
-    """The one architecture that fits, and how the file's names map to it."""
+    """The one architecture that fits."""
 
     candidate: Candidate
-    prefix: str
-    """The key prefix that all names in the file have and the model's have not."""
     examined: int
     """How many architectures were compared."""
     sizes: dict[str, Any] = field(default_factory=dict)
@@ -92,8 +90,7 @@ def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
         for search in searches:
             fits = search.narrow(method, on_progress)
             if fits:
-                count = len(search.names)
-                return [Identified(fit, search.view.prefix, count) for fit in fits]
+                return [Identified(fit, len(search.names)) for fit in fits]
     own = (search.internimage_of_own_size() for search in searches)
     return [found for found in own if found][:1]
 
@@ -158,7 +155,7 @@ class _Search:
             return None
         assumed = {**read.assumed, "offset_scale": size_of(name, "offset_scale")}
         assumed = {key: value for key, value in assumed.items() if key not in self.args}
-        return Identified(found, self.view.prefix, len(self.names), sizes, assumed)
+        return Identified(found, len(self.names), sizes, assumed)
 
     def _try(
         self,

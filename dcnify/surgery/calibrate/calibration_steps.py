@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from torch import nn
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.surgery.calibrate.layers import (
@@ -14,6 +16,7 @@ from dcnify.surgery.calibrate.layers import (
 from dcnify.surgery.calibrate.train_whole_model import train_whole_model
 from dcnify.surgery.fidelity.images import BATCH, Images
 from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
+from dcnify.surgery.transaction import Transaction
 from dcnify.words import first_line
 
 _MARGIN = 0.9
@@ -43,16 +46,71 @@ def calibrate(
     transaction = measurements.transaction
     plan = transaction.plan
     measurements.measure(start_of(plan))
-    start = measurements.checkpoint()
+    near = {swap.site.path for swap in plan.swaps if swap.neighbours is not None}
+    start = _without(measurements.checkpoint(), near)
     transaction.refitted_weights, warnings = calibrate_layers(
-        transaction.model, plan, transaction.replacements, images.calls, measurements.progress
+        transaction.model,
+        plan,
+        transaction.replacements,
+        images.calls,
+        measurements.progress,
+        original=_original(transaction) if near else None,
+        seed=seed,
     )
+    if near:
+        transaction.neighbours_changed()
     lap("calibrate layers")
     measurements.measure("calibrate: layers", start)
     if model_steps(plan):
         warnings = (*warnings, *_calibrate_model(measurements, start, images, seed))
         lap("calibrate model")
+    elif near:
+        measurements.fit_again = lambda: _fit_again(measurements, images, seed)
     return warnings
+
+
+def _fit_again(measurements: Measurements, images: Images, seed: int) -> None:
+    """Fit the layers that are left, with their neighbours, as if the others had never been new."""
+    transaction = measurements.transaction
+    near = {swap.site.path for swap in transaction.plan.swaps if swap.neighbours is not None}
+    transaction.undo()
+    calibrate_layers(
+        transaction.model,
+        transaction.plan,
+        transaction.replacements,
+        images.calls,
+        measurements.progress,
+        original=_original(transaction),
+        seed=seed,
+        only=near,
+    )
+    transaction.neighbours_changed()
+    measurements.measure("calibrate: again")
+
+
+def _without(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:
+    """The checkpoint of the other layers alone."""
+    states = {path: one for path, one in checkpoint.states.items() if path not in paths}
+    sites = {path: one for path, one in checkpoint.sites.items() if path not in paths}
+    return Checkpoint(states, sites)
+
+
+def _only(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:
+    """The checkpoint of some layers alone."""
+    return _without(checkpoint, [path for path in checkpoint.states if path not in paths])
+
+
+def _original(transaction: Transaction) -> nn.Module:
+    """A copy of the model with its old layers and weights.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    try:
+        return transaction.keep_original()
+    except Exception as error:  # whatever a model may hold
+        advice = "calibrate with model_steps: 0 and pointwise: true works without a copy"
+        raise InputError(f"the model cannot be copied: {first_line(error)}; {advice}") from error
 
 
 def _calibrate_model(
@@ -60,11 +118,7 @@ def _calibrate_model(
 ) -> tuple[str, ...]:
     transaction = measurements.transaction
     layers = measurements.checkpoint()
-    advice = "model_steps: 0 calibrates layer by layer only"
-    try:
-        original = transaction.keep_original()
-    except Exception as error:  # whatever a model may hold
-        raise InputError(f"the model cannot be copied: {first_line(error)}; {advice}") from error
+    original = _original(transaction)
     transaction.put_in()
     at_most = {path: _MARGIN * 10 ** (-site.sqnr_db / 10) for path, site in start.sites.items()}
     try:
@@ -83,9 +137,10 @@ def _calibrate_model(
     except DcnifyError:
         raise
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
+        advice = "model_steps: 0 calibrates layer by layer only"
         words = f"the model cannot learn as a whole: {first_line(error)}; {advice}"
         raise InputError(words) from error
-    measurements.measure("calibrate: model", layers, floor=start)
+    measurements.measure("calibrate: model", _only(layers, start.states), floor=start)
     if measurements.came_closer():
         return ()
     measurements.undo_step(layers)

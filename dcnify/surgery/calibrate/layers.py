@@ -6,7 +6,7 @@ layer's output for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,7 @@ from dcnify.progress import Progress, silent
 from dcnify.roles.base import replacement_named
 from dcnify.surgery.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.build import get, put
+from dcnify.surgery.calibrate.closed_form import ClosedForm
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
 from dcnify.surgery.plan import Plan, PlannedSwap
@@ -56,23 +57,53 @@ def calibrate_layers(
     replacements: dict[str, nn.Module],
     examples: Sequence[Example],
     progress: Progress = silent,
+    *,
+    original: nn.Module | None = None,
+    seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Fit ``replacements`` in the order in which they run, on calls of the model.
 
-    The model runs with those that are fitted in place, and is as it was afterwards. Linear layers
-    whose bias the plan removes are refitted on the way.
+    The model runs with those that are fitted in place, and is as it was afterwards, but for the
+    neighbours of layers: those change for good. Linear layers whose bias the plan removes are
+    refitted on the way.
+
+    Args:
+        model: with its old layers.
+        plan: says which layers are calibrated, and how.
+        replacements: the new layers by path.
+        examples: calls of the model.
+        progress: Progress callback.
+        original: a copy of the model, where layers have neighbours.
+        seed: of the places of images that closed forms look at.
+        only: paths of the layers to fit; the others stay as they are.
 
     Returns:
         The new weights of those linear layers by path, and warnings.
     """
-    swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
+    swaps = {
+        swap.site.path: swap
+        for swap in plan.swaps
+        if _steps(swap) and (only is None or swap.site.path in only)
+    }
     biased = {path: linear_at(model, path) for path in plan.trims if in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
     done: list[str] = []
 
-    def replace(path: str, calls: list[Call]) -> nn.Module:
+    near = {path: swap for path, swap in swaps.items() if swap.neighbours is not None}
+    closed = None
+    if near and original is not None:
+        closed = ClosedForm(model, original, near, replacements, seed)
+    places = closed.places if closed is not None else ()
+
+    def replace(path: str, calls: list[Call], originals: list[Call]) -> nn.Module:
+        if closed is not None and path in places:
+            if path in near:
+                done.append(path)
+                progress("calibrating", len(done), len(swaps))
+            return closed.layer(path, calls, originals)
         if path in biased:
             linear = without_bias(biased[path], [call.input for call in calls])
             weights[path] = linear.weight.detach()
@@ -91,7 +122,8 @@ def calibrate_layers(
     try:
         for swap in others:
             put(model, swap, replacements[swap.site.path].eval())
-        run_in_lockstep(model, examples, {**layers, **dict.fromkeys(biased, ())}, replace)
+        stops = {**dict.fromkeys((*biased, *places), ()), **layers}
+        run_in_lockstep(model, examples, stops, replace, original if near else None)
     finally:
         for swap in others:
             put(model, swap, old[swap.site.path])

@@ -3,7 +3,8 @@
 Fitting layers one after another, each to what the converted layers before it produce, would take as
 many passes from the start as there are layers. Here every batch goes through the model once: its
 pass waits at a layer until the new one has been fitted to the calls of all batches, and goes on
-through that. A pass is a thread, of which one runs at a time; nothing depends on their timing.
+through that. The original model can run beside it, and stops at the same layers. A pass is a
+thread, of which one runs at a time; nothing depends on their timing.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.surgery.build import put_at
 
-Replace = Callable[[str, list[Call]], nn.Module]
-"""(path of a layer, its call in each pass) to the layer that goes on in its place."""
+Replace = Callable[[str, list[Call], list[Call]], nn.Module]
+"""(path of a layer, its call in each pass, and in each pass of the model beside) to the layer that
+goes on in its place."""
 
 
 class _Stopped(Exception):
@@ -106,6 +108,7 @@ def run_in_lockstep(
     examples: Sequence[Example | Tensor],
     layers: Mapping[str, Iterable[str]],
     replace: Replace,
+    beside: nn.Module | None = None,
 ) -> None:
     """Run ``model`` on every example, asking ``replace`` for each layer once all have reached it.
 
@@ -117,30 +120,62 @@ def run_in_lockstep(
         examples: calls of the model, or images (B, C, H, W).
         layers: paths of layers; with each, its other paths.
         replace: called in the order in which the layers run.
+        beside: a model of the same structure that runs on the same examples, with its own layers.
 
     Raises:
-        Whatever the model or ``replace`` raises.
+        Whatever the models or ``replace`` raise.
     """
-    gates = {path: _Gate(path, model.get_submodule(path)) for path in layers}
-    places = {alias: gate for path, gate in gates.items() for alias in (path, *layers[path])}
-    old = {place: model.get_submodule(place) for place in places}
+    gates = _Gates(model, layers)
     passes = [_Pass(model, Example.of(example)) for example in examples]
+    theirs = _Gates(beside, layers) if beside is not None else None
+    twins = [_Pass(beside, Example.of(one)) for one in examples] if beside is not None else []
+    both = dict(zip(passes, twins, strict=False))
     try:
-        for place, gate in places.items():
-            put_at(model, place, gate)
-        for one in passes:
+        for some in (gates, theirs):
+            if some is not None:
+                some.close()
+        for one in (*passes, *twins):
             one.start()
             one.advance()
         while waiting := [one for one in passes if one.waits_at is not None]:
             path = waiting[0].waits_at
             assert path is not None
             here = [one for one in waiting if one.waits_at == path]
-            gates[path].module = replace(path, [one.call for one in here if one.call is not None])
-            for one in here:
+            there = [twin for one in here if (twin := both.get(one)) and twin.waits_at == path]
+            calls, originals = ([one.call for one in some if one.call] for some in (here, there))
+            gates.open(path, replace(path, calls, originals))
+            if theirs is not None:
+                theirs.open(path, theirs.old[path])
+            del calls, originals
+            for one in (*here, *there):
                 one.advance()
     finally:
-        for place, module in old.items():
-            put_at(model, place, module)
-        for one in passes:
+        for some in (gates, theirs):
+            if some is not None:
+                some.remove()
+        for one in (*passes, *twins):
             if one.ident is not None:
                 one.stop()
+
+
+class _Gates:
+    """The gates of a model, at each layer and at its other paths."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Iterable[str]]) -> None:
+        self._model = model
+        self.old = {path: model.get_submodule(path) for path in layers}
+        self._gates = {path: _Gate(path, old) for path, old in self.old.items()}
+        places = {alias: path for path in layers for alias in (path, *layers[path])}
+        # Layers inside others first: a gate hides what is inside the layer that it stands for.
+        self._places = dict(sorted(places.items(), key=lambda place: -place[0].count(".")))
+
+    def close(self) -> None:
+        for place, path in self._places.items():
+            put_at(self._model, place, self._gates[path])
+
+    def open(self, path: str, layer: nn.Module) -> None:
+        self._gates[path].module = layer
+
+    def remove(self) -> None:
+        for place, path in reversed(self._places.items()):
+            put_at(self._model, place, self.old[path])

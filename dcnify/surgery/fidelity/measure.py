@@ -13,6 +13,7 @@ from torch import nn
 from dcnify.errors import DcnifyError
 from dcnify.graph.calls import Call, first_tensor, output_tensor
 from dcnify.graph.example import Example
+from dcnify.nn.depthwise import as_original
 from dcnify.progress import Progress, silent
 from dcnify.surgery.fidelity.predictions import kl_divergence, predicted_classes, share_equal
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
@@ -97,7 +98,7 @@ def _comparing(new: nn.Module, sums: Agreement):
             return
         busy = True
         try:
-            sums.add(first_tensor(output), Call(args, kwargs).on(new))
+            sums.add(first_tensor(output), Call(args, kwargs).on(as_original(new)))
         finally:
             busy = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,8 @@ class Measurements:
     ) -> None:
         self.transaction, self.images, self.progress = transaction, images, progress
         self._random_weights = random_weights
+        self.fit_again: Callable[[], None] | None = None
+        """Fits layers again that had made up for others, once those are reverted."""
         self.untrained: str | None = None
         """Why the original is taken for untrained, if it is; known after the first measurement."""
         self.steps: tuple[StepFidelity, ...] = ()
@@ -89,7 +91,9 @@ class Measurements:
         self._compare_originals(outputs)
         least = floor or fallback
         for index, site in enumerate(sites):
-            if fallback and least and site.sqnr_db < least.sites[site.path].sqnr_db:
+            if not fallback or not least or site.path not in fallback.states:
+                continue
+            if site.sqnr_db < least.sites[site.path].sqnr_db:
                 transaction.load({site.path: fallback.states[site.path]})
                 sites[index] = fallback.sites[site.path]
         self._sites |= {site.path: site for site in sites}
