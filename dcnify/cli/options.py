@@ -103,9 +103,9 @@ class FilesSpec(Spec):
 
     def draw_fidelity(self, report: dict[str, Any], recomputed: Any = None) -> None:
         """Draw a conversion's report, if a plot is asked for."""
-        from dcnify.report import write_plot
-
         if self.plot:
+            from dcnify.report import write_plot
+
             self.write(self.plot, lambda path: write_plot(report, path, recomputed))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dcnify.data.statistics import IMAGENET, INTERPOLATIONS, Statistics
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.spec import Spec, option
@@ -16,12 +17,45 @@ if TYPE_CHECKING:
 
 _FEW = 16
 """Images that are read where nobody says how many."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Normalisation of a model that does not state its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(Spec):
+    """How images become the model's input, where its own statistics are unknown or wrong."""
+
+    mean: str | None = option(
+        None,
+        help="Mean that the weights expect to be subtracted from pixels between 0 and 1: one "
+        "number, or one for each channel, such as 0.485,0.456,0.406. The model's own by default.",
+        metavar="NUMBERS",
+    )
+    std: str | None = option(
+        None,
+        help="Standard deviation that they expect pixels to be divided by, given likewise.",
+        metavar="NUMBERS",
+    )
+    interpolation: str | None = option(
+        None,
+        help=f"Resampling of images: {', '.join(INTERPOLATIONS)}. The model's own by default.",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.statistics is not None  # whatever cannot be parsed is refused
+
+    @property
+    def statistics(self) -> Statistics:
+        """What is asked for, as numbers.
+
+        Raises:
+            InputError: it cannot be parsed.
+        """
+        return Statistics.parse(self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True)
-class ImageSpec(Spec):
+class ImageSpec(InputSpec):
     """Images to measure and calibrate on; see `dcnify.data.load_images`."""
 
     images: str | None = option(
@@ -52,16 +86,18 @@ class ImageSpec(Spec):
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        interpolation: str | None = None,
         count: int | None = None,
         called: str = "images",
         progress: Progress = silent,
     ) -> ImageBatch | None:
-        """Read the images; None if nothing is asked for, which leaves the choice to the caller.
+        """Read the images; None if none are asked for, which leaves the choice to the caller.
 
         Args:
             size: (C, H, W).
-            mean: per channel; ImageNet's by default.
-            std: per channel; ImageNet's by default.
+            mean: per channel, where this request does not say; ImageNet's by default.
+            std: likewise.
+            interpolation: likewise; bicubic by default.
             count: how many images, where ``image_count`` does not say.
             called: the option by which the person named the images, for messages.
             progress: called with "reading images", how many were read and how many will be.
@@ -69,16 +105,19 @@ class ImageSpec(Spec):
         Raises:
             InputError: no image can be read.
         """
-        if self == ImageSpec() and count is None:
+        if count is None and replace(self, mean=None, std=None, interpolation=None) == ImageSpec():
             return None
+        known = Statistics(
+            tuple(mean) if mean else None, tuple(std) if std else None, interpolation
+        )
+        statistics = self.statistics.over(known).over(IMAGENET)
         from dcnify.data.images import load_images
 
         return load_images(
             self.images,
             count=self.image_count or count or _FEW,
             size=size,
-            mean=mean or IMAGENET_MEAN,
-            std=std or IMAGENET_STD,
+            **statistics.known(),
             split=self.split,
             data_dir=self.data_dir,
             called=called,
@@ -146,9 +185,9 @@ class DataSpec(Spec):
         self.check()
         from dcnify.data.labelled import open_labelled, open_unlabelled
 
-        if self.images is not None:
+        if self.data is None:
             return open_unlabelled(
-                self.images,
+                str(self.images),
                 split=self.split,
                 data_dir=self.data_dir,
                 count=self.image_count,

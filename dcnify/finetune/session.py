@@ -18,6 +18,7 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.data import random_state
 from dcnify.data.labelled import Labelled
+from dcnify.data.statistics import expect
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.interrupt import Interrupt
@@ -273,6 +274,8 @@ def _to_float32(model: nn.Module, original: nn.Module | None, say: Say) -> None:
 
 def _input_config(model: nn.Module, record: Artifact, options: Options) -> dict[str, Any]:
     """Return timm's data config of the model, at the image size that it was converted at."""
+    if any(options.statistics):
+        expect(model, options.statistics.known())
     config = {**resolve_model_data_config(model), "input_size": record.input_shape[1:]}
     if options.crop_pct is not None:
         config["crop_pct"] = options.crop_pct

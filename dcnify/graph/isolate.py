@@ -5,7 +5,6 @@ part of a larger forward, the forward is traced symbolically and cut in two; the
 model does not change. A plan records the isolation as plain data, and a loaded model repeats it.
 """
 
-import hashlib
 from collections.abc import Iterable
 
 from torch import nn
@@ -14,12 +13,7 @@ from dcnify.errors import InputError
 from dcnify.graph.isolation.cut import cut_out, find_cut
 from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region, install, release
-from dcnify.graph.isolation.trace import CannotIsolate, Traces, trace
-
-
-def fingerprint(traces: Traces) -> str:
-    """A short hash of a block's traces."""
-    return hashlib.sha256(traces.text().encode()).hexdigest()[:16]
+from dcnify.graph.isolation.trace import CannotIsolate, Graphs, fingerprint, trace
 
 
 def isolate(model: nn.Module, isolation: Isolation) -> Region:
@@ -41,15 +35,15 @@ def isolate(model: nn.Module, isolation: Isolation) -> Region:
         raise InputError(f"{where}: {error}") from None
 
 
-def isolate_traced(block: nn.Module, traces: Traces, isolation: Isolation) -> Region:
+def isolate_traced(block: nn.Module, traces: Graphs, isolation: Isolation) -> Region:
     """As `isolate`, with the block and its fresh traces at hand; the traces are used up."""
     if isolation.name in block._modules:
         raise CannotIsolate(f"it has a submodule {isolation.name} already")
     parts = [
         cut_out(find_cut(graph, isolation.entry, isolation.exit), isolation.name, isolation.sizes)
-        for graph in traces.both
+        for graph in traces
     ]
-    outer, inner = zip(*parts, strict=True)
+    outer, inner = (Graphs(*graphs) for graphs in zip(*parts, strict=True))
     return install(block, isolation.name, outer, inner)
 
 

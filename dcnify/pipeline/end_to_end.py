@@ -11,7 +11,7 @@ from dcnify.artifact.layout import CONFIG, TRAINING
 from dcnify.bench import ModelBenchSpec, settle_models
 from dcnify.data import Examples, ImageBatch, Labelled
 from dcnify.data.images import load_batch
-from dcnify.data.spec import IMAGENET_MEAN, IMAGENET_STD
+from dcnify.data.statistics import IMAGENET
 from dcnify.errors import DcnifyError, InputError
 from dcnify.files import write_file
 from dcnify.finetune import CURVE, METRICS, StepMetrics, finetune
@@ -90,7 +90,7 @@ def run(
     device = "cpu" if spec.options.cpu else None
     bench = settle_models(ModelBenchSpec(batch=spec.batch, device=device, seconds=spec.seconds))
     check_settings()
-    source = open_source(spec.source, on_progress=progress)
+    source = open_source(spec.source, on_progress=progress).for_images(spec.images.statistics)
     for note in source.notes:
         say(note)
     shape = spec.source.input_shape(source.input_size, recipe.input)
@@ -171,16 +171,14 @@ def _fidelity_images(
             data.train.dataset,
             spec.images.image_count or images_wanted(recipe) or len(data.train),
             shape,
-            mean=source.mean or IMAGENET_MEAN,
-            std=source.std or IMAGENET_STD,
+            **source.statistics.over(IMAGENET).known(),
             on_progress=lambda done, total: progress("reading images", done, total),
         )
     own = spec.images.images is not None
     asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
     return asked.load(
         shape,
-        mean=source.mean,
-        std=source.std,
+        **source.statistics.known(),
         count=images_wanted(recipe),
         called="images" if own else "data",
         progress=progress,

@@ -49,7 +49,9 @@ class RunSpec(Spec):
     @property
     def training_data(self) -> DataSpec:
         """``data``, or the ``images`` without labels."""
-        return self.data if self.data.data else replace(self.data, images=self.images.images)
+        if self.data.data is not None:
+            return self.data
+        return replace(self.data, images=self.data.images or self.images.images)
 
     @property
     def training(self) -> Options:

@@ -20,7 +20,7 @@ def accuracy_table(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tu
         return ("model", ">accuracy"), [(name, percent(one)) for name, one in values.items()]
     del values["original"]
     distance, apart = summary["distance"], summary["distances"]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, shown(measure, one), shown(distance, apart[name.removeprefix("after ")]))
         for name, one in values.items()
     ]

@@ -124,8 +124,8 @@ def _revert_until_met(asked: dict[str, Any], measurements: Measurements, missed:
     """
     transaction = measurements.transaction
     reasons = {
-        site.path: f"{site.path}: SQNR {site.sqnr_db:.1f} dB, for the output: {missed}"
-        for site in worst_first(measurements)
+        site.path: f"{site.path}: SQNR {site.sqnr_db:.1f} dB, as the output's {missed}"
+        for site in worst_first(transaction.plan, measurements.sites)
     }
     too_few, enough = 0, len(reasons)
     while enough - too_few > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dcnify.surgery.bias_removal import in_block_of
@@ -34,18 +34,19 @@ def revert(measurements: Measurements, reasons: Mapping[str, str]) -> None:
     """Put the original layers at some paths back, warn, and measure the model without them."""
     transaction = measurements.transaction
     transaction.reduce_to(without(transaction.plan, reasons))
+    if measurements.fit_again is not None and transaction.plan.swaps:
+        measurements.fit_again()
     measurements.warnings += tuple(f"reverted {reason}" for reason in reasons.values())
     measurements.mark_reverted(list(reasons))
 
 
-def worst_first(measurements: Measurements) -> list[SiteFidelity]:
-    """The new layers, those first whose originals are worth most for what they cost.
+def worst_first(plan: Plan, sites: Iterable[SiteFidelity]) -> list[SiteFidelity]:
+    """Sort the new layers of a plan by what they keep for what they cost, the worst first.
 
-    That is the layer's relative square error, times one plus the share of the model's parameters
-    and the share of its FLOPs that the swap adds. Of equals the first in the plan comes first.
+    The measure is the layer's relative square error, times one plus the shares of the model's
+    parameters and of its FLOPs that the swap adds. Of equals the first in the plan comes first.
     """
-    plan = measurements.transaction.plan
-    fidelity = {site.path: site for site in measurements.sites}
+    fidelity = {site.path: site for site in sites}
     ranked = sorted(plan.swaps, key=lambda s: -_harm(s, fidelity[s.site.path], plan))
     return [fidelity[swap.site.path] for swap in ranked]
 

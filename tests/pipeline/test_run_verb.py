@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from support.pictures import class_folders
 
 import dcnify
 from dcnify.cli import main
@@ -35,16 +36,16 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     save_file(timm.create_model("convnext_atto", **ARGS).state_dict(), folder / "m.safetensors")
     (folder / "both.yaml").write_text(RECIPE)
+    class_folders(folder / "pictures")
     return folder
 
 
-DATA = ("--data", "builtin:cluttered-digits", "--image-count", "64")
-
-
-def call(folder, out="out", *more, recipe="both.yaml", data=DATA):
+def call(folder, out="out", *more, recipe="both.yaml", data=None):
     """What ``dcnify run`` answers."""
     settings = [f"--model-arg={key}={value}" for key, value in ARGS.items()]
     source = ["--source", str(folder / "m.safetensors"), "--arch", "convnext_atto", *settings]
+    if data is None:
+        data = ["--data", str(folder / "pictures"), "--image-count", "64"]
     name = str(folder / recipe)
     timing = ["--batch", "2", "--time", "0.01", "--input-size", "32"]
     return main(["run", name, *source, *data, "-o", str(folder / out), *timing, *more])

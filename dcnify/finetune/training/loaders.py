@@ -10,10 +10,10 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from dcnify.data.statistics import by_channel
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
 from dcnify.recipe.finetune.section import Augment, Stage
-from dcnify.sources.preprocessing import by_channel
 
 
 def training_loader(

@@ -18,14 +18,15 @@ from torch.utils._pytree import tree_flatten
 
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
-from dcnify.graph.isolate import fingerprint, isolate_traced
+from dcnify.graph.isolate import isolate_traced
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
 from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region
 from dcnify.graph.isolation.trace import (
     BY_KEYWORD,
     CannotIsolate,
-    Traces,
+    Graphs,
+    fingerprint,
     forward_of,
     trace,
 )
@@ -152,7 +153,7 @@ def _size(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) 
     return {node.name: axes[0]}
 
 
-def _check_training(traces: Traces, cut: Cut) -> None:
+def _check_training(traces: Graphs, cut: Cut) -> None:
     try:
         other = find_cut(traces.training, cut.entry.name, cut.exit.name)
     except CannotIsolate as error:

@@ -5,13 +5,11 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.graph.isolation.trace import forward_of
+from dcnify.graph.isolation.trace import Graphs, forward_of
 
-Graphs = tuple[fx.Graph, fx.Graph]
-"""In evaluation and in training mode."""
 _SLOTS = ("_parameters", "_buffers", "_modules")
 
 

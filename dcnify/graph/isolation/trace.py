@@ -4,13 +4,13 @@ A symbolic trace bakes in whatever Python decided: attributes that were read, ar
 None. The trace therefore begins with checks that these are still the same when it runs.
 """
 
+import hashlib
 import inspect
 import math
 import operator
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
 
@@ -26,23 +26,19 @@ class CannotIsolate(Exception):
     """Why a block or region cannot be isolated, in one line."""
 
 
-@dataclass(frozen=True)
-class Traces:
-    """The graphs of one block. Node names are stable: they follow from the block's code alone."""
+class Graphs(NamedTuple):
+    """A forward in both modes. Node names are stable: they follow from the block's code alone."""
 
     evaluation: fx.Graph
     training: fx.Graph
 
-    @property
-    def both(self) -> tuple[fx.Graph, fx.Graph]:
-        return self.evaluation, self.training
 
-    def text(self) -> str:
-        """A canonical description of both graphs, to recognise the same block again."""
-        return "\n\n".join(map(_text, self.both))
+def fingerprint(graphs: Graphs) -> str:
+    """A short hash of a block's traces, to recognise the same block again."""
+    return hashlib.sha256("\n\n".join(map(_text, graphs)).encode()).hexdigest()[:16]
 
 
-def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Traces:
+def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Graphs:
     """Trace ``block``'s forward, with fixed values for ``constants``; the block is not changed.
 
     Raises `CannotIsolate` if it cannot be traced symbolically, or does more than compute.
@@ -58,7 +54,7 @@ def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Traces:
             raise
         except Exception as error:  # whatever the block's code does when given proxies
             raise CannotIsolate(f"its forward cannot be traced: {first_line(error)}") from error
-    return Traces(*graphs)
+    return Graphs(*graphs)
 
 
 def forward_of(block: nn.Module) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,8 @@ class Measurements:
     ) -> None:
         self.transaction, self.images, self.progress = transaction, images, progress
         self._random_weights = random_weights
+        self.fit_again: Callable[[], None] | None = None
+        """Fits layers again that had made up for others, once those are reverted."""
         self.untrained: str | None = None
         """Why the original is taken for untrained, if it is; known after the first measurement."""
         self.steps: tuple[StepFidelity, ...] = ()
