@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dcnify.surgery.bias_removal import in_block_of
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
-from dcnify.surgery.result import SiteFidelity
+from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
 if TYPE_CHECKING:
     from dcnify.surgery.fidelity.measurements import Measurements
@@ -32,12 +32,25 @@ def without(plan: Plan, reasons: Mapping[str, str]) -> Plan:
 
 def revert(measurements: Measurements, reasons: Mapping[str, str]) -> None:
     """Put the original layers at some paths back, warn, and measure the model without them."""
+    if not reasons:
+        return
+    _take_back(measurements, reasons)
+    measurements.warnings += tuple(f"reverted {reason}" for reason in reasons.values())
+    measurements.mark_reverted(list(reasons))
+
+
+def output_without(measurements: Measurements, reasons: Mapping[str, str]) -> OutputFidelity:
+    """Measure the output as `revert` would leave it, and leave everything as it is."""
+    with measurements.tentatively():
+        _take_back(measurements, reasons)
+        return measurements.output_now()
+
+
+def _take_back(measurements: Measurements, reasons: Mapping[str, str]) -> None:
     transaction = measurements.transaction
     transaction.reduce_to(without(transaction.plan, reasons))
     if measurements.fit_again is not None and transaction.plan.swaps:
         measurements.fit_again()
-    measurements.warnings += tuple(f"reverted {reason}" for reason in reasons.values())
-    measurements.mark_reverted(list(reasons))
 
 
 def worst_first(plan: Plan, sites: Iterable[SiteFidelity]) -> list[SiteFidelity]:
