@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dcnify._version import __version__
+from dcnify.data.statistics import Statistics, expect, pretrained_cfg_of
 from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
@@ -136,6 +137,8 @@ def _convert(
         steps=measurements.steps if len(measurements.steps) > 1 else (),
         require=floor,
     )
+    own, used = pretrained_cfg_of(model), Statistics.of(images.origin).known()
+    expect(model, {name: value for name, value in used.items() if not own.get(name)})
     transaction.begin_handover()
     settled = without_unused(model, transaction.plan)
     return ConvertResult(model, settled, report, recipe, example)

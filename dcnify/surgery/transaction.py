@@ -98,6 +98,7 @@ class Transaction:
     def neighbours_changed(self) -> None:
         """Keep what neighbours have become; the model only runs with the new layers from now on."""
         self.put_in()
+        self._changed = {}
         for near in self._neighbours().values():
             tensors = tensors_of(self.model, near)
             self._changed |= {name: one.detach().clone() for name, one in tensors.items()}
