@@ -24,7 +24,9 @@ class RunSpec(Spec):
         flags=("--source",),
         metavar="SOURCE",
     )
-    data: DataSpec = option(help="Labelled images.")
+    data: DataSpec = option(
+        DataSpec(), help="Images to train on; ``images``, without labels, by default."
+    )
     output: str = option(
         help="Folder of everything: converted/, finetuned/, bench.json, report.json, report.md.",
         flags=("--output", "-o"),
@@ -45,8 +47,15 @@ class RunSpec(Spec):
         return Path(self.output).resolve()
 
     @property
+    def training_data(self) -> DataSpec:
+        """``data``, or the ``images`` without labels."""
+        if self.data.data is not None:
+            return self.data
+        return replace(self.data, images=self.data.images or self.images.images)
+
+    @property
     def training(self) -> Options:
         """``options`` with this request's seed, and whole images where the dataset draws them."""
         seed = self.seed if self.options.seed is None else self.options.seed
-        crop = self.options.crop_pct or (1.0 if self.data.builtin else None)
+        crop = self.options.crop_pct or (1.0 if self.training_data.builtin else None)
         return replace(self.options, seed=seed, crop_pct=crop)
