@@ -13,7 +13,7 @@ from torch import nn
 import dcnify
 from dcnify.graph.channels import Neighbours
 from dcnify.surgery.calibrate import closed_form
-from dcnify.surgery.neighbours import give_back, reorder, tensors_of
+from dcnify.surgery.changes.neighbours import give_back, reorder, tensors_of
 
 _BLOBS = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 IMAGES = F.interpolate(_BLOBS, size=24, mode="bicubic")

@@ -15,8 +15,8 @@ from support.decided import SITES, Decided, images, recipe
 import dcnify
 from dcnify.errors import CheckError
 from dcnify.surgery.fidelity.measurements import Measurements
+from dcnify.surgery.require.revert import worst_first
 from dcnify.surgery.result import SiteFidelity
-from dcnify.surgery.revert import worst_first
 
 X = images()
 CALIBRATED = "[transfer, {method: calibrate, batches: 1, steps: 1, model_steps: 2}]"
