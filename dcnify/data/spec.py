@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dcnify.data.statistics import IMAGENET, INTERPOLATIONS, Statistics
+from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.spec import Spec, option
 
@@ -126,9 +127,13 @@ class ImageSpec(InputSpec):
 
 @dataclass(frozen=True)
 class DataSpec(Spec):
-    """Labelled images to train and to validate on; see `dcnify.data.open_labelled`."""
+    """Images to train and to validate on: ``data`` with labels, or ``images`` without.
 
-    data: str = option(
+    See `dcnify.data.open_labelled` and `dcnify.data.open_unlabelled`.
+    """
+
+    data: str | None = option(
+        None,
         help="Labelled images: a folder with train/ and val/, or with one folder per class; "
         "builtin:cluttered-digits; or a dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, "
         "wds/, torch/, ImageFolder).",
@@ -142,11 +147,29 @@ class DataSpec(Spec):
     image_count: int | None = option(
         None, help="How many training images builtin:cluttered-digits has.", least=1
     )
+    images: str | None = option(
+        None,
+        help="In place of --data: images without labels, for stages that learn from the original "
+        "alone, such as distil; a folder, or a dataset as for --data.",
+        metavar="WHERE",
+    )
 
     @property
     def builtin(self) -> bool:
         """Whether the images are drawn at their size, so that no margin is to be cropped."""
-        return self.data.startswith("builtin:")
+        return (self.data or self.images or "").startswith("builtin:")
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: there are no images, or both kinds.
+        """
+        if self.data is None and self.images is None:
+            raise InputError("missing option '--data', or '--images' for images without labels")
+        if self.data is not None and self.images is not None:
+            raise InputError("--data and --images: train with labels or without, not both")
+        if self.images is not None and self.val_split is not None:
+            raise InputError("--val-split is for --data; of --images some are left out anyway")
 
     def open(self, classes: int | None = None, mode: str = "RGB") -> Labelled:
         """Open and check the dataset.
@@ -159,8 +182,17 @@ class DataSpec(Spec):
             InputError: there are no such images, they have no labels, or the labels are not the
                 model's.
         """
-        from dcnify.data.labelled import open_labelled
+        self.check()
+        from dcnify.data.labelled import open_labelled, open_unlabelled
 
+        if self.data is None:
+            return open_unlabelled(
+                str(self.images),
+                split=self.split,
+                data_dir=self.data_dir,
+                count=self.image_count,
+                mode=mode,
+            )
         return open_labelled(
             self.data,
             split=self.split,

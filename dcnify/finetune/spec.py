@@ -63,7 +63,7 @@ class TrainSpec(Options):
     artifact: str = option(
         help="What 'dcnify convert' wrote: a folder, or a .pt file.", metavar="ARTIFACT"
     )
-    data: DataSpec = option(help="Labelled images.")
+    data: DataSpec = option(DataSpec(), help="Images, with labels or without.")
     output: str | None = option(
         None,
         help="Folder of the trained artifact; ARTIFACT-finetuned by default.",

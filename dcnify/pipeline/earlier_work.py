@@ -11,7 +11,7 @@ from dcnify.bench import ModelBench
 from dcnify.data import Labelled
 from dcnify.data.statistics import IMAGENET, UNKNOWN, Statistics
 from dcnify.errors import InputError
-from dcnify.finetune.run_folder import CURVE
+from dcnify.finetune.run_folder import CURVE, same_stages
 from dcnify.finetune.stages import handing_over
 from dcnify.recipe import Finetune, Recipe
 
@@ -68,7 +68,7 @@ def check_training(folder: Path, stages: Finetune, data: Labelled) -> None:
     summary = read_artifact(folder).report["finetune"][-1]
     either = [one.model_dump(mode="json") for one in (stages, handing_over(stages))]
     same = {
-        "fine-tuning": summary["finetune"] in either,
+        "fine-tuning": any(same_stages(summary["finetune"], one) for one in either),
         "dataset": summary["data"] == data.origin,
     }
     _refuse_others(folder, same)

@@ -176,6 +176,27 @@ def test_layers_that_made_up_for_a_reverted_one_are_fitted_again() -> None:
     assert errors[0] == pytest.approx(errors[1], rel=0.2)
 
 
+def test_reverts_for_the_output_fit_the_others_again_and_end_above_the_floor() -> None:
+    model = network()
+    with torch.no_grad():  # sure of what it says, unlike an untrained one
+        model[-1].weight *= 200
+        model[-1].bias -= model(IMAGES).mean(0)
+    original = copy.deepcopy(model)
+    first = dcnify.convert(copy.deepcopy(model), recipe(), IMAGES[:1], IMAGES).report.output
+    limit = first.kl / 4
+    more = f"require: {{kl: {limit}, on_violation: revert}}\n"
+    result = dcnify.convert(model, recipe(more=more), IMAGES[:1], IMAGES)
+    back = [site.path for site in result.report.sites if site.reverted]
+    assert back
+    assert result.report.require.met
+    assert result.report.output.kl <= limit
+    state = model.state_dict()
+    if not result.plan.swaps:
+        assert torch.equal(model(IMAGES), original(IMAGES))
+    for path in back:
+        assert torch.equal(state[f"{path}.weight"], original.state_dict()[f"{path}.weight"])
+
+
 def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     def fail(*_args, **_kwargs):
         raise RuntimeError("no refit")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +100,14 @@ class Measurements:
         self._sites |= {site.path: site for site in sites}
         self.measure_output()
         self.steps = (*self.steps, StepFidelity(step, tuple(sites), self.output))
+
+    @contextmanager
+    def tentatively(self) -> Iterator[None]:
+        """Take back afterwards whatever is done to the model and measured meanwhile."""
+        own = {**vars(self), "_sites": dict(self._sites)}
+        with self.transaction.tentatively():
+            yield
+        vars(self).update(own)
 
     def measure_output(self) -> None:
         """Measure the model with the new layers in place, and keep that as its `output`."""
