@@ -46,9 +46,7 @@ def run(spec: Request, terminal: Terminal) -> None:
         )
     spec.source.check()
     spec.training_data.check()
-    from dcnify.recipe import Recipe
-
-    Recipe.load(spec.recipe, spec.overrides)  # refused before torch is imported
+    spec.load()  # refused before torch is imported
     from dcnify.pipeline import run as run_pipeline
 
     with terminal.progress("opening the model", lines=True) as shown:

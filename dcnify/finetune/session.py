@@ -36,11 +36,12 @@ from dcnify.finetune.run_folder import (
 )
 from dcnify.finetune.score import Score
 from dcnify.finetune.spec import Options, TrainSpec
-from dcnify.finetune.stages import stages_of, usual_stages, with_handover
+from dcnify.finetune.stages import stages_of, with_handover
 from dcnify.finetune.summary import Summary, finish
 from dcnify.finetune.training.loop import keep_best, train_stage
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.stage_checks import check_stages
+from dcnify.recipe.finetune.presets import usual_stages
 from dcnify.recipe.finetune.section import Finetune
 
 

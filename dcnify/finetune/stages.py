@@ -11,11 +11,6 @@ from dcnify.recipe.finetune.section import Finetune, HandOver
 from dcnify.surgery.handover import handovers
 
 
-def usual_stages(*, labelled: bool) -> str:
-    """Return the presets of a training whose recipe names none."""
-    return "align,recover" if labelled else "distil"
-
-
 def stages_of(
     record: Artifact,
     recipe: str | None = None,

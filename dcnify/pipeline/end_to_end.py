@@ -18,7 +18,6 @@ from dcnify.finetune import CURVE, METRICS, StepMetrics, finetune
 from dcnify.finetune.parallel.fsdp import check_settings
 from dcnify.finetune.run_folder import is_begun
 from dcnify.finetune.score import Score
-from dcnify.finetune.stages import usual_stages
 from dcnify.finetune.training.augmentation import check_policy
 from dcnify.finetune.training.loaders import check_batch
 from dcnify.finetune.training.stage_checks import check_labels
@@ -28,7 +27,7 @@ from dcnify.pipeline.page import page
 from dcnify.pipeline.spec import RunSpec
 from dcnify.pipeline.timing import time_artifact
 from dcnify.progress import Progress, silent
-from dcnify.recipe import Finetune, Recipe, load_finetune
+from dcnify.recipe import Finetune, Recipe
 from dcnify.report import write_plot, write_training_curve
 from dcnify.surgery import convert, images_wanted
 
@@ -81,10 +80,9 @@ def run(
         DcnifyError: as `dcnify.finetune.finetune`.
     """
     spec.source.check()
-    recipe = Recipe.load(spec.recipe, spec.overrides).warning_by_default()
     spec.training_data.check()
-    usual = usual_stages(labelled=spec.data.data is not None)
-    stages = recipe.finetune or load_finetune(usual)
+    recipe, stages = spec.load()
+    recipe = recipe.warning_by_default()
     out, skipped = spec.folder, []
     earlier_work.check_folder(out, spec.source.source)
     device = "cpu" if spec.options.cpu else None
@@ -194,7 +192,7 @@ def _training_images(
     for stage in stages.stages:
         check_batch(data.train, stage)
         try:
-            check_labels(stage, data)
+            check_labels(stage, data, "--set finetune=distil")
             if stage.augment.auto is not None:
                 check_policy(stage.augment.auto)
         except InputError as error:

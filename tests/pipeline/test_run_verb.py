@@ -187,9 +187,10 @@ def test_without_labels_it_distils_and_reports_agreement_before_and_after(folder
         )
     (folder / "distil.yaml").write_text(
         RECIPE.partition("finetune:")[0].replace("batches: 2, steps: 2", "batches: 1, steps: 0")
-        + "finetune: {stages: [{use: distil, steps: 2, batch_size: 4}]}\n"
     )
     images = ["--images", str(folder / "photos")]
+    for change in ("steps=2", "batch_size=4"):
+        images += ["--set", f"finetune.stages.distil.{change}"]
     assert call(folder, "distilled", *images, "--json", recipe="distil.yaml", data=()) == 0
     told = json.loads(capsys.readouterr().out)["finetune"]
     assert told["measure"] == "agreement"

@@ -39,12 +39,15 @@ def check_stages(
                 parameter.requires_grad_(before)
 
 
-def check_labels(stage: Stage, data: Labelled) -> None:
-    """Raise `InputError` if the stage learns from labels that the images do not have."""
+def check_labels(stage: Stage, data: Labelled, other_stages: str = "-r distil") -> None:
+    """Raise `InputError` if the stage learns from labels that the images do not have.
+
+    ``other_stages`` is the option that chooses stages without labels.
+    """
     if stage.losses.labels and data.classes is None:
         raise InputError(
             "losses.labels: the images have no labels; name images with labels by --data, or train "
-            "without them: --set finetune=distil"
+            f"without them: {other_stages}"
         )
 
 
