@@ -57,7 +57,7 @@ STARTS = {
 
 def converted(model: nn.Module, images: Tensor, name: str, *overrides: str) -> nn.Module:
     """A converted copy."""
-    recipe = dcnify.Recipe.load(name, overrides)
+    recipe = dcnify.Recipe.load(name, overrides).model_copy(update={"require": None})
     return dcnify.convert(copy.deepcopy(model), recipe, images[:1], calibration=images).model
 
 

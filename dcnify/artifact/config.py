@@ -7,6 +7,7 @@ from torch import nn
 
 from dcnify._version import __version__
 from dcnify.artifact.layout import FORMAT
+from dcnify.data.statistics import Statistics, expect
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
 from dcnify.sources.preprocessing import Preprocessing, is_numbers
@@ -72,18 +73,16 @@ def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessi
     for key in ("mean", "std"):
         if saved.get(key) is not None and not is_numbers(saved[key], (int, float)):
             raise InputError(f"config.json: {key} must be a list of numbers")
-    expected = {
-        key: None if saved.get(key) is None else tuple(saved[key]) for key in Preprocessing._fields
-    }
-    own = getattr(model, "pretrained_cfg", None)
-    if isinstance(own, dict):
-        update = {key: saved[key] for key in _PREPROCESSING if key in saved}
-        update |= {key: value for key, value in expected.items() if value is not None}
+    statistics = Statistics.of(saved)
+    update = statistics.known() | ({} if size is None else {"input_size": tuple(size)})
+    if isinstance(getattr(model, "pretrained_cfg", None), dict):
+        update |= {key: saved[key] for key in _PREPROCESSING if key in saved}
         if isinstance(config.get("num_classes"), int):
             update["num_classes"] = config["num_classes"]
-        merged: Any = {**own, **update}
-        model.pretrained_cfg = model.default_cfg = merged
-    return Preprocessing(**expected)
+        expect(model, update)
+    elif any(statistics):  # a factory's model, which states none by itself
+        expect(model, update)
+    return Preprocessing(update.get("input_size"), *statistics)
 
 
 def _plain(value: Any) -> bool:

@@ -68,8 +68,8 @@ def save(
     origin: dict[str, Any] = {}
     if source is not None:
         origin = {"spec": source.spec, "sha256": source.sha256}
-        if source.input_size:
-            expected = Preprocessing(source.input_size, source.mean, source.std)
+        statistics = expected.statistics.over(source.statistics)
+        expected = Preprocessing(source.input_size or expected.input_size, *statistics)
     report = {
         **result.report.to_dict(),
         "source": {**origin, "notes": list(source.notes)} if source else None,

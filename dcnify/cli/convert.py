@@ -50,14 +50,13 @@ def convert(
     check_output(target.output, files.overwrite)
     files.check()
     with terminal.progress("opening the model") as shown:
-        opened = open_source(source, on_progress=shown.phase)
+        opened = open_source(source, on_progress=shown.phase).for_images(images.statistics)
         shown.phase("planning", 0, 1)
         shape = source.input_shape(opened.input_size, loaded.input)
         example = opened.example(shape)
         batch = images.load(
             shape,
-            mean=opened.mean,
-            std=opened.std,
+            **opened.statistics.known(),
             count=images_wanted(loaded) if images.images is not None else None,
             progress=shown.phase,
         )

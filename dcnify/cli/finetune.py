@@ -11,7 +11,7 @@ from dcnify.cli.output import table
 from dcnify.cli.progress import is_main_process
 from dcnify.cli.terminal import Terminal
 from dcnify.finetune.spec import TrainSpec
-from dcnify.report import accuracy_rows, percent
+from dcnify.report import accuracy_table, percent
 
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
@@ -26,9 +26,11 @@ def finetune(spec: Request, terminal: Terminal) -> None:
     \b
     $ dcnify finetune out/ --data /data/imagenet
     $ dcnify finetune out/ --data photos/ -o trained/ -r align,recover --set stages.recover.epochs=5
+    $ dcnify finetune out/ --images photos/  # without labels: the original is the teacher
     $ torchrun --nproc-per-node 8 -m dcnify finetune out/ --data /data/imagenet
     """
     must_exist(Path(spec.artifact))
+    spec.data.check()
     if spec.teacher is not None:
         spec.teacher.check()
     from dcnify.finetune import StoppedError, train
@@ -69,7 +71,7 @@ def draw_curve(folder: Path, terminal: Terminal) -> Path | None:
 def _render(done: Summary, folder: Path, curve: Path | None) -> list[Any]:
     from dcnify.finetune import TRAINING
 
-    parts: list[Any] = [table(("model", ">accuracy"), accuracy_rows(done.to_dict()))]
+    parts: list[Any] = [table(*accuracy_table(done.to_dict()))]
     if done.best_artifact is not None:
         at = f"{done.best_at}: {percent(done.best)}"
         parts.append(f"best at {at}, kept in {folder / TRAINING / 'best'}")

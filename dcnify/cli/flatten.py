@@ -86,7 +86,8 @@ class _Group:
         self, spec: type[Spec], optional: bool, prefix: str = "", outer: Option | None = None
     ) -> Iterator[_Leaf]:
         hints, lead = get_type_hints(spec), _lead(spec)
-        for one in fields(spec):  # type: ignore[arg-type]  # every subclass of Spec is a dataclass
+        every = fields(spec)  # type: ignore[arg-type]  # every subclass of Spec is a dataclass
+        for one in sorted(every, key=lambda one: one.name not in spec.__annotations__):
             path, words, hint = prefix + one.name, one.metadata["option"], hints[one.name]
             if path in self.offer.without:
                 continue

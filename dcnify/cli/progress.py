@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dcnify.cli.output import console
+from dcnify.report.accuracies import shown, words
 
 if TYPE_CHECKING:
     from dcnify.finetune import StepMetrics
+    from dcnify.finetune.score import Score
 
 _LINES = 20
 """Lines for each stage of a training where no terminal is watching."""
@@ -45,10 +47,11 @@ class Display:
             left = f", {_clock(metrics.seconds_left)} left"
             print(f"{where}/{metrics.steps}: {_numbers(metrics, left)}", file=sys.stderr)
 
-    def validation(self, stage: str, step: int, accuracy: float) -> None:
+    def validation(self, stage: str, step: int, score: Score) -> None:
         """Show a validation."""
         text = f"{stage}, step {step}" if step else stage
-        text = f"{text}: accuracy {accuracy:.1%}"
+        values = (f"{words(name)} {shown(name, value)}" for name, value in score.to_dict().items())
+        text = f"{text}: {', '.join(values)}"
         if self._bar is not None:
             self._bar.console.print(text)
         elif self._lines:

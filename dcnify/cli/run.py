@@ -11,7 +11,7 @@ from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 from dcnify.pipeline.spec import RunSpec
-from dcnify.report import accuracy_rows
+from dcnify.report import accuracy_table
 
 if TYPE_CHECKING:
     from dcnify.pipeline import RunResult
@@ -23,11 +23,11 @@ Request = Annotated[
         flags={"images.image_count": "--calibration-count"},
         help={
             "images.images": "Images to measure fidelity on, and to calibrate on where the recipe "
-            "does; those of --data by default.",
+            "does; those of --data by default. Without --data, images without labels to train on.",
             "images.image_count": "How many of them.",
             "options.resume": "Go on where an earlier call stopped, which run does anyway.",
         },
-        without=("images.split", "images.data_dir"),
+        without=("images.split", "images.data_dir", "data.images"),
     ),
 ]
 
@@ -38,15 +38,15 @@ def run(spec: Request, terminal: Terminal) -> None:
 
     \b
     $ dcnify run convnext-calibrated --source model.pt --data /data/flowers -o flowers/
+    $ dcnify run mobilenet --source model.pt --images photos/ -o out/
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "run is for one process: on several, convert first and launch 'dcnify finetune'"
         )
     spec.source.check()
-    from dcnify.recipe import Recipe
-
-    Recipe.load(spec.recipe, spec.overrides)  # refused before torch is imported
+    spec.training_data.check()
+    spec.load()  # refused before torch is imported
     from dcnify.pipeline import run as run_pipeline
 
     with terminal.progress("opening the model", lines=True) as shown:
@@ -66,7 +66,7 @@ def _render(done: RunResult, folder: Path) -> list[Any]:
     times = {name: timing["p50_us"] / 1e3 for name, timing in forward["timings"].items()}
     shape = "x".join(map(str, bench["shape"]))
     parts: list[Any] = [
-        table(("model", ">accuracy"), accuracy_rows(done.finetuning)),
+        table(*accuracy_table(done.finetuning)),
         f"median for {shape}: original {times['original']:.2f} ms, converted "
         f"{times['converted']:.2f} ms: {forward['speedup']['p50']:.2f} times as fast",
     ]

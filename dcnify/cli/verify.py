@@ -63,17 +63,18 @@ def verify(
     files.check()
     from dcnify.artifact import images_reported, open_source, read_artifact
     from dcnify.artifact import verify as run
+    from dcnify.verify.verification import statistics_reported
 
     record = read_artifact(request.artifact)
     opened, batch = None, None
     with terminal.progress("opening the source") as shown:
         if against is not None:
             opened = open_source(against, on_progress=shown.phase)
+            named = images.images is not None or any(images.statistics)
             batch = images.load(
                 record.input_shape[1:],
-                mean=opened.mean,
-                std=opened.std,
-                count=images_reported(record) if images.images is not None else None,
+                **statistics_reported(record, opened).known(),
+                count=images_reported(record) if named else None,
                 progress=shown.phase,
             )
         done = run(

@@ -11,7 +11,7 @@ from dcnify.lazy import load_on_use
 if TYPE_CHECKING:
     from dcnify.data.examples import Examples
     from dcnify.data.images import ImageBatch, load_images
-    from dcnify.data.labelled import Labelled, open_labelled
+    from dcnify.data.labelled import Labelled, open_labelled, open_unlabelled
     from dcnify.data.labels import labels_for
     from dcnify.data.readers.builtin import open_dataset
     from dcnify.data.readers.digits import ClutteredDigits
@@ -27,6 +27,7 @@ __all__ = [
     "load_images",
     "open_dataset",
     "open_labelled",
+    "open_unlabelled",
 ]
 
 __getattr__ = load_on_use(__name__)

@@ -104,13 +104,15 @@ def to_tensor(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    interpolation: str = "bicubic",
     crop: Crop | None = None,
 ) -> torch.Tensor:
     """Cut the crop (by default the largest in the middle), resize, normalise: (C, H, W) float32."""
     channels, height, width = size
     rgb = image.convert("L" if channels == 1 else "RGB")
     box = (crop or Crop()).box(*rgb.size, width / height)
-    pixels = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    resampling = Image.Resampling[interpolation.upper()]
+    pixels = np.asarray(rgb.resize((width, height), resampling, box=box))
     tensor = torch.from_numpy(pixels.reshape(height, width, -1) / np.float32(255)).permute(2, 0, 1)
     tensor = tensor[[index % len(tensor) for index in range(channels)]]
     return (tensor - _per_channel(mean, channels)) / _per_channel(std, channels)

@@ -1,4 +1,4 @@
-"""Labelled images to train on: the same again for the same seed, whichever process makes them."""
+"""Images to train on: the same again for the same seed, whichever process makes them."""
 
 import itertools
 import operator
@@ -38,7 +38,7 @@ class Examples(Dataset[tuple[Any, int]]):
 
     Args:
         dataset: the images and their labels.
-        classes: of the model: labels are below it.
+        classes: of the model: labels are below it. None for images without labels: all are 0.
         mode: of the images: ``RGB``, or ``L`` for grey.
         seed: another seed, other random transforms.
         random: whether the transform is random. If it is not, leaving the random numbers alone
@@ -48,7 +48,7 @@ class Examples(Dataset[tuple[Any, int]]):
     def __init__(
         self,
         dataset: ImageDataset,
-        classes: int,
+        classes: int | None,
         *,
         mode: str = "RGB",
         seed: int = 0,
@@ -209,6 +209,8 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 def _checked(label: int | None, name: str, examples: Examples | StreamedExamples) -> int:
     """Return the label of an example; raise `ExampleError` if it is not a class of the model."""
+    if examples.classes is None:
+        return 0
     if label is None or not 0 <= label < examples.classes:
         problem = label_problem(label, name, examples.classes)
         raise ExampleError(f"{examples.origin}: {problem}")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,6 +12,7 @@ from dcnify.data.dataset import ImageDataset, LocationError
 from dcnify.data.decode import reading, to_tensor
 from dcnify.data.readers.opening import open_images
 from dcnify.data.readers.timm_dataset import ImageStream
+from dcnify.data.statistics import UNKNOWN, Statistics, by_channel
 from dcnify.errors import InputError
 
 _LARGEST = 4 << 30
@@ -42,6 +44,8 @@ class ImageBatch:
     """Names of the classes by label, where the source names them."""
     unlabelled: str = ""
     """Why ``labels`` is None."""
+    statistics: Statistics = UNKNOWN
+    """How the images were normalised and resampled, where that is known."""
 
     def remarks(self) -> list[str]:
         """Return warnings: the first files that could not be read, and whether most could not."""
@@ -64,6 +68,7 @@ def load_images(
     size: Sequence[int],
     mean: Sequence[float],
     std: Sequence[float],
+    interpolation: str = "bicubic",
     split: str | None = None,
     data_dir: Path | str | None = None,
     called: str = "images",
@@ -72,7 +77,7 @@ def load_images(
     """Load up to `count` images as the model wants them, with their labels where there are any.
 
     Each is resized so that it covers H x W and the middle is kept (timm's evaluation transform at
-    ``crop_pct`` 1, bicubic), scaled to [0, 1] and normalised by `mean` and `std`. The same
+    ``crop_pct`` 1), scaled to [0, 1] and normalised by `mean` and `std`. The same
     arguments give the same images in the same order. Unreadable images are skipped, with the
     reason, and others take their place.
 
@@ -87,6 +92,7 @@ def load_images(
         size: (C, H, W). One channel is grey, three are RGB, any other number repeats RGB.
         mean: per channel.
         std: per channel.
+        interpolation: one of `dcnify.data.statistics.INTERPOLATIONS`.
         split: a split of the dataset; the training images by default, else what there is. Of a
             folder, the subfolder of that name.
         data_dir: the folder in which a timm dataset is or is kept.
@@ -109,9 +115,15 @@ def load_images(
         dataset = open_images(place, count, split, folder, f"--{called}")
     except LocationError as error:
         raise InputError(f"{called}: {error}") from None
-    shape = (channels, height, width)
     return load_batch(
-        dataset, count, shape, mean=mean, std=std, called=called, on_progress=on_progress
+        dataset,
+        count,
+        (channels, height, width),
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        called=called,
+        on_progress=on_progress,
     )
 
 
@@ -122,6 +134,7 @@ def load_batch(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    interpolation: str = "bicubic",
     called: str = "images",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageBatch:
@@ -129,6 +142,8 @@ def load_batch(
     wanted = count if isinstance(dataset, ImageStream) else min(count, len(dataset))
     _check_memory(wanted, *size, called)
     tensor = torch.empty(wanted, *size)
+    how = Statistics(by_channel(mean, size[0]), by_channel(std, size[0]), interpolation)
+    changed: dict[str, Any] = {"mean": mean, "std": std, "interpolation": interpolation}
     names: list[str] = []
     labels: list[int | None] = []
     skipped: list[tuple[str, str]] = []
@@ -136,7 +151,7 @@ def load_batch(
         try:
             with reading():
                 image, label = picture.read()
-                tensor[len(names)] = to_tensor(image, size, mean=mean, std=std, crop=picture.crop)
+                tensor[len(names)] = to_tensor(image, size, crop=picture.crop, **changed)
         except InputError as error:
             skipped.append((picture.name, str(error)))
             if len(skipped) == _PATIENCE:
@@ -160,6 +175,7 @@ def load_batch(
         known,
         None if known is None else dataset.classes,
         unlabelled,
+        how,
     )
 
 

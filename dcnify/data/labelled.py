@@ -1,4 +1,4 @@
-"""Labelled images to fine-tune a model on, checked before any time is spent on training."""
+"""Images to fine-tune a model on, checked before any time is spent on training."""
 
 import os
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ from dcnify.data.labels import (
     imagenet_numbers,
     missing_classes,
 )
-from dcnify.data.readers.opening import open_splits
+from dcnify.data.readers.opening import open_images, open_splits
 from dcnify.data.readers.timm_dataset import ImageStream
 from dcnify.errors import InputError
 
 _HELD_OUT = 10
 """One in so many images is kept for validation, where nobody chose any."""
+_LEFT_OUT, _MOST_LEFT_OUT = 5, 256
+"""One in so many images without labels is left out of the training, and so many at most."""
 _LISTED = 8
 """Unreachable files that are named one by one."""
 
@@ -33,8 +35,8 @@ class Labelled:
     """Its transform is expected to be random."""
     validation: Examples | StreamedExamples | None
     """Its transform is expected not to be random. None where there are no images."""
-    classes: int
-    """Labels are below it."""
+    classes: int | None
+    """Labels are below it. None for images without labels."""
     class_names: tuple[str, ...] | None
     """By label, where they are known."""
     origin: str
@@ -116,6 +118,66 @@ def open_labelled(
     )
 
 
+def open_unlabelled(
+    where: str | Path,
+    *,
+    split: str | None = None,
+    data_dir: str | Path | None = None,
+    count: int | None = None,
+    mode: str = "RGB",
+    seed: int = 0,
+) -> Labelled:
+    """Open images to train on without labels, and some of them to validate on.
+
+    One image in five, at most 256, is kept for validation, always the same ones.
+
+    Args:
+        where: as for `dcnify.data.load_images`; a stream cannot be used.
+        split: the split to use; the training images by default, else what there is.
+        data_dir: the folder in which a timm dataset is or is kept.
+        count: how many images to train on, taken at even distances; all by default.
+        mode: of the images: ``RGB``, or ``L`` for a model of one channel.
+        seed: of the random transforms.
+
+    Raises:
+        InputError: there are no such images, or too few.
+    """
+    folder = None if data_dir is None else os.path.expanduser(data_dir)
+    try:
+        dataset = open_images(os.path.expanduser(where), count, split, folder, "--images")
+    except LocationError as error:
+        raise InputError(f"images: {error}") from None
+    if isinstance(dataset, ImageStream):
+        raise InputError(f"{dataset.origin}: a stream has no images that can be left out")
+    total = len(dataset)
+    wanted = min(total // _LEFT_OUT, _MOST_LEFT_OUT)
+    if wanted < 1:
+        raise InputError(
+            f"{dataset.origin}: {total} images are too few to train on some and measure on "
+            f"others: give {_LEFT_OUT} or more"
+        )
+    kept = torch.zeros(total, dtype=torch.bool)
+    kept[_middles(wanted, total)] = True
+    rest, some = (~kept).nonzero().flatten(), kept.nonzero().flatten()
+    if count is not None and count < len(rest):
+        rest = rest[torch.arange(count) * len(rest) // count]
+    train = ImageSubset(dataset, rest)
+    validation = ImageSubset(dataset, some, origin=f"{dataset.origin} (left out)")
+    return Labelled(
+        Examples(train, None, mode=mode, seed=seed),
+        Examples(validation, None, mode=mode, seed=seed, random=False),
+        None,
+        None,
+        f"{dataset.origin}: {len(train):,} images, without labels",
+        tuple(_unreachable(dataset)),
+    )
+
+
+def _middles(wanted: int, total: int) -> torch.Tensor:
+    """The middle index of each of ``wanted`` equal parts of ``total``."""
+    return (2 * torch.arange(wanted) + 1) * total // (2 * wanted)
+
+
 def _unreachable(dataset: ImageDataset) -> list[str]:
     told = [f"{dataset.origin}: {name}: {why}" for name, why in dataset.unreachable[:_LISTED]]
     more = len(dataset.unreachable) - len(told)
@@ -155,7 +217,7 @@ def _held_out(train: ImageDataset) -> tuple[ImageDataset, ImageDataset | None, s
     for indices in order.split(torch.bincount(labels).tolist()):
         wanted = max(len(indices) // _HELD_OUT, min(1, len(indices) - 1))
         if wanted > 0:
-            kept[indices[(2 * torch.arange(wanted) + 1) * len(indices) // (2 * wanted)]] = True
+            kept[indices[_middles(wanted, len(indices))]] = True
     if not kept.any():
         return train, None, f"{train.origin}: too few images to keep any for validation"
     words = (

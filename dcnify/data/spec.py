@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dcnify.data.statistics import IMAGENET, INTERPOLATIONS, Statistics
+from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
 from dcnify.spec import Spec, option
 
@@ -15,12 +17,45 @@ if TYPE_CHECKING:
 
 _FEW = 16
 """Images that are read where nobody says how many."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Normalisation of a model that does not state its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(Spec):
+    """How images become the model's input, where its own statistics are unknown or wrong."""
+
+    mean: str | None = option(
+        None,
+        help="Mean that the weights expect to be subtracted from pixels between 0 and 1: one "
+        "number, or one for each channel, such as 0.485,0.456,0.406. The model's own by default.",
+        metavar="NUMBERS",
+    )
+    std: str | None = option(
+        None,
+        help="Standard deviation that they expect pixels to be divided by, given likewise.",
+        metavar="NUMBERS",
+    )
+    interpolation: str | None = option(
+        None,
+        help=f"Resampling of images: {', '.join(INTERPOLATIONS)}. The model's own by default.",
+        metavar="NAME",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.statistics is not None  # whatever cannot be parsed is refused
+
+    @property
+    def statistics(self) -> Statistics:
+        """What is asked for, as numbers.
+
+        Raises:
+            InputError: it cannot be parsed.
+        """
+        return Statistics.parse(self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True)
-class ImageSpec(Spec):
+class ImageSpec(InputSpec):
     """Images to measure and calibrate on; see `dcnify.data.load_images`."""
 
     images: str | None = option(
@@ -51,16 +86,18 @@ class ImageSpec(Spec):
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        interpolation: str | None = None,
         count: int | None = None,
         called: str = "images",
         progress: Progress = silent,
     ) -> ImageBatch | None:
-        """Read the images; None if nothing is asked for, which leaves the choice to the caller.
+        """Read the images; None if none are asked for, which leaves the choice to the caller.
 
         Args:
             size: (C, H, W).
-            mean: per channel; ImageNet's by default.
-            std: per channel; ImageNet's by default.
+            mean: per channel, where this request does not say; ImageNet's by default.
+            std: likewise.
+            interpolation: likewise; bicubic by default.
             count: how many images, where ``image_count`` does not say.
             called: the option by which the person named the images, for messages.
             progress: called with "reading images", how many were read and how many will be.
@@ -68,16 +105,19 @@ class ImageSpec(Spec):
         Raises:
             InputError: no image can be read.
         """
-        if self == ImageSpec() and count is None:
+        if count is None and replace(self, mean=None, std=None, interpolation=None) == ImageSpec():
             return None
+        known = Statistics(
+            tuple(mean) if mean else None, tuple(std) if std else None, interpolation
+        )
+        statistics = self.statistics.over(known).over(IMAGENET)
         from dcnify.data.images import load_images
 
         return load_images(
             self.images,
             count=self.image_count or count or _FEW,
             size=size,
-            mean=mean or IMAGENET_MEAN,
-            std=std or IMAGENET_STD,
+            **statistics.known(),
             split=self.split,
             data_dir=self.data_dir,
             called=called,
@@ -87,9 +127,13 @@ class ImageSpec(Spec):
 
 @dataclass(frozen=True)
 class DataSpec(Spec):
-    """Labelled images to train and to validate on; see `dcnify.data.open_labelled`."""
+    """Images to train and to validate on: ``data`` with labels, or ``images`` without.
 
-    data: str = option(
+    See `dcnify.data.open_labelled` and `dcnify.data.open_unlabelled`.
+    """
+
+    data: str | None = option(
+        None,
         help="Labelled images: a folder with train/ and val/, or with one folder per class; "
         "builtin:cluttered-digits; or a dataset as timm names it (hfds/OWNER/NAME, hfids/, tfds/, "
         "wds/, torch/, ImageFolder).",
@@ -103,11 +147,29 @@ class DataSpec(Spec):
     image_count: int | None = option(
         None, help="How many training images builtin:cluttered-digits has.", least=1
     )
+    images: str | None = option(
+        None,
+        help="In place of --data: images without labels, for stages that learn from the original "
+        "alone, such as distil; a folder, or a dataset as for --data.",
+        metavar="WHERE",
+    )
 
     @property
     def builtin(self) -> bool:
         """Whether the images are drawn at their size, so that no margin is to be cropped."""
-        return self.data.startswith("builtin:")
+        return (self.data or self.images or "").startswith("builtin:")
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: there are no images, or both kinds.
+        """
+        if self.data is None and self.images is None:
+            raise InputError("missing option '--data', or '--images' for images without labels")
+        if self.data is not None and self.images is not None:
+            raise InputError("--data and --images: train with labels or without, not both")
+        if self.images is not None and self.val_split is not None:
+            raise InputError("--val-split is for --data; of --images some are left out anyway")
 
     def open(self, classes: int | None = None, mode: str = "RGB") -> Labelled:
         """Open and check the dataset.
@@ -120,8 +182,17 @@ class DataSpec(Spec):
             InputError: there are no such images, they have no labels, or the labels are not the
                 model's.
         """
-        from dcnify.data.labelled import open_labelled
+        self.check()
+        from dcnify.data.labelled import open_labelled, open_unlabelled
 
+        if self.data is None:
+            return open_unlabelled(
+                str(self.images),
+                split=self.split,
+                data_dir=self.data_dir,
+                count=self.image_count,
+                mode=mode,
+            )
         return open_labelled(
             self.data,
             split=self.split,

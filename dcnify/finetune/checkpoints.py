@@ -3,13 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from dcnify.digest import sha256_file
 from dcnify.errors import InputError
 from dcnify.files import replace_folder
 from dcnify.finetune.parallel.processes import gather_objects
+from dcnify.finetune.score import Score
 from dcnify.spec import Spec
 from dcnify.words import first_line
 
@@ -28,15 +30,45 @@ class TrainingState(Spec):
     lines: int = 0
     """Lines of the metrics file so far."""
     best: float | None = None
-    """Highest validation accuracy so far, over all stages."""
+    """Value of the best validation so far, over all stages."""
+    best_distance: float | None = None
+    """Its distance from the original, without labels."""
     best_at: tuple[int, int] = (0, 0)
-    """Stage and step of the highest accuracy."""
+    """Stage and step of the best validation."""
     accuracies: dict[str, float] = field(default_factory=dict)
-    """Accuracy at the end of each stage by its name, and of ``original`` and ``converted``."""
+    """`Score.value` at the end of each stage by its name, and of ``original`` and ``converted``."""
+    distances: dict[str, float] = field(default_factory=dict)
+    """`Score.distance` of the same, without labels."""
+    measure: str = "accuracy"
+    """`Score.measure` of all of them."""
 
     def __post_init__(self) -> None:
         if not all(type(n) is int and n >= 0 for n in (self.stage, self.step)):
             raise ValueError("stage and step must be counts")
+
+    def with_score(self, name: str, score: Score) -> Self:
+        """Return the state with the score of a model: of ``converted``, or after a stage."""
+        accuracies = {**self.accuracies, name: score.value}
+        distances = dict(self.distances)
+        if score.distance is not None:
+            distances[name] = score.distance
+        return replace(self, accuracies=accuracies, distances=distances, measure=score.measure)
+
+    def with_best(self, score: Score, stage: int) -> Self | None:
+        """Return the state with ``score`` as its best; None if the best so far is better.
+
+        With labels the highest accuracy is best. Without, it is the least distance among those
+        whose value is not below the converted model's.
+        """
+        if self.best is not None and score.distance is None and score.value <= self.best:
+            return None
+        if self.best_distance is not None and score.distance is not None:
+            lowest = self.accuracies.get("converted", -1.0)
+            if not (score.distance < self.best_distance and score.value >= lowest):
+                return None
+        return replace(
+            self, best=score.value, best_distance=score.distance, best_at=(stage, self.step)
+        )
 
 
 class Checkpoints:

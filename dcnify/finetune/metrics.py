@@ -9,6 +9,7 @@ from typing import Any
 
 from dcnify.errors import InputError
 from dcnify.files import write_file
+from dcnify.finetune.score import Score
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class StepMetrics:
 
 
 Watch = Callable[[StepMetrics], None]
-Looked = Callable[[str, int, float], None]
-"""Called with the stage, the step and the accuracy of each validation."""
+Looked = Callable[[str, int, Score], None]
+"""Called with the stage, the step and the result of each validation."""
 Say = Callable[[str], None]
 """Called with remarks of one line each."""
 
@@ -87,12 +88,12 @@ class Reporter:
         if self._file is not None and self._watch is not None:
             self._watch(metrics)
 
-    def validation(self, stage: str, step: int, accuracy: float) -> None:
+    def validation(self, stage: str, step: int, score: Score) -> None:
         """Report a validation; ``stage`` may be ``original`` or ``converted``."""
-        line = {"kind": "validation", "stage": stage, "step": step, "accuracy": accuracy}
-        self._write(line, {"accuracy": accuracy})
+        values = score.to_dict()
+        self._write({"kind": "validation", "stage": stage, "step": step, **values}, values)
         if self._file is not None and self._looked is not None:
-            self._looked(stage, step, accuracy)
+            self._looked(stage, step, score)
 
     def close(self) -> None:
         """Close the files."""

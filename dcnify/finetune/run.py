@@ -16,9 +16,11 @@ from dcnify.files import write_file
 from dcnify.finetune.checkpoints import Checkpoints
 from dcnify.finetune.interrupt import Interrupt
 from dcnify.finetune.metrics import Reporter
+from dcnify.finetune.parallel.processes import from_main
 from dcnify.finetune.spec import Options
 from dcnify.graph.example import Example
 from dcnify.recipe.finetune.section import Finetune, Stage
+from dcnify.sources.weight_files import read_safetensors
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.plan import Plan
 
@@ -49,6 +51,11 @@ class TrainingRun:
     """How both models are called; None with images alone."""
     started: float = 0.0
     """Reading of ``time.perf_counter()`` when training began, less the time of earlier sittings."""
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the images have no labels, so that the model is compared with the original."""
+        return self.data.classes is None
 
     @property
     def seconds(self) -> float:
@@ -83,6 +90,11 @@ class TrainingRun:
             write_file(self.best, lambda new: write_safetensors(compact(state), new), True)
         except DcnifyError as error:
             self.reporter.say(f"the best weights so far are not kept: {error}")
+
+    def load_best(self) -> None:
+        """Put the best weights so far into the model; every process calls it."""
+        if from_main(self.best.exists):  # by then the main process has written them
+            self.model.load_state_dict(read_safetensors(self.best), strict=False)
 
 
 def learns_from_original(stage: Stage) -> bool:

@@ -90,12 +90,20 @@ def find_checkpoint(
             f"{folder.parent} was begun with other {key} ({before[key]}, now {about[key]}): "
             "give the same, or begin again with --overwrite"
         )
-    if before.get("finetune") != about["finetune"]:
+    if not same_stages(before.get("finetune"), about["finetune"]):
         say("the settings of the stages differ from those it was begun with; the new ones hold")
     for path, state in checkpoints.newest():
         return path, state
     say("there is no checkpoint yet: beginning from the artifact")
     return None, TrainingState()
+
+
+def same_stages(dumped: Any, other: Any) -> bool:
+    """Whether two dumps are of the same stages; keys that are missing take their defaults."""
+    try:
+        return dumped == other or Finetune.model_validate(dumped) == Finetune.model_validate(other)
+    except ValueError:
+        return False
 
 
 def describe_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fine-tune an artifact: its model and labelled images in, a trained artifact out."""
+"""Fine-tune an artifact: its model and images in, a trained artifact out."""
 
 import os
 import time
@@ -18,6 +18,7 @@ from dcnify.artifact.load import load_record
 from dcnify.artifact.original_source import recorded_source, swaps_between
 from dcnify.data import random_state
 from dcnify.data.labelled import Labelled
+from dcnify.data.statistics import expect
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import Checkpoints, TrainingState
 from dcnify.finetune.interrupt import Interrupt
@@ -33,12 +34,14 @@ from dcnify.finetune.run_folder import (
     describe_run,
     find_checkpoint,
 )
+from dcnify.finetune.score import Score
 from dcnify.finetune.spec import Options, TrainSpec
 from dcnify.finetune.stages import stages_of, with_handover
 from dcnify.finetune.summary import Summary, finish
-from dcnify.finetune.training.loop import train_stage
+from dcnify.finetune.training.loop import keep_best, train_stage
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.stage_checks import check_stages
+from dcnify.recipe.finetune.presets import usual_stages
 from dcnify.recipe.finetune.section import Finetune
 
 
@@ -50,12 +53,19 @@ def train(
     say: Say | None = None,
 ) -> Summary:
     """Carry out a request; arguments and exceptions are those of `finetune`."""
+    spec.data.check()
     record = read_artifact(spec.artifact)
     return finetune(
         spec.artifact,
         spec.data.open,
         spec.folder,
-        stages_of(record, spec.recipe, spec.overrides, say or _silent),
+        stages_of(
+            record,
+            spec.recipe,
+            spec.overrides,
+            say or _silent,
+            usual_stages(labelled=spec.data.images is None),
+        ),
         teacher=open_source(spec.teacher) if spec.teacher is not None else None,
         options=spec if spec.crop_pct or not spec.data.builtin else replace(spec, crop_pct=1.0),
         watch=watch,
@@ -82,14 +92,16 @@ def finetune(
 
     Args:
         artifact: a path that `dcnify.save` wrote to.
-        data: labelled images, or a function that opens them, given the number of classes (None for
-            a model without a classifier) and the images' mode, ``RGB`` or ``L``.
+        data: images with labels or without (`open_labelled`, `open_unlabelled`), or a function that
+            opens them, given the number of classes (None for a model without a classifier) and the
+            images' mode, ``RGB`` or ``L``.
         out: a folder for the artifact; its sub-folder ``finetune`` gets checkpoints and metrics.
-        plan: the stages; by default those of the artifact's recipe, else ``align`` and ``recover``.
+        plan: the stages; by default those of the artifact's recipe, else ``align`` and ``recover``,
+            or ``distil`` without labels.
         teacher: the model from before the conversion; by default the artifact names it.
         options: how the training runs.
         watch: progress callback.
-        looked: called with each validation: stage, step, accuracy.
+        looked: called with each validation: stage, step, `Score`.
         say: called with remarks, one line each.
 
     Raises:
@@ -102,9 +114,10 @@ def finetune(
     say = say if say is not None and main else _silent
     record = read_artifact(artifact)
     model, _ = load_record(record, trust_code=how.trust_code)
-    plan = with_handover(plan or stages_of(record, say=say), model, say)
     config = _input_config(model, record, how)
     dataset = _open_data(data, model, config)
+    usual = usual_stages(labelled=dataset.classes is not None)
+    plan = with_handover(plan or stages_of(record, say=say, usual=usual), model, say)
     target = from_main(
         lambda: check_target(out, record, resume=how.resume, overwrite=how.overwrite)
     )
@@ -167,13 +180,14 @@ def _train_stages(run: TrainingRun, checkpoint: Path | None, state: TrainingStat
         stage = StageTrainer(run, index, checkpoint)
         if checkpoint is None:
             if not state.accuracies:
-                state = replace(state, accuracies=_accuracies_before(run, stage))
+                state = _measured_before(run, stage, state)
             if index:
                 state = replace(state, stage=index, step=0)
                 run.checkpoints.write(stage.placement.save, state, main=stage.main)
         checkpoint = None
         state = train_stage(stage, run, state)
         stage.finish()
+        state = _after_stage(run, stage.stage.name, state)
         state = replace(state, stage=index + 1, step=0, seconds=run.seconds)
         placement = stage.placement
         del stage
@@ -181,19 +195,36 @@ def _train_stages(run: TrainingRun, checkpoint: Path | None, state: TrainingStat
     return state
 
 
-def _accuracies_before(run: TrainingRun, stage: StageTrainer) -> dict[str, float]:
-    """Measure the original and the converted model."""
-    found = {}
-    for name, model in (("original", run.original), ("converted", stage.model)):
+def _measured_before(run: TrainingRun, stage: StageTrainer, state: TrainingState) -> TrainingState:
+    """Measure the original and the converted model.
+
+    Without labels the converted model is compared with the original, and may stay the best.
+    """
+    original = None if run.unlabelled else run.original
+    for name, model in (("original", original), ("converted", stage.model)):
         if model is None:
             continue
         if name == "original":
             model.to(stage.accelerator.device)
-        accuracy = stage.accuracy(model.eval())
-        if accuracy is not None:
-            found[name] = accuracy
-            run.reporter.validation(name, 0, accuracy)
-    return found
+        score = stage.evaluate(model.eval())
+        if score is None:
+            continue
+        run.reporter.validation(name, 0, score)
+        state = state.with_score(name, score)
+        if run.unlabelled:
+            state = keep_best(stage, state, score)
+    return state
+
+
+def _after_stage(run: TrainingRun, name: str, state: TrainingState) -> TrainingState:
+    """Without labels, record that the stage ended with the best weights; say if it gained none."""
+    if not run.unlabelled or state.best is None:
+        return state
+    if state.best_at[0] < state.stage or state.best_at[1] == 0:
+        run.reporter.say(
+            f"{name} gained nothing on the images left out: the weights are those from before it"
+        )
+    return state.with_score(name, Score(state.measure, state.best, state.best_distance))
 
 
 def _open_original(
@@ -221,11 +252,13 @@ def _open_data(
     model: nn.Module,
     config: dict[str, Any],
 ) -> Labelled:
-    """Open the images; a model without a classifier has none to validate on."""
+    """Open the images; a model without a classifier has no labelled ones to validate on."""
     classes = getattr(model, "num_classes", None) or None
     mode = "L" if config["input_size"][0] == 1 else "RGB"
     dataset = data(classes, mode) if callable(data) else data
-    return dataset if classes is not None else replace(dataset, validation=None)
+    if classes is None and dataset.classes is not None:
+        return replace(dataset, validation=None)
+    return dataset
 
 
 def _to_float32(model: nn.Module, original: nn.Module | None, say: Say) -> None:
@@ -242,6 +275,8 @@ def _to_float32(model: nn.Module, original: nn.Module | None, say: Say) -> None:
 
 def _input_config(model: nn.Module, record: Artifact, options: Options) -> dict[str, Any]:
     """Return timm's data config of the model, at the image size that it was converted at."""
+    if any(options.statistics):
+        expect(model, options.statistics.known())
     config = {**resolve_model_data_config(model), "input_size": record.input_shape[1:]}
     if options.crop_pct is not None:
         config["crop_pct"] = options.crop_pct

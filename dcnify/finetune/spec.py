@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dcnify.data.spec import DataSpec
+from dcnify.data.spec import DataSpec, InputSpec
 from dcnify.sources.spec import SourceSpec
-from dcnify.spec import Spec, option
+from dcnify.spec import option
 
 OVERRIDES: dict[str, Any] = {
     "default": (),
@@ -19,7 +19,7 @@ OVERRIDES: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Spec):
+class Options(InputSpec):
     """How a fine-tuning runs: device, workers, how often it validates and saves."""
 
     seed: int | None = option(None, help="In place of the recipe's.", least=0, most=2**31 - 1)
@@ -63,7 +63,7 @@ class TrainSpec(Options):
     artifact: str = option(
         help="What 'dcnify convert' wrote: a folder, or a .pt file.", metavar="ARTIFACT"
     )
-    data: DataSpec = option(help="Labelled images.")
+    data: DataSpec = option(DataSpec(), help="Images, with labels or without.")
     output: str | None = option(
         None,
         help="Folder of the trained artifact; ARTIFACT-finetuned by default.",

@@ -10,16 +10,15 @@ from dcnify.recipe import Recipe, load_finetune
 from dcnify.recipe.finetune.section import Finetune, HandOver
 from dcnify.surgery.handover import handovers
 
-_USUAL = "align,recover"
-
 
 def stages_of(
     record: Artifact,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = print,
+    usual: str = "align,recover",
 ) -> Finetune:
-    """Load the stages: of ``recipe``, else of the artifact's recipe, else the usual ones.
+    """Load the stages: of ``recipe``, else of the artifact's recipe, else the ``usual`` presets.
 
     ``recipe`` and ``overrides`` are as `dcnify.recipe.load_finetune` takes them.
     """
@@ -29,9 +28,10 @@ def stages_of(
     if recipe is not None:
         return load_finetune(recipe, overrides)
     origin = f"{record.path}/recipe.yaml"
-    if Recipe.from_yaml(record.recipe, origin).finetune is None:
-        say(f"the artifact's recipe has no fine-tuning: its stages are {_USUAL}")
-        return load_finetune(_USUAL, overrides)
+    replaced = any(one.startswith("finetune=") for one in overrides)
+    if not replaced and Recipe.from_yaml(record.recipe, origin).finetune is None:
+        say(f"the artifact's recipe has no fine-tuning: its stages are {usual}")
+        return load_finetune(usual, overrides)
     changed = Recipe.from_yaml(record.recipe, origin, overrides).finetune
     if changed is None:
         raise InputError("--set finetune=null leaves no stage to train")

@@ -1,6 +1,6 @@
 """The end of a fine-tuning: the trained artifact, its report, and the summary."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from dcnify.data.labelled import Labelled
 from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.parallel.processes import gather_objects
 from dcnify.finetune.run import TrainingRun
+from dcnify.finetune.score import DISTANCES
 from dcnify.recipe import Recipe
-from dcnify.sources.weight_files import read_safetensors
 
 _MEASURED = ("sites", "output", "steps")
 """Keys of a conversion's report that say nothing of trained weights."""
@@ -22,11 +22,16 @@ _MEASURED = ("sites", "output", "steps")
 
 @dataclass(frozen=True)
 class Summary:
-    """The accuracies of a fine-tuning, and where its artifact is."""
+    """The accuracies of a fine-tuning, and where its artifact is.
+
+    Without labels, how closely the model follows the original stands in place of its accuracy, and
+    the artifact has the best weights.
+    """
 
     artifact: Path
     original: float | None
-    """Accuracy on the validation images; None if the original was not available."""
+    """Accuracy on the validation images; None without labels, or if the original was not
+    available."""
     converted: float | None
     finetuned: float | None
     best: float | None
@@ -39,6 +44,12 @@ class Summary:
     seconds: float
     skipped: tuple[tuple[str, str], ...]
     """Images that could not be read, and why."""
+    measure: str = "accuracy"
+    """`Score.measure` of ``converted``, ``finetuned``, ``best`` and ``stages``."""
+    distances: dict[str, float] = field(default_factory=dict)
+    """Without labels, `Score.distance` of ``converted`` and after each stage."""
+    distance: str = ""
+    """What those are: ``kl`` or ``relative_error``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -75,6 +86,9 @@ def finish(
         stages={name: state.accuracies[name] for name in names if name in state.accuracies},
         seconds=state.seconds,
         skipped=_skipped(run.data),
+        measure=state.measure,
+        distances=state.distances,
+        distance=DISTANCES.get(state.measure, ""),
     )
     if not main:
         return summary
@@ -94,7 +108,7 @@ def finish(
 
 def _save_best(run: TrainingRun, record: Artifact, path: Path, written: dict[str, Any]) -> None:
     last = {name: value.clone() for name, value in run.model.state_dict().items()}
-    run.model.load_state_dict(read_safetensors(run.best), strict=False)
+    run.load_best()
     try:
         save_again(record, run.model, run.swaps, path, **written)
     finally:

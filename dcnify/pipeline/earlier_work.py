@@ -9,8 +9,9 @@ from typing import Any
 from dcnify.artifact import Source, read_artifact
 from dcnify.bench import ModelBench
 from dcnify.data import Labelled
+from dcnify.data.statistics import IMAGENET, UNKNOWN, Statistics
 from dcnify.errors import InputError
-from dcnify.finetune.run_folder import CURVE
+from dcnify.finetune.run_folder import CURVE, same_stages
 from dcnify.finetune.stages import handing_over
 from dcnify.recipe import Finetune, Recipe
 
@@ -50,11 +51,14 @@ def check_conversion(folder: Path, recipe: Recipe, source: Source, seed: int) ->
     """Raise `InputError` if it was converted from another source, or by another recipe or seed."""
     record = read_artifact(folder)
     earlier = Recipe.from_yaml(record.recipe, str(folder / "recipe.yaml"))
+    known = Statistics.of(record.report.get("images"))
+    expected = source.statistics.over(IMAGENET)
     recorded = record.config["dcnify"].get("source") or {}
     same = {
         "recipe": _hash_of_swaps(earlier) == _hash_of_swaps(recipe),
         "source": recorded.get("sha256") == source.sha256,
         "seed": record.report.get("seed") == seed,
+        "mean, deviation or interpolation": known in (UNKNOWN, expected),
     }
     _refuse_others(folder, same)
 
@@ -64,7 +68,7 @@ def check_training(folder: Path, stages: Finetune, data: Labelled) -> None:
     summary = read_artifact(folder).report["finetune"][-1]
     either = [one.model_dump(mode="json") for one in (stages, handing_over(stages))]
     same = {
-        "fine-tuning": summary["finetune"] in either,
+        "fine-tuning": any(same_stages(summary["finetune"], one) for one in either),
         "dataset": summary["data"] == data.origin,
     }
     _refuse_others(folder, same)

@@ -9,21 +9,25 @@ from typing import Any
 from dcnify.artifact import Source, open_source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
 from dcnify.bench import ModelBenchSpec, settle_models
-from dcnify.data import ImageBatch, Labelled
+from dcnify.data import Examples, ImageBatch, Labelled
+from dcnify.data.images import load_batch
+from dcnify.data.statistics import IMAGENET
 from dcnify.errors import DcnifyError, InputError
 from dcnify.files import write_file
 from dcnify.finetune import CURVE, METRICS, StepMetrics, finetune
 from dcnify.finetune.parallel.fsdp import check_settings
 from dcnify.finetune.run_folder import is_begun
+from dcnify.finetune.score import Score
 from dcnify.finetune.training.augmentation import check_policy
 from dcnify.finetune.training.loaders import check_batch
+from dcnify.finetune.training.stage_checks import check_labels
 from dcnify.pipeline import earlier_work
 from dcnify.pipeline.earlier_work import BENCH, CONVERTED, FIDELITY, FINETUNED, PAGE, REPORT
 from dcnify.pipeline.page import page
 from dcnify.pipeline.spec import RunSpec
 from dcnify.pipeline.timing import time_artifact
 from dcnify.progress import Progress, silent
-from dcnify.recipe import Finetune, Recipe, load_finetune
+from dcnify.recipe import Finetune, Recipe
 from dcnify.report import write_plot, write_training_curve
 from dcnify.surgery import convert, images_wanted
 
@@ -59,7 +63,7 @@ def run(
     *,
     progress: Progress = silent,
     watch: Callable[[StepMetrics], None] | None = None,
-    looked: Callable[[str, int, float], None] | None = None,
+    looked: Callable[[str, int, Score], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> RunResult:
     """Convert, fine-tune, time and report, each unless an earlier call has done it.
@@ -68,7 +72,7 @@ def run(
         spec: the request.
         progress: progress callback of everything but the training.
         watch: progress callback of the training.
-        looked: called with each validation: stage, step, accuracy.
+        looked: called with each validation: stage, step, `Score`.
         say: called with remarks, one line each.
 
     Raises:
@@ -76,19 +80,20 @@ def run(
         DcnifyError: as `dcnify.finetune.finetune`.
     """
     spec.source.check()
-    recipe = Recipe.load(spec.recipe, spec.overrides).warning_by_default()
-    stages = recipe.finetune or load_finetune("align,recover")
+    spec.training_data.check()
+    recipe, stages = spec.load()
+    recipe = recipe.warning_by_default()
     out, skipped = spec.folder, []
     earlier_work.check_folder(out, spec.source.source)
     device = "cpu" if spec.options.cpu else None
     bench = settle_models(ModelBenchSpec(batch=spec.batch, device=device, seconds=spec.seconds))
     check_settings()
-    source = open_source(spec.source, on_progress=progress)
+    source = open_source(spec.source, on_progress=progress).for_images(spec.images.statistics)
     for note in source.notes:
         say(note)
     shape = spec.source.input_shape(source.input_size, recipe.input)
-    images = _fidelity_images(spec, recipe, source, shape, progress)
     data = _training_images(spec, source, stages, shape)
+    images = _fidelity_images(spec, recipe, source, shape, data, progress)
     if spec.options.overwrite:
         earlier_work.clear(out)
     converted, trained = out / CONVERTED, out / FINETUNED
@@ -148,15 +153,30 @@ def run(
 
 
 def _fidelity_images(
-    spec: RunSpec, recipe: Recipe, source: Source, shape: tuple[int, int, int], progress: Progress
+    spec: RunSpec,
+    recipe: Recipe,
+    source: Source,
+    shape: tuple[int, int, int],
+    data: Labelled,
+    progress: Progress,
 ) -> ImageBatch | None:
-    """The images to measure fidelity and to calibrate on; by default some of the training data."""
+    """The images to measure fidelity and to calibrate on; by default some of the training data.
+
+    Without labels not those that are left out, on which the training is measured.
+    """
+    if isinstance(data.train, Examples) and data.classes is None:
+        return load_batch(
+            data.train.dataset,
+            spec.images.image_count or images_wanted(recipe) or len(data.train),
+            shape,
+            **source.statistics.over(IMAGENET).known(),
+            on_progress=lambda done, total: progress("reading images", done, total),
+        )
     own = spec.images.images is not None
     asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
     return asked.load(
         shape,
-        mean=source.mean,
-        std=source.std,
+        **source.statistics.known(),
         count=images_wanted(recipe),
         called="images" if own else "data",
         progress=progress,
@@ -166,16 +186,17 @@ def _fidelity_images(
 def _training_images(
     spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
 ) -> Labelled:
-    """The labelled images; whatever would be refused after the conversion is refused before it."""
+    """The training images; whatever would be refused after the conversion is refused before it."""
     classes = getattr(source.model, "num_classes", None) or None
-    data = spec.data.open(classes, "L" if shape[0] == 1 else "RGB")
+    data = spec.training_data.open(classes, "L" if shape[0] == 1 else "RGB")
     for stage in stages.stages:
         check_batch(data.train, stage)
-        if stage.augment.auto is not None:
-            try:
+        try:
+            check_labels(stage, data, "--set finetune=distil")
+            if stage.augment.auto is not None:
                 check_policy(stage.augment.auto)
-            except InputError as error:
-                raise InputError(f"stage {stage.name}: {error}") from error
+        except InputError as error:
+            raise InputError(f"stage {stage.name}: {error}") from error
     return data
 
 

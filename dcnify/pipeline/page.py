@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dcnify.recipe import Recipe
-from dcnify.report import accuracy_rows, percent
+from dcnify.report import accuracy_table, percent
 
 
 def page(recipe: Recipe, source: str, told: Mapping[str, Any], pictures: Sequence[str]) -> str:
@@ -20,9 +20,9 @@ def _lines(
     yield ""
     if recipe.description:
         yield from (recipe.description, "")
-    yield from ("| model | accuracy |", "|---|---|")
-    for model, accuracy in accuracy_rows(tuned):
-        yield f"| {model} | {accuracy} |"
+    header, rows = accuracy_table(tuned)
+    for row in ([name.lstrip(">") for name in header], ["---"] * len(header), *rows):
+        yield f"| {' | '.join(row)} |"
     yield ""
     yield f"Trained for {tuned['seconds']:.0f} s on {tuned['data']}."
     if tuned["best_artifact"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dcnify.errors import InputError
+from dcnify.report.accuracies import MEASURES, shown
 
 _LEVELS = ("original", "converted")
 
@@ -29,12 +30,13 @@ def write_training_curve(metrics: Path, path: Path) -> None:
     starts = _starts(lines)
     losses = [(starts[one["stage"]] + one["step"], one["loss"]) for one in _of(lines, "train")]
     looks = list(_of(lines, "validation"))
+    measure = next((name for name in MEASURES for one in looks if name in one), MEASURES[0])
     reached = [
-        (starts[one["stage"]] + one["step"], one["accuracy"])
+        (starts[one["stage"]] + one["step"], one[measure])
         for one in looks
         if one["stage"] not in _LEVELS
     ]
-    levels = {one["stage"]: one["accuracy"] for one in looks if one["stage"] in _LEVELS}
+    levels = {one["stage"]: one[measure] for one in looks if one["stage"] in _LEVELS}
     if "converted" in levels:
         reached = [(0, levels["converted"]), *reached]
     figure = Figure(figsize=(9, 4))
@@ -46,8 +48,10 @@ def write_training_curve(metrics: Path, path: Path) -> None:
         left.set_yscale("log")
     right.plot(*_columns(reached), marker=".", linewidth=1)
     for index, (name, value) in enumerate(levels.items()):
-        right.axhline(value, linestyle=":", color=f"C{index + 1}", label=f"{name} {value:.1%}")
-    right.set(xlabel="steps", ylabel="accuracy of the validation")
+        right.axhline(
+            value, linestyle=":", color=f"C{index + 1}", label=f"{name} {shown(measure, value)}"
+        )
+    right.set(xlabel="steps", ylabel=f"{measure} of the validation")
     if levels:
         right.legend(frameon=False, fontsize=8)
     for panel in (left, right):
@@ -78,9 +82,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _of(lines: list[dict[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
-    value = {"train": "loss", "validation": "accuracy"}[kind]
+    values = {"train": ("loss",), "validation": MEASURES}[kind]
     for line in lines:
-        numbers = (line.get("step"), line.get(value))
+        value = next((line[name] for name in values if name in line), None)
+        numbers = (line.get("step"), value)
         if line.get("kind") == kind and all(
             isinstance(n, int | float) and math.isfinite(n) for n in numbers
         ):

@@ -37,7 +37,7 @@ class Checkpoint:
     args: dict[str, Any] = field(default_factory=dict)
     """Arguments of `timm.create_model` that the file gives."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
-    """``input_size``, ``mean``, ``std`` or ``img_size``, if the file gives them."""
+    """What the file says of ``input_size``, ``img_size``, ``mean``, ``std``, ``interpolation``."""
     notes: tuple[str, ...] = ()
     arch_hint: str | None = None
     """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
@@ -130,6 +130,8 @@ def _training_options(
     extra = options.get("model_kwargs")
     args.update(extra if isinstance(extra, Mapping) else {})
     recorded = {k: options[k] for k in ("mean", "std") if is_numbers(options.get(k), (int, float))}
+    if options.get("interpolation"):
+        recorded["interpolation"] = options["interpolation"]
     image = args.get("img_size")
     if isinstance(image, int) or is_numbers(image, int, 2):
         recorded["img_size"] = image

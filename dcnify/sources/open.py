@@ -1,5 +1,7 @@
 """Open a timm name, a weight file, a timm folder, or the user's own code as a live model."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.data.statistics import IMAGENET, Statistics, expect, pretrained_cfg_of
 from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
@@ -46,12 +49,35 @@ class OpenedModel:
     input_size: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    interpolation: str | None = None
     plan: Plan | None = None
     """The swaps that the model already has, if it came from an artifact."""
     call: Example | None = None
     """How the model is called; None with an image alone."""
     random_weights: bool = False
     """The weights are fresh: the source names an architecture only."""
+    assumed: str = ""
+    """Whose ``mean`` and ``std`` these are, if those of the weights are not known."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """How images become the model's input."""
+        return Statistics(self.mean, self.std, self.interpolation)
+
+    def for_images(self, asked: Statistics) -> OpenedModel:
+        """Let the model expect the statistics that were asked for; note those that are assumed."""
+        if any(asked):
+            expect(self.model, asked.known())
+        own = preprocessing_of(self.model, self.base.args if self.base else {})
+        expected = own.statistics.over(self.statistics)
+        missing = [name for name in ("mean", "std") if getattr(asked, name) is None]
+        notes = self.notes
+        if self.assumed and missing:
+            shown = Statistics(**{name: getattr(expected.over(IMAGENET), name) for name in missing})
+            given = " and ".join(f"--{name}" for name in missing)
+            line = f"assumed {shown} of images, from {self.assumed}; give {given} if the weights"
+            notes = (*notes, f"{line} were trained with others")
+        return dataclasses.replace(self, notes=notes, **expected._asdict())
 
     def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
         """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same."""
@@ -117,7 +143,8 @@ def _open_module(spec: SourceSpec, model: nn.Module) -> OpenedModel:
         note = f"a pickled module, which {base} rebuilds"
     except InputError:
         pass
-    return _opened(spec, model, base, sha256_file(Path(spec.source)), (note,))
+    own = Statistics.of(pretrained_cfg_of(model))
+    return _opened(spec, model, base, sha256_file(Path(spec.source)), (note,), own.known())
 
 
 def _describe(model: nn.Module) -> Base:
@@ -133,7 +160,10 @@ def _opened(
     notes: tuple[str, ...] = (),
     recorded: dict[str, Any] | None = None,
 ) -> OpenedModel:
+    known = Statistics.of(recorded)
     expected = preprocessing_of(model, base.args if base else {}, recorded)
+    if any(known):
+        expect(model, {name: getattr(expected, name) for name in known.known()})
     if sha256 is None:
         sha256 = sha256_tensors(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
@@ -141,7 +171,19 @@ def _opened(
     call = example_inputs(base.name) if base and base.kind == "python" else None
     if call is not None and len(call.shape) == 4:
         expected = expected._replace(input_size=(call.shape[1], call.shape[2], call.shape[3]))
-    return OpenedModel(model.eval(), base, spec.source, sha256, notes, *expected, call=call)
+    assumed = "" if known.mean and known.std else _assumed(spec, model, base)
+    return OpenedModel(
+        model.eval(), base, spec.source, sha256, notes, *expected, call=call, assumed=assumed
+    )
+
+
+def _assumed(spec: SourceSpec, model: nn.Module, base: Base | None) -> str:
+    """Whose statistics are taken, where a file or a factory says nothing about its weights."""
+    if not pretrained_cfg_of(model).get("mean"):
+        return "ImageNet"
+    if spec.kind == "timm":
+        return ""
+    return f"timm's {base.name}" if base and base.kind == "timm" else "its pretrained_cfg"
 
 
 def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:

@@ -1,9 +1,11 @@
-"""Input size, mean and standard deviation that a model expects of its images."""
+"""Input size and statistics that a model expects of its images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from torch import nn
+
+from dcnify.data.statistics import Statistics, by_channel, pretrained_cfg_of
 
 _MOST_NUMBERS = 4096
 _LARGEST_SIDE = 1 << 14
@@ -17,6 +19,12 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, ...] | None = None
     """By channel, as is ``std``."""
     std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+
+    @property
+    def statistics(self) -> Statistics:
+        """All but the size."""
+        return Statistics(self.mean, self.std, self.interpolation)
 
 
 def preprocessing_of(
@@ -27,20 +35,15 @@ def preprocessing_of(
     ``in_chans`` and ``img_size`` of the constructor's ``args`` count; ``input_size``, ``mean``,
     ``std`` or ``img_size`` that a training run ``recorded`` win.
     """
-    config = getattr(model, "pretrained_cfg", None)
-    known = {**(config if isinstance(config, dict) else {}), **(recorded or {})}
-    size = known.get("input_size")
+    known = {**pretrained_cfg_of(model), **(recorded or {})}
+    statistics, size = Statistics.of(known), known.get("input_size")
     if not is_numbers(size, int, 3):
-        return Preprocessing()
+        return Preprocessing(None, *statistics)
     channels = args.get("in_chans") or getattr(model, "in_chans", None) or size[0]
     image = args.get("img_size") or known.get("img_size") or size[1:]
     rows, columns = (image, image) if isinstance(image, int) else tuple(image)[-2:]
-    means = {
-        key: by_channel(known[key], channels)
-        for key in ("mean", "std")
-        if isinstance(known.get(key), list | tuple) and known[key]
-    }
-    return Preprocessing((channels, rows, columns), **means)
+    mean, std = (one and by_channel(one, channels) for one in statistics[:2])
+    return Preprocessing((channels, rows, columns), mean, std, statistics.interpolation)
 
 
 def is_numbers(
@@ -58,10 +61,3 @@ def is_numbers(
 def is_input_size(value: Any) -> TypeGuard[Sequence[int]]:
     """Whether ``value``, read from a file, is a plausible [channels, height, width]."""
     return is_numbers(value, int, 3) and all(0 < n <= _LARGEST_SIDE for n in value)
-
-
-def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Average over channels if there are others: timm has three even for grey images."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels

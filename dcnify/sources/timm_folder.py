@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from dcnify.data.statistics import Statistics
 from dcnify.errors import InputError
 from dcnify.files import read_json
 from dcnify.models import checkpoints
 from dcnify.sources.base import architecture_args
 from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.identify.internimage_sizes import nearest_size
-from dcnify.sources.preprocessing import is_input_size, is_numbers
+from dcnify.sources.preprocessing import is_input_size
 from dcnify.sources.weight_files import read_weights
 
 CONFIG = "config.json"
@@ -39,7 +40,7 @@ def read_timm_folder(folder: Path) -> tuple[Path, Checkpoint]:
         args.setdefault("num_classes", config["num_classes"])
     saved = config.get("pretrained_cfg")
     saved = saved if isinstance(saved, dict) else config
-    data = {k: tuple(saved[k]) for k in ("mean", "std") if is_numbers(saved.get(k), (int, float))}
+    data = Statistics.of(saved).known()
     if is_input_size(saved.get("input_size")):
         data["input_size"] = tuple(saved["input_size"])
     return weights, Checkpoint(inner.tensors, config["architecture"], args, data, inner.notes)

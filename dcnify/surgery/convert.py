@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dcnify._version import __version__
+from dcnify.data.statistics import Statistics, expect, pretrained_cfg_of
 from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
@@ -20,15 +21,15 @@ from dcnify.roles.find import find
 from dcnify.surgery.build import get
 from dcnify.surgery.calibrate.calibration_steps import calibrate
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Calibration, conversion_images
 from dcnify.surgery.fidelity.measurements import Measurements
-from dcnify.surgery.floor import hold_floor, warn_of_worse_than_zero
 from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.prepare import isolating, runnable, without_unused
-from dcnify.surgery.requirements import apply_requirements, certify
+from dcnify.surgery.require.floor import hold_floor, warn_of_worse_than_zero
+from dcnify.surgery.require.layers import apply_requirements, certify
 from dcnify.surgery.result import ConvertResult, Report
-from dcnify.surgery.transaction import Transaction
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -136,6 +137,8 @@ def _convert(
         steps=measurements.steps if len(measurements.steps) > 1 else (),
         require=floor,
     )
+    own, used = pretrained_cfg_of(model), Statistics.of(images.origin).known()
+    expect(model, {name: value for name, value in used.items() if not own.get(name)})
     transaction.begin_handover()
     settled = without_unused(model, transaction.plan)
     return ConvertResult(model, settled, report, recipe, example)

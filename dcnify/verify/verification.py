@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from dcnify.artifact.original_source import swaps_between
 from dcnify.artifact.record import Artifact
 from dcnify.data import ImageBatch, load_images
+from dcnify.data.statistics import IMAGENET, Statistics
 from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
 from dcnify.progress import Progress, silent
@@ -107,15 +106,19 @@ def _images(
 
 
 def _photographs(record: Artifact, source: OpenedModel) -> ImageBatch:
-    config = getattr(source.model, "pretrained_cfg", None)
-    config = config if isinstance(config, dict) else {}
     return load_images(
         None,
         count=images_reported(record) or _USUAL_IMAGES,
         size=record.input_shape[1:],
-        mean=config.get("mean") or source.mean or IMAGENET_DEFAULT_MEAN,
-        std=config.get("std") or source.std or IMAGENET_DEFAULT_STD,
+        **statistics_reported(record, source).known(),
     )
+
+
+def statistics_reported(record: Artifact, source: OpenedModel) -> Statistics:
+    """How the conversion normalised images; where it does not say, as it then did by default."""
+    reported = Statistics.of(_images_said(record))
+    earlier = Statistics(source.mean, source.std, "bicubic")
+    return reported.over(earlier).over(IMAGENET)
 
 
 def _doubt(record: Artifact, source: OpenedModel, images: dict[str, Any]) -> tuple[str, list[str]]:

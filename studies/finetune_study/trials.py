@@ -18,6 +18,7 @@ import dcnify
 from dcnify.artifact import Source, read_artifact, save_again
 from dcnify.data import open_labelled
 from dcnify.finetune import Options, finetune
+from dcnify.finetune.score import Score
 from dcnify.recipe import load_finetune
 
 SUBJECTS = {"ConvNeXt": "all", "ViT": "half", "InternImage": "all"}
@@ -86,9 +87,9 @@ def finetuned(name: str, stages: str, seed: int, folder: Path) -> dict[str, Any]
     curve: list[tuple[int, float]] = []
     before = {"align": 0, "recover": first}
 
-    def looked(stage: str, step: int, reached: float) -> None:
+    def looked(stage: str, step: int, reached: Score) -> None:
         if stage in before:
-            curve.append((before[stage] + step, reached))
+            curve.append((before[stage] + step, reached.value))
 
     summary = finetune(
         _start(subject, seed, folder),

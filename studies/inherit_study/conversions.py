@@ -85,6 +85,7 @@ def converted(
     changes += [f"{at}.init={init}", f"{at}.select.modules=[{', '.join(paths)}]"]
     images = images_of(subject.data())
     recipe = dcnify.Recipe.load(subject.recipe, changes)
+    recipe = recipe.model_copy(update={"require": None})  # what is lost is what we measure
     with ExitStack() as patches:
         for name, value in (patch or {}).items():
             where = draws if hasattr(draws, name) else together

@@ -31,7 +31,6 @@ class Conversion:
     changes: tuple[str, ...] = ()
     half: bool = False
     """Whether only every second layer is swapped."""
-    calibrates: bool = True
     widely: bool = True
     """Whether it is measured on the models as well that recipes were not tuned for."""
 
@@ -45,16 +44,14 @@ CONVERSIONS = {
     "version 0.1.0: transfer": Conversion(
         "mobilenet",
         (_NO_BOUND, _EIGHT, f"{_SWAP}.init=transfer"),
-        calibrates=False,
         widely=False,
     ),
     "version 0.1.0: fit, with projections": Conversion(
         "mobilenet",
         (_NO_BOUND, _EIGHT, _FIT, f"{_SWAP}.replace.pointwise=true"),
-        calibrates=False,
         widely=False,
     ),
-    "transfer": Conversion("mobilenet", (f"{_SWAP}.init=transfer",), calibrates=False),
+    "transfer": Conversion("mobilenet", (f"{_SWAP}.init=transfer",)),
     "mobilenet": Conversion("mobilenet"),
     "mobilenet, 8 channels a group": Conversion("mobilenet", (_EIGHT,), widely=False),
     "mobilenet-calibrated": Conversion("mobilenet-calibrated"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from support.finetune_cases import converted
+from support.pictures import class_folders
 
 from dcnify.cli import main
 from dcnify.cli.progress import Display
@@ -28,6 +28,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     converted(folder)
     (folder / "stages.yaml").write_text(STAGES)
+    class_folders(folder / "pictures")
     return folder
 
 
@@ -35,21 +36,15 @@ def made(tmp_path_factory):
 def photos(tmp_path_factory):
     """Ten classes of five pictures to train on and one to look at; one of each part is broken."""
     folder = tmp_path_factory.mktemp("photos")
-    for part, count in (("train", 5), ("val", 1)):
-        for label in range(10):
-            (folder / part / f"c{label}").mkdir(parents=True)
-            for number in range(count):
-                picture = Image.new("RGB", (40, 40), (25 * label, 40 * number, 128))
-                picture.save(folder / part / f"c{label}" / f"{number}.png")
+    class_folders(folder, train=5, size=40)
     for part in ("train", "val"):
         (folder / part / "c3" / "0.png").write_bytes(b"no picture")
     return folder
 
 
-def finetune(made, out, *more, data="builtin:cluttered-digits", stages=True):
-    args = ["finetune", str(made / "converted"), "--data", str(data), "-o", str(out), "--cpu"]
-    if data == "builtin:cluttered-digits":
-        args += ["--image-count", "48"]
+def finetune(made, out, *more, data=None, stages=True):
+    images = ["--data", str(data or made / "pictures"), *(() if data else ("--image-count", "48"))]
+    args = ["finetune", str(made / "converted"), *images, "-o", str(out), "--cpu"]
     if stages:
         args += ["-r", str(made / "stages.yaml")]
     return main([*args, *map(str, more)])
@@ -80,7 +75,7 @@ SET = "finetune.stages.two."
         (["--set", f"{SET}augment.auto=rand-m9-nonsense1"], "stage two: augment.auto"),
         (["--set", f"{SET}handover={{until: 0.5}}"], "no layer of the artifact hands over"),
         (["--teacher", "timm:resnet18"], "not from timm:resnet18"),
-        (["--split", "nothing"], "unknown split 'nothing'"),
+        (["--split", "nothing"], "no split 'nothing' in"),
         (["--resume"], "holds no fine-tuning to resume"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

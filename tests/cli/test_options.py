@@ -30,26 +30,26 @@ OFFERED = {
         --trust-code --trust-pickle --use-ema -q -r SOURCE
     """,
     "convert": """
-        --arch --data-dir --image-count --images --input-size --json --model-arg
-        --output --overwrite --plot --pretrained --quiet --recipe --seed --set --split
-        --trust-code --trust-pickle --use-ema -o -q -r SOURCE
+        --arch --data-dir --image-count --images --input-size --interpolation --json --mean
+        --model-arg --output --overwrite --plot --pretrained --quiet --recipe --seed --set --split
+        --std --trust-code --trust-pickle --use-ema -o -q -r SOURCE
     """,
     "verify": """
-        --against --arch --data-dir --image-count --images --json --model-arg
-        --overwrite --plot --pretrained --quiet --split --trust-code --trust-pickle
+        --against --arch --data-dir --image-count --images --interpolation --json --mean --model-arg
+        --overwrite --plot --pretrained --quiet --split --std --trust-code --trust-pickle
         --use-ema -q ARTIFACT
     """,
     "finetune": """
         --arch --checkpoint-every --cpu --crop-pct --data --data-dir --image-count
-        --json --model-arg --output --overwrite --pretrained --quiet --recipe --resume
-        --seed --set --split --teacher --tensorboard --trust-code --trust-pickle
-        --use-ema --val-split --validate-every --workers -o -q -r ARTIFACT
+        --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
+        --recipe --resume --seed --set --split --std --teacher --tensorboard --trust-code
+        --trust-pickle --use-ema --val-split --validate-every --workers -o -q -r ARTIFACT
     """,
     "run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
-        --data-dir --image-count --images --input-size --json --model-arg --output
-        --overwrite --pretrained --quiet --resume --seed --set --source --split --tensorboard
-        --time --trust-code --trust-pickle --use-ema --val-split --validate-every
+        --data-dir --image-count --images --input-size --interpolation --json --mean --model-arg
+        --output --overwrite --pretrained --quiet --resume --seed --set --source --split --std
+        --tensorboard --time --trust-code --trust-pickle --use-ema --val-split --validate-every
         --workers -o -q RECIPE
     """,
     "recipe ls": """

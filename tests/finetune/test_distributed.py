@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-from PIL import Image
 from support.finetune_cases import Killed, run, same, stages, weights
+from support.pictures import class_folders
 from support.two_processes import free_port, pair
 
 from dcnify.artifact import read_artifact
@@ -101,7 +101,7 @@ def test_torchrun_passes_a_signal_on_and_every_process_stops_after_a_checkpoint(
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
     command += ["-m", "dcnify", "finetune", steady, "--cpu", "-o", out]
-    command += ["--data", _pictures(tmp_path / "pictures"), "--workers", "1"]
+    command += ["--data", class_folders(tmp_path / "pictures"), "--workers", "1"]
     command += ["-r", tmp_path / "stages.yaml", "--validate-every", "100000"]
     with said.open("w") as file:
         process = subprocess.Popen([str(part) for part in command], stderr=file, stdout=file)
@@ -119,17 +119,6 @@ def test_torchrun_passes_a_signal_on_and_every_process_stops_after_a_checkpoint(
     state = json.loads((_sealed(checkpoints)[-1] / "dcnify.json").read_text())
     assert f"stopped at stage s, step {state['position']['step']} of 100000" in words
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= state["files"].keys()
-
-
-def _pictures(folder):
-    """Ten classes of eight pictures to train on and one to look at."""
-    for part, count in (("train", 8), ("val", 1)):
-        for label in range(10):
-            (folder / part / str(label)).mkdir(parents=True)
-            for number in range(count):
-                picture = Image.new("RGB", (32, 32), (25 * label, 30 * number, 128))
-                picture.save(folder / part / str(label) / f"{number}.png")
-    return folder
 
 
 def _sealed(folder):

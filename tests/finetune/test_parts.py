@@ -10,6 +10,7 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.finetune.checkpoints import KEPT, Checkpoints, TrainingState
 from dcnify.finetune.metrics import Reporter
+from dcnify.finetune.score import Score
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.nn import Handover
 from dcnify.recipe.finetune.section import HandOver
@@ -54,13 +55,13 @@ def test_metrics_go_on_where_the_checkpoint_was(tmp_path):
     path = tmp_path / "folder" / "metrics.jsonl"
     metrics = Reporter(path, 0, None)
     for step in range(4):
-        metrics.validation("a", step, 0.5)
+        metrics.validation("a", step, Score("accuracy", 0.5))
     assert metrics.lines == 4
     metrics.close()
     with path.open("a") as file:
         file.write('{"torn')
     metrics = Reporter(path, 2, None)
-    metrics.validation("a", 7, 0.5)
+    metrics.validation("a", 7, Score("accuracy", 0.5))
     metrics.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 7]
     assert [one.name for one in path.parent.iterdir()] == ["metrics.jsonl"]
@@ -68,7 +69,7 @@ def test_metrics_go_on_where_the_checkpoint_was(tmp_path):
 
 def test_a_process_that_writes_no_metrics_still_counts_nothing():
     metrics = Reporter(None, 3, None)
-    metrics.validation("a", 1, 0.5)
+    metrics.validation("a", 1, Score("accuracy", 0.5))
     metrics.close()
     assert metrics.lines == 3
 

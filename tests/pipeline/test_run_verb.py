@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from support.pictures import class_folders
 
 import dcnify
 from dcnify.cli import main
@@ -35,16 +36,18 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     save_file(timm.create_model("convnext_atto", **ARGS).state_dict(), folder / "m.safetensors")
     (folder / "both.yaml").write_text(RECIPE)
+    class_folders(folder / "pictures")
     return folder
 
 
-def call(folder, out="out", *more, recipe="both.yaml"):
+def call(folder, out="out", *more, recipe="both.yaml", data=None):
     """What ``dcnify run`` answers."""
     settings = [f"--model-arg={key}={value}" for key, value in ARGS.items()]
     source = ["--source", str(folder / "m.safetensors"), "--arch", "convnext_atto", *settings]
-    data = ["--data", "builtin:cluttered-digits", "--image-count", "64", "--input-size", "32"]
+    if data is None:
+        data = ["--data", str(folder / "pictures"), "--image-count", "64"]
     name = str(folder / recipe)
-    timing = ["--batch", "2", "--time", "0.01"]
+    timing = ["--batch", "2", "--time", "0.01", "--input-size", "32"]
     return main(["run", name, *source, *data, "-o", str(folder / out), *timing, *more])
 
 
@@ -172,3 +175,42 @@ def test_a_source_inside_the_output_is_refused_before_it_is_cleared(folder, caps
     assert call(folder, "around", "--overwrite") == 2
     assert "lies in" in capsys.readouterr().err
     assert (folder / "around" / "m.safetensors").exists()
+
+
+def test_without_labels_it_distils_and_reports_agreement_before_and_after(folder, capsys):
+    from PIL import Image
+
+    (folder / "photos").mkdir()
+    for index in range(12):
+        Image.new("RGB", (40, 32), (20 * index, 255 - 20 * index, 90)).save(
+            folder / "photos" / f"{index}.png"
+        )
+    (folder / "distil.yaml").write_text(
+        RECIPE.partition("finetune:")[0].replace("batches: 2, steps: 2", "batches: 1, steps: 0")
+    )
+    images = ["--images", str(folder / "photos")]
+    for change in ("steps=2", "batch_size=4"):
+        images += ["--set", f"finetune.stages.distil.{change}"]
+    assert call(folder, "distilled", *images, "--json", recipe="distil.yaml", data=()) == 0
+    told = json.loads(capsys.readouterr().out)["finetune"]
+    assert told["measure"] == "agreement"
+    assert told["distances"].keys() == {"converted", "distil"}
+    assert told["data"] == f"{folder / 'photos'}: 10 images, without labels"
+    assert "| model | agreement | KL divergence |" in (folder / "distilled/report.md").read_text()
+    assert call(folder, "distilled", *images, "--json", recipe="distil.yaml", data=()) == 0
+    assert "finetuned" in json.loads(capsys.readouterr().out)["skipped"]
+
+
+def test_stages_that_need_labels_are_refused_before_the_conversion(folder, capsys):
+    (folder / "more").mkdir()
+    from PIL import Image
+
+    for index in range(30):
+        Image.new("RGB", (32, 32)).save(folder / "more" / f"{index}.png")
+    assert call(folder, "none", "--images", str(folder / "more"), data=()) == 2
+    words = capsys.readouterr().err
+    assert "stage recover: losses.labels: the images have no labels" in words
+    assert "--set finetune=distil" in words
+    assert call(folder, "none", data=()) == 2
+    assert "missing option '--data', or '--images'" in capsys.readouterr().err
+    assert not (folder / "none").exists()

@@ -180,7 +180,7 @@ def test_what_is_wrong_with_an_optimizer_is_pointed_at(optimizer, message):
         (
             "finetune: [5]\n",
             "5:12: finetune.stages.0: expected a mapping or the name of a stage preset "
-            "(align, recover), got 5",
+            "(align, distil, recover), got 5",
         ),
         (
             GOOD.replace("      epochs: 2\n", ""),

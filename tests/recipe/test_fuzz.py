@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def reads_or_refuses(text: str, overrides: tuple[str, ...] = ()) -> None:
         assert len(refusal.splitlines()) == 1
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.data())
 def test_random_edits_of_the_text_never_escape(data):
     text = data.draw(st.sampled_from(TEXTS))
@@ -57,10 +59,10 @@ def test_random_edits_of_the_text_never_escape(data):
     reads_or_refuses(text)
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.data())
 def test_random_values_in_random_places_never_escape(data):
-    root = yaml.safe_load(yaml.safe_dump(data.draw(st.sampled_from(PLAIN))))
+    root = copy.deepcopy(data.draw(st.sampled_from(PLAIN)))
     here = root
     while isinstance(here, dict | list) and here:
         keys = list(here) if isinstance(here, dict) else range(len(here))

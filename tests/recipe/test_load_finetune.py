@@ -10,6 +10,7 @@ from dcnify.errors import InputError
 from dcnify.recipe import Recipe, builtin, load_finetune, stage_preset
 
 RECIPE = builtin("vit").text + "finetune: [align, {use: recover, steps: 7}]\n"
+LINES = RECIPE.count("\n")
 
 
 @pytest.fixture
@@ -71,13 +72,13 @@ def test_overrides_may_begin_with_finetune_or_not(here):
 def test_what_is_not_found_names_the_nearest_stage_or_recipe():
     message = error_of("recovr")
     assert message.startswith(
-        "no stage or recipe 'recovr', did you mean 'recover'? Stages: align, recover; "
+        "no stage or recipe 'recovr', did you mean 'recover'? Stages: align, distil, recover; "
         "recipes: convnext, convnext-calibrated, "
     )
     assert message.endswith("; a file needs its path, such as ./recovr.yaml")
-    assert error_of("align,zz") == "no stage preset 'zz'. Built in: align, recover"
-    assert error_of("align,vit") == "no stage preset 'vit'. Built in: align, recover"
-    assert error_of([]) == "no stages given; built in: align, recover"
+    assert error_of("align,zz") == "no stage preset 'zz'. Built in: align, distil, recover"
+    assert error_of("align,vit") == "no stage preset 'vit'. Built in: align, distil, recover"
+    assert error_of([]) == "no stages given; built in: align, distil, recover"
     assert error_of("no.yaml") == "no.yaml: no such file"
     assert error_of("").startswith("no stage or recipe ''. Stages: ")
 
@@ -98,7 +99,10 @@ def test_a_recipe_without_the_section_says_how_to_add_one():
         ("use: align\nsteps: 0\n", "2:8: stages.align.steps: expected 1 or more, got 0"),
         ("use: align\nstps: 4\n", "2:1: unknown key 'stps', did you mean 'steps'?"),
         ("foo: 1\n", "1:1: unknown key 'foo'; the keys of a fine-tuning section are seed, stages"),
-        (RECIPE.replace("steps: 7", "steps: 0"), "34:41: finetune.stages.recover.steps: expected"),
+        (
+            RECIPE.replace("steps: 7", "steps: 0"),
+            f"{LINES}:41: finetune.stages.recover.steps: expected",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_pointed_at(here, text, message):
@@ -124,7 +128,7 @@ def test_places_are_known(here):
     assert origins.prefix(("stages", 0, "train", 0)) == "section.yaml:3:13: "
     assert origins.prefix(("stages", 0, "losses")) == "section.yaml:2:5: "
     Path("recipe.yaml").write_text(RECIPE)
-    assert load_finetune("recipe.yaml").origins.prefix(("stages", 0)) == "recipe.yaml:34:12: "
+    assert load_finetune("recipe.yaml").origins.prefix(("stages", 0)) == f"recipe.yaml:{LINES}:12: "
 
 
 def test_a_stage_is_no_recipe():

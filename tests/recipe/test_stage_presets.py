@@ -109,16 +109,16 @@ def test_a_resolved_recipe_holds_no_preset():
         (
             " [aling]",
             "5:12: finetune.stages.0: no stage preset 'aling', did you mean 'align'? "
-            "Built in: align, recover",
+            "Built in: align, distil, recover",
         ),
         (
             "\n  - align\n  - use: zzz",
-            "7:10: finetune.stages.1.use: no stage preset 'zzz'. Built in: align, recover",
+            "7:10: finetune.stages.1.use: no stage preset 'zzz'. Built in: align, distil, recover",
         ),
         (
             " [{use: 5}]",
-            "5:18: finetune.stages.0.use: expected the name of a stage preset (align, recover), "
-            "got 5",
+            "5:18: finetune.stages.0.use: expected the name of a stage preset "
+            "(align, distil, recover), got 5",
         ),
         (" [{us: align}]", "5:13: unknown key 'us', did you mean 'use'? (and 2 more)"),
         (
@@ -181,7 +181,7 @@ def test_a_set_can_name_a_preset_and_then_change_it():
 def test_what_is_wrong_with_a_preset_that_a_set_names_is_told_of_the_set():
     assert error_of(" [align]", "finetune=[recovr]") == (
         "--set finetune=[recovr]: finetune.stages.0: no stage preset 'recovr', "
-        "did you mean 'recover'? Built in: align, recover"
+        "did you mean 'recover'? Built in: align, distil, recover"
     )
 
 

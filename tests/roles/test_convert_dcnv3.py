@@ -199,7 +199,7 @@ def test_a_flash_model_of_another_offset_scale_samples_the_same_places():
 
 
 def test_calibration_starts_closer_than_transfer_and_transfer_than_paper():
-    images = torch.randn(16, 3, 48, 48, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     reached = []
     for init in (
         "paper",
@@ -336,8 +336,9 @@ def test_no_images_certify_nothing():
 
 
 def test_a_single_image_still_makes_up_for_what_is_dropped():
-    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
-    text = "replace: {with: dcnv4, like: flash_intern_image}, init: [transfer, calibrate]"
+    images = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(5))
+    calibrate = "{method: calibrate, steps: 30, model_steps: 30}"
+    text = f"replace: {{with: dcnv4, like: flash_intern_image}}, init: [transfer, {calibrate}]"
     report = convert(model_of("intern_image_t"), recipe(text), images).report
     assert report.images["held_out"] is False
     assert report.steps[0].step == "transfer"

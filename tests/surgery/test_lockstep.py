@@ -36,7 +36,7 @@ class Doubled(nn.Module):
 def test_each_layer_is_asked_for_once_in_order_with_what_every_batch_brings():
     model, asked = Chain(), []
 
-    def replace(path, inputs):
+    def replace(path, inputs, _beside):
         asked.append((path, [float(call.input.mean()) for call in inputs]))
         return Doubled()
 
@@ -60,7 +60,7 @@ def test_an_error_reaches_the_caller_and_leaves_the_model_as_it_was(where):
         def forward(self, x):
             raise ValueError("the model fails")
 
-    def replace(path, inputs):
+    def replace(path, inputs, _beside):
         if where == "replace":
             raise ValueError("the fit fails")
         return Failing()
@@ -71,11 +71,50 @@ def test_an_error_reaches_the_caller_and_leaves_the_model_as_it_was(where):
     assert threading.active_count() == before
 
 
+def test_the_original_runs_beside_and_keeps_its_layers():
+    model, original = Chain(), Chain()
+    kept = list(original.layers)
+    asked = []
+
+    def replace(path, calls, originals):
+        asked.append([call.input.clone() for call in originals])
+        assert len(calls) == len(originals)
+        return Doubled()
+
+    run_in_lockstep(model, BATCHES, PATHS, replace, original)
+    assert list(original.layers) == kept
+    for batch, y, at_last in zip(BATCHES, original.seen, asked[1], strict=True):
+        middle = kept[1](kept[0](batch))
+        assert torch.allclose(at_last, middle)
+        assert torch.allclose(y, kept[2](middle))
+    for batch, y in zip(BATCHES, model.seen, strict=True):
+        assert torch.allclose(y, 2 * model.layers[1](2 * batch))
+
+
+def test_layers_inside_a_layer_that_also_waits_are_reached():
+    model, asked = nn.Sequential(Chain(), nn.Identity()), []
+
+    def replace(path, calls, _beside):
+        asked.append(path)
+        return Doubled() if path == "0.layers.1" else model.get_submodule(path)
+
+    chain = model[0]
+
+    def keep(path, calls, beside):
+        return chain if path == "0" else replace(path, calls, beside)
+
+    run_in_lockstep(model, BATCHES, {"0.layers.1": (), "0": ()}, keep)
+    assert asked == ["0.layers.1"]
+    assert model[0] is chain
+    expected = chain.layers[2](2 * chain.layers[0](BATCHES[1]))
+    assert torch.allclose(chain.seen[1], expected)
+
+
 def test_a_layer_that_runs_twice_is_replaced_at_the_first_time():
     model, asked = Chain(1), []
     model.layers.append(model.layers[0])
 
-    def replace(path, inputs):
+    def replace(path, inputs, _beside):
         asked.append(path)
         return Doubled()
 

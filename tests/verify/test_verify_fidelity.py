@@ -8,9 +8,11 @@ import shutil
 import pytest
 import timm
 import torch
+from support import decided
 
 import dcnify
 from dcnify.artifact import open_source, read_artifact, save, verify
+from dcnify.data import ImageBatch
 from dcnify.errors import InputError
 
 ARGS = {"depths": [1, 1, 1, 1], "dims": [16, 16, 32, 32], "ls_init_value": 1.0}
@@ -259,3 +261,20 @@ def test_a_site_that_lost_nothing_is_as_reported_where_json_has_no_infinity(tmp_
     assert not done.failed
     assert verdicts(done)["reported fidelity of the output"] is True
     assert done.fidelity.sites == ()
+
+
+def test_what_is_required_of_the_output_is_checked_again(tmp_path):
+    spec = "python:support.decided:decided"
+    source = open_source(spec)
+    recipe = decided.recipe("{agreement: 0.125}")
+    result = dcnify.convert(source.model, recipe, decided.images(1), decided.images())
+    save(result, tmp_path / "out", source=source)
+    images = ImageBatch(decided.images(), (), (), "given")
+
+    def required() -> bool | None:
+        done = against(tmp_path / "out", open_source(spec), images=images, trust_code=True)
+        return verdicts(done)["require of the output"]
+
+    assert required() is True
+    rewrite(tmp_path / "out", "recipe.yaml", lambda text: text.replace("0.125", "0.99"))
+    assert required() is False

@@ -27,19 +27,20 @@ Splits = tuple[ImageDataset, ImageDataset | None, str]
 
 
 def open_images(
-    where: str | None, count: int, split: str | None, data_dir: str | None, option: str
+    where: str | None, count: int | None, split: str | None, data_dir: str | None, option: str
 ) -> ImageDataset:
     """Open images to measure on; see `dcnify.data.load_images`.
 
-    ``option`` is the flag by which the person named ``where``. Raises `InputError` if there are no
-    such images, `LocationError` if the fault is with ``where`` itself.
+    ``count`` is how many are wanted, by default all; ``option`` is the flag by which the person
+    named ``where``. Raises `InputError` if there are no such images, `LocationError` if the fault
+    is with ``where`` itself.
     """
     if where is None:
         if data_dir is not None:
             raise InputError(_data_dir_of("no images are named"))
         if split is not None:
             raise InputError(f"--split is for a dataset: name it with {option}")
-        return Photographs(count)
+        return Photographs(count or 1)
     if _by_timm(where, data_dir):
         return open_timm(where, data_dir, split=split, count=count)
     if where.startswith(PREFIX):
@@ -111,7 +112,9 @@ def _class_folders(root: Path) -> ImageDataset:
     if not dataset.unlabelled:
         return dataset
     train = next(iter(sorted(splits.subfolders(root, TRAIN))), None)
-    hint = f"; to train on {train} in it, name it with --split" if train else ""
+    hint = "; without labels, name them with --images"
+    if train:
+        hint = f"; to train on {train} in it, name it with --split"
     raise LocationError(f"{dataset.origin}: {dataset.unlabelled}{hint}")
 
 

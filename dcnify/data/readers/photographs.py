@@ -10,22 +10,15 @@ from dcnify.data.dataset import ImageDataset, Sample
 from dcnify.data.decode import Crop, open_image
 from dcnify.errors import InputError
 
-PHOTOGRAPHS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "scikit-learn": ("sklearn", ("datasets/images/china.jpg", "datasets/images/flower.jpg")),
+PHOTOGRAPHS = {
+    "scikit-learn": ("sklearn", "datasets/images", "china.jpg flower.jpg"),
     "scikit-image": (
         "skimage",
-        (
-            "data/astronaut.png",
-            "data/chelsea.png",
-            "data/coffee.png",
-            "data/rocket.jpg",
-            "data/motorcycle_left.png",
-            "data/camera.png",
-            "data/coins.png",
-        ),
+        "data",
+        "astronaut.png chelsea.png coffee.png rocket.jpg motorcycle_left.png camera.png coins.png",
     ),
 }
-"""Distribution → import name and the photographs inside its wheel; none of them is downloaded."""
+"""Distribution → import name, and folder and photographs inside its wheel; none is downloaded."""
 
 
 class Photographs(ImageDataset):
@@ -76,10 +69,10 @@ class Photographs(ImageDataset):
 def _installed() -> dict[str, list[Path]]:
     """Distribution → its photographs, without importing the distribution."""
     found = {}
-    for distribution, (package, names) in PHOTOGRAPHS.items():
+    for distribution, (package, inside, names) in PHOTOGRAPHS.items():
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
-            paths = [Path(folder, name) for name in names if Path(folder, name).is_file()]
-            if paths:
+            paths = [Path(folder, inside, name) for name in names.split()]
+            if paths := [path for path in paths if path.is_file()]:
                 found[distribution] = paths
     return found

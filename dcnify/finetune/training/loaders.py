@@ -1,4 +1,4 @@
-"""The data of a stage: timm's loaders, transforms and mixing over a labelled dataset."""
+"""The data of a stage: timm's loaders, transforms and mixing over a dataset."""
 
 import os
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from dcnify.data.statistics import by_channel
 from dcnify.errors import InputError
 from dcnify.finetune.training.augmentation import check_policy, guard, try_out
 from dcnify.recipe.finetune.section import Augment, Stage
-from dcnify.sources.preprocessing import by_channel
 
 
 def training_loader(
@@ -75,8 +75,11 @@ def validation_loader(
     )
 
 
-def mixing(augment: Augment, classes: int) -> Mixup | None:
-    """Return timm's mixup and CutMix, which make soft labels; None if the stage has neither."""
+def mixing(augment: Augment, classes: int | None) -> Mixup | None:
+    """Return timm's mixup and CutMix, which make soft labels; None if the stage has neither.
+
+    Images without labels have no ``classes``.
+    """
     if not augment.mixup and not augment.cutmix:
         return None
     return Mixup(
@@ -84,7 +87,7 @@ def mixing(augment: Augment, classes: int) -> Mixup | None:
         cutmix_alpha=augment.cutmix,
         prob=augment.mix_prob,
         label_smoothing=augment.smoothing,
-        num_classes=classes,
+        num_classes=classes or 1,
     )
 
 

@@ -12,6 +12,7 @@ from dcnify.finetune.checkpoints import TrainingState
 from dcnify.finetune.interrupt import StoppedError
 from dcnify.finetune.metrics import StepMetrics, peak_memory
 from dcnify.finetune.run import TrainingRun
+from dcnify.finetune.score import Score
 from dcnify.finetune.training.optimizer import rates_of
 from dcnify.finetune.training.stage import StageTrainer
 from dcnify.finetune.training.updates import Update, updates
@@ -35,7 +36,7 @@ def train_stage(stage: StageTrainer, run: TrainingRun, state: TrainingState) -> 
     for update in updates(stage, state.step):
         step = update.step
         bad = torch.where((bad < 0) & ~torch.isfinite(update.loss), step, bad)
-        validates = _is_due(stage, step, options.look_every)
+        validates = _is_due(stage, step, stage.look_every)
         saves = _is_due(stage, step, options.keep_every)
         reports = validates or saves or step % REPORT_EVERY == 0
         # To look at the loss, or to ask other processes, makes the CPU wait: not at each step.
@@ -139,19 +140,24 @@ def _metrics(stage: StageTrainer, run: TrainingRun, update: Update, speed: Speed
 
 
 def _validate(stage: StageTrainer, run: TrainingRun, state: TrainingState) -> TrainingState:
-    """Measure the accuracy, and keep the weights if it is the best so far."""
+    """Measure the model, and keep the weights if it is the best so far."""
     model, name = stage.result, stage.stage.name
     if stage.shared:  # running averages differ by process: take those of the first
         distribute_bn(model, stage.accelerator.num_processes, reduce=False)
-    accuracy = stage.accuracy(model)
-    if accuracy is None:
+    score = stage.evaluate(model)
+    if score is None:
         return state
-    run.reporter.validation(name, state.step, accuracy)
-    if stage.handover.over and (state.best is None or accuracy > state.best):
-        state = replace(state, best=accuracy, best_at=(stage.index, state.step))
-        weights = stage.placement.weights(model, here=stage.main)
-        if stage.main:
-            run.save_best(weights)
-    if state.step == stage.steps:
-        state = replace(state, accuracies={**state.accuracies, name: accuracy})
-    return state
+    run.reporter.validation(name, state.step, score)
+    state = keep_best(stage, state, score)
+    return state.with_score(name, score) if state.step == stage.steps else state
+
+
+def keep_best(stage: StageTrainer, state: TrainingState, score: Score) -> TrainingState:
+    """Write the weights if their score is the best so far, and return the state with it."""
+    better = state.with_best(score, stage.index) if stage.handover.over else None
+    if better is None:
+        return state
+    weights = stage.placement.weights(stage.result, here=stage.main)
+    if stage.main:
+        stage.run.save_best(weights)
+    return better

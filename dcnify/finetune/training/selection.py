@@ -88,10 +88,10 @@ def require_only(model: nn.Module, names: Sequence[str]) -> None:
         parameter.requires_grad_(name in wanted)
 
 
-def frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """Return the batch norms without trained parameters, whose statistics stay fixed."""
+def frozen_norms(model: nn.Module, every: bool = False) -> list[nn.Module]:
+    """Return the batch norms whose statistics stay fixed: without trained parameters, or all."""
     norms = [one for one in model.modules() if hasattr(one, "running_mean")]
-    return [one for one in norms if not any(p.requires_grad for p in one.parameters())]
+    return [one for one in norms if every or not any(p.requires_grad for p in one.parameters())]
 
 
 def offset_parameters(model: nn.Module) -> set[str]:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dcnify.finetune.parallel.accelerator import create_accelerator, create_placement
 from dcnify.finetune.run import TrainingRun
+from dcnify.finetune.score import Score, against_labels, against_original
 from dcnify.finetune.training.handover_schedule import HandoverSchedule
 from dcnify.finetune.training.loaders import (
     label_loss,
@@ -25,6 +26,7 @@ from dcnify.finetune.training.optimizer import create_optimizer, create_schedule
 from dcnify.finetune.training.selection import frozen_norms, require_only, trained_by
 from dcnify.graph.calls import output_tensor
 from dcnify.graph.example import example_with
+from dcnify.inherit.distance import are_logits
 from dcnify.surgery.handover import handovers
 
 
@@ -44,12 +46,13 @@ class StageTrainer:
         if stage.checkpointing:
             model.set_grad_checkpointing(True)
         require_only(model, trained_by(model, stage.train, run.swapped))
-        self.frozen_norms = frozen_norms(model)
+        self.frozen_norms = frozen_norms(model, stage.batch_norm == "eval")
         self.handover = HandoverSchedule(model, stage.handover)
         self.ema = self.placement.create_ema(model)
+        self.original = run.original_for(stage, accelerator.device)
         self.objective = Objective(
             model,
-            run.original_for(stage, accelerator.device),
+            self.original,
             run.swapped,
             stage.losses,
             label_loss(stage.augment),
@@ -105,30 +108,47 @@ class StageTrainer:
         last = self.stage.channels_last
         return images.contiguous(memory_format=torch.channels_last) if last else images
 
+    @property
+    def look_every(self) -> int:
+        """Steps between two validations: an epoch, or a fifth of a stage without labels."""
+        usual = -(-self.steps // 5) if self.run.unlabelled else self.epoch
+        return self.run.options.look_every or usual
+
     @torch.no_grad()
-    def accuracy(self, model: nn.Module) -> float | None:
-        """Return the share of validation images whose highest logit is their label's.
+    def evaluate(self, model: nn.Module) -> Score | None:
+        """Compare with the labels of the validation images, or without labels with the original.
 
         None if there are no images. The model's training mode is restored.
         """
         if self.validation is None:
             return None
-        right = seen = 0
+        measure, rows = "accuracy", []
         with self.placement.evaluating(model) as called:
             training = called.training
             called.eval()
             example = None if called is self.called else self.run.example  # it knows its own
             try:
                 for images, labels in self.validation:
-                    call = example_with(self.inputs(images), example)
+                    images = self.inputs(images)
                     with self.accelerator.autocast():
-                        best = output_tensor(call.call(called)).argmax(1)
-                    hits = self.accelerator.gather_for_metrics(best == labels)
-                    right += int(hits.sum())
-                    seen += len(hits)
+                        output = output_tensor(example_with(images, example).call(called))
+                    if self.run.unlabelled:
+                        measure, found = self._against_original(images, output)
+                    else:
+                        found = against_labels(output, labels)
+                    rows.append(self.accelerator.gather_for_metrics(found).cpu())
             finally:
                 called.train(training)
-        return right / max(seen, 1)
+        return Score(measure, *torch.cat(rows).double().mean(0).tolist())
+
+    def _against_original(self, images: Tensor, output: Tensor) -> tuple[str, Tensor]:
+        """Return the measure, and for each image its value and distance."""
+        assert self.original is not None, "without labels there are no losses but on the original"
+        with self.accelerator.autocast():
+            wanted = output_tensor(example_with(images, self.run.example).call(self.original))
+        logits = are_logits(wanted, self.original)
+        measure = "agreement" if logits else "cosine"
+        return measure, against_original(output, wanted, logits=logits)
 
     def finish(self) -> None:
         """Leave the stage's result in the run's model, without hooks and wrappers."""
@@ -140,6 +160,8 @@ class StageTrainer:
             model._compiled_call_impl = None
         if self.stage.checkpointing:
             model.set_grad_checkpointing(False)
+        if self.run.unlabelled:
+            self.run.load_best()
         self.run.finish_handover(self.stage)
         self.accelerator.free_memory()
 

@@ -39,6 +39,18 @@ def check_stages(
                 parameter.requires_grad_(before)
 
 
+def check_labels(stage: Stage, data: Labelled, other_stages: str = "-r distil") -> None:
+    """Raise `InputError` if the stage learns from labels that the images do not have.
+
+    ``other_stages`` is the option that chooses stages without labels.
+    """
+    if stage.losses.labels and data.classes is None:
+        raise InputError(
+            "losses.labels: the images have no labels; name images with labels by --data, or train "
+            f"without them: {other_stages}"
+        )
+
+
 def _check(
     stage: Stage,
     model: nn.Module,
@@ -52,6 +64,7 @@ def _check(
     name = type(model).__name__
     if stage.losses.labels and not getattr(model, "num_classes", None):
         raise InputError("losses.labels: the model has no classifier; give labels a weight of 0")
+    check_labels(stage, data)
     if stage.checkpointing and not hasattr(model, "set_grad_checkpointing"):
         raise InputError(f"checkpointing: {name} has no set_grad_checkpointing: set it to false")
     if stage.optimizer.layer_decay is not None and not hasattr(model, "group_matcher"):

@@ -39,6 +39,11 @@ def stage_preset(name: str) -> StagePreset:
     return stage_presets()[name]
 
 
+def usual_stages(*, labelled: bool) -> str:
+    """Return the presets of a training whose recipe has no stages."""
+    return "align,recover" if labelled else "distil"
+
+
 def no_preset(name: str) -> str:
     """Return the words of an error: there is no preset of that name."""
     names = list(stage_presets())

@@ -70,6 +70,9 @@ class Stage(Part):
     """Augmentation of training images; ``none`` leaves them as in validation."""
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights, which the stage then ends with; null for none."""
+    batch_norm: Literal["train", "eval"] = "train"
+    """Batch norms in training: ``train`` normalises by the batch and moves the statistics, ``eval``
+    uses those that are there and keeps them."""
     amp: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision of the forward passes."""
     channels_last: Flag = True

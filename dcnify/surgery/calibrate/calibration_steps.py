@@ -14,9 +14,9 @@ from dcnify.surgery.calibrate.layers import (
     start_of,
 )
 from dcnify.surgery.calibrate.train_whole_model import train_whole_model
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import BATCH, Images
 from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
-from dcnify.surgery.transaction import Transaction
 from dcnify.words import first_line
 
 _MARGIN = 0.9
@@ -64,7 +64,28 @@ def calibrate(
     if model_steps(plan):
         warnings = (*warnings, *_calibrate_model(measurements, start, images, seed))
         lap("calibrate model")
+    elif near:
+        measurements.fit_again = lambda: _fit_again(measurements, images, seed)
     return warnings
+
+
+def _fit_again(measurements: Measurements, images: Images, seed: int) -> None:
+    """Fit the layers that are left, with their neighbours, as if the others had never been new."""
+    transaction = measurements.transaction
+    near = {swap.site.path for swap in transaction.plan.swaps if swap.neighbours is not None}
+    transaction.undo()
+    calibrate_layers(
+        transaction.model,
+        transaction.plan,
+        transaction.replacements,
+        images.calls,
+        measurements.progress,
+        original=_original(transaction),
+        seed=seed,
+        only=near,
+    )
+    transaction.neighbours_changed()
+    measurements.measure("calibrate: again")
 
 
 def _without(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:

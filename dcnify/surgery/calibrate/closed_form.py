@@ -21,11 +21,11 @@ from dcnify.inherit.precision import wide
 from dcnify.inherit.train_layer import train_layer
 from dcnify.roles.base import replacement_named
 from dcnify.surgery.build import get
-from dcnify.surgery.neighbours import importance, refit, reorder, rescale
+from dcnify.surgery.changes.neighbours import importance, refit, reorder, rescale
 from dcnify.surgery.plan import PlannedSwap
 
-_SHRINKAGE = 1e-3
-"""Of the old output's variance: added to the new one's before dividing by it."""
+_ALIVE = 1e-12
+"""Share of the old output's variance that the new one's must have, to be scaled."""
 
 
 class ClosedForm:
@@ -177,9 +177,8 @@ class _Lines:
         spread_x = self._xx / count - x.square()
         spread_y = self._yy / count - y.square()
         together = self._xy / count - x * y
-        alive = (spread_x > 0) & (spread_y > 0)
-        divisor = torch.where(alive, spread_x + _SHRINKAGE * spread_y, 1.0)
-        gain = torch.where(alive, together / divisor, 1.0)
+        alive = spread_x > _ALIVE * spread_y
+        gain = torch.where(alive, together / torch.where(alive, spread_x, 1.0), 1.0)
         return gain, y - gain * x
 
 

@@ -6,7 +6,7 @@ layer's output for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,10 +17,10 @@ from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
 from dcnify.roles.base import replacement_named
-from dcnify.surgery.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.closed_form import ClosedForm
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
+from dcnify.surgery.changes.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
 from dcnify.surgery.plan import Plan, PlannedSwap
 
@@ -60,6 +60,7 @@ def calibrate_layers(
     *,
     original: nn.Module | None = None,
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Fit ``replacements`` in the order in which they run, on calls of the model.
 
@@ -75,11 +76,16 @@ def calibrate_layers(
         progress: Progress callback.
         original: a copy of the model, where layers have neighbours.
         seed: of the places of images that closed forms look at.
+        only: paths of the layers to fit; the others stay as they are.
 
     Returns:
         The new weights of those linear layers by path, and warnings.
     """
-    swaps = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
+    swaps = {
+        swap.site.path: swap
+        for swap in plan.swaps
+        if _steps(swap) and (only is None or swap.site.path in only)
+    }
     biased = {path: linear_at(model, path) for path in plan.trims if in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}

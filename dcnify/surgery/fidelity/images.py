@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dcnify.data import ImageBatch, labels_for, load_images
-from dcnify.data.spec import IMAGENET_MEAN, IMAGENET_STD
+from dcnify.data.statistics import IMAGENET, Statistics, by_channel, pretrained_cfg_of
 from dcnify.errors import InputError
 from dcnify.graph.example import Example
 
@@ -102,7 +102,7 @@ class ConversionImages:
     measured: Images
     calibrated: Images | None
     origin: dict[str, Any]
-    """JSON-ready: where they came from, how many, their size."""
+    """JSON-ready: where they came from, how many, their size, how they were normalised."""
     warnings: tuple[str, ...] = ()
 
 
@@ -128,13 +128,12 @@ def conversion_images(
         InputError: the given images do not have the example's channels.
     """
     if calibration is None:
-        found, labels, source = _photographs(model, example, flops, with_held_out(batches))
-    else:
-        found, labels, source = _given(calibration, classes)
+        calibration = _photographs(model, example, flops, with_held_out(batches))
+    found, labels, source, statistics = _given(calibration, classes)
     images = Images(example, _like(example, found), labels)
     size = "x".join(map(str, images.batches[0].shape[1:]))
-    origin: dict[str, Any] = {"origin": source, "size": size}
-    warnings = []
+    origin: dict[str, Any] = {"origin": source, "size": size, **statistics.to_dict()}
+    warnings = _other_statistics(statistics, model)
     if example.other_inputs:
         origin["other_inputs"] = example.other_inputs
         warnings.append(
@@ -156,22 +155,33 @@ def conversion_images(
     return ConversionImages(measured, calibrated, origin, tuple(warnings))
 
 
+def _other_statistics(used: Statistics, model: nn.Module) -> list[str]:
+    own = Statistics.of(pretrained_cfg_of(model))
+    pairs = ((used.mean, own.mean), (used.std, own.std))
+    if any(one and other and one != by_channel(other, len(one)) for one, other in pairs):
+        return [f"images were normalised by {used}; the model expects {own}"]
+    return []
+
+
 def with_held_out(batches: int) -> int:
     """Number of images for so many batches to calibrate on, and a third as many to measure."""
     return 4 * BATCH * batches // 3
 
 
-_Found = tuple[Sequence[torch.Tensor], tuple[torch.Tensor, ...] | None, str]
-"""Batches of images, of their labels if there are any, and where they came from."""
+_Found = tuple[Sequence[torch.Tensor], tuple[torch.Tensor, ...] | None, str, Statistics]
+"""Batches of images, of their labels if there are any, where they came from, and how they were
+normalised."""
 
 
 def _given(calibration: Calibration, classes: int) -> _Found:
     if isinstance(calibration, ImageBatch):
         labels, _reason = labels_for(calibration, classes)
         batches = None if labels is None else labels.split(BATCH)
-        return calibration.tensor.split(BATCH), batches, calibration.origin
+        tensor, source = calibration.tensor, calibration.origin
+        return tensor.split(BATCH), batches, source, calibration.statistics
     given = [calibration] if isinstance(calibration, torch.Tensor) else list(calibration)
-    return [part for batch in given for part in _images_of(batch).split(BATCH)], None, "given"
+    found = [part for batch in given for part in _images_of(batch).split(BATCH)]
+    return found, None, "given", Statistics()
 
 
 def _like(example: Example, batches: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -200,12 +210,11 @@ def _images_of(batch: object) -> torch.Tensor:
     return batch
 
 
-def _photographs(model: nn.Module, example: Example, flops: int, least: int) -> _Found:
+def _photographs(model: nn.Module, example: Example, flops: int, least: int) -> ImageBatch:
+    """Load photographs as the model expects them; the example's images where there are none."""
     count = max(min(max(int(_BUDGET / max(flops, 1)), _FEWEST), _MOST), least)
-    config = getattr(model, "pretrained_cfg", None) or {}
-    mean, std = config.get("mean") or IMAGENET_MEAN, config.get("std") or IMAGENET_STD
+    expected = Statistics.of(pretrained_cfg_of(model)).over(IMAGENET)
     try:
-        images = load_images(None, count=count, size=example.shape[1:], mean=mean, std=std)
+        return load_images(None, count=count, size=example.shape[1:], **expected.known())
     except InputError:
-        return example.images.split(BATCH), None, NOT_IMAGES
-    return images.tensor.split(BATCH), None, images.origin
+        return ImageBatch(example.images, ("example",) * example.shape[0], (), NOT_IMAGES)

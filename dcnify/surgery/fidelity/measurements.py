@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.informative import why_unmoved, why_untrained
 from dcnify.surgery.fidelity.measure import Agreement, measure_output, measure_sites
 from dcnify.surgery.result import OutputFidelity, SiteFidelity, StepFidelity
-from dcnify.surgery.transaction import Transaction
 
 _SAME = 1e-2
 
@@ -47,6 +48,8 @@ class Measurements:
     ) -> None:
         self.transaction, self.images, self.progress = transaction, images, progress
         self._random_weights = random_weights
+        self.fit_again: Callable[[], None] | None = None
+        """Fits layers again that had made up for others, once those are reverted."""
         self.untrained: str | None = None
         """Why the original is taken for untrained, if it is; known after the first measurement."""
         self.steps: tuple[StepFidelity, ...] = ()
@@ -97,6 +100,14 @@ class Measurements:
         self._sites |= {site.path: site for site in sites}
         self.measure_output()
         self.steps = (*self.steps, StepFidelity(step, tuple(sites), self.output))
+
+    @contextmanager
+    def tentatively(self) -> Iterator[None]:
+        """Take back afterwards whatever is done to the model and measured meanwhile."""
+        own = {**vars(self), "_sites": dict(self._sites)}
+        with self.transaction.tentatively():
+            yield
+        vars(self).update(own)
 
     def measure_output(self) -> None:
         """Measure the model with the new layers in place, and keep that as its `output`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dcnify.surgery.bias_removal import in_block_of
+from dcnify.surgery.changes.bias_removal import in_block_of
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
-from dcnify.surgery.result import SiteFidelity
+from dcnify.surgery.result import OutputFidelity, SiteFidelity
 
 if TYPE_CHECKING:
     from dcnify.surgery.fidelity.measurements import Measurements
@@ -32,20 +32,34 @@ def without(plan: Plan, reasons: Mapping[str, str]) -> Plan:
 
 def revert(measurements: Measurements, reasons: Mapping[str, str]) -> None:
     """Put the original layers at some paths back, warn, and measure the model without them."""
-    transaction = measurements.transaction
-    transaction.reduce_to(without(transaction.plan, reasons))
+    if not reasons:
+        return
+    _take_back(measurements, reasons)
     measurements.warnings += tuple(f"reverted {reason}" for reason in reasons.values())
     measurements.mark_reverted(list(reasons))
 
 
-def worst_first(measurements: Measurements) -> list[SiteFidelity]:
-    """The new layers, those first whose originals are worth most for what they cost.
+def output_without(measurements: Measurements, reasons: Mapping[str, str]) -> OutputFidelity:
+    """Measure the output as `revert` would leave it, and leave everything as it is."""
+    with measurements.tentatively():
+        _take_back(measurements, reasons)
+        return measurements.output_now()
 
-    That is the layer's relative square error, times one plus the share of the model's parameters
-    and the share of its FLOPs that the swap adds. Of equals the first in the plan comes first.
+
+def _take_back(measurements: Measurements, reasons: Mapping[str, str]) -> None:
+    transaction = measurements.transaction
+    transaction.reduce_to(without(transaction.plan, reasons))
+    if measurements.fit_again is not None and transaction.plan.swaps:
+        measurements.fit_again()
+
+
+def worst_first(plan: Plan, sites: Iterable[SiteFidelity]) -> list[SiteFidelity]:
+    """Sort the new layers of a plan by what they keep for what they cost, the worst first.
+
+    The measure is the layer's relative square error, times one plus the shares of the model's
+    parameters and of its FLOPs that the swap adds. Of equals the first in the plan comes first.
     """
-    plan = measurements.transaction.plan
-    fidelity = {site.path: site for site in measurements.sites}
+    fidelity = {site.path: site for site in sites}
     ranked = sorted(plan.swaps, key=lambda s: -_harm(s, fidelity[s.site.path], plan))
     return [fidelity[swap.site.path] for swap in ranked]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcnify.errors import CheckError
 from dcnify.surgery.plan import Plan
+from dcnify.surgery.require.revert import output_without, revert, worst_first
 from dcnify.surgery.result import OutputFidelity, OutputRequirement
-from dcnify.surgery.revert import revert, without, worst_first
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe
@@ -33,7 +33,8 @@ def hold_floor(
     Raises:
         CheckError: the output misses it, and the recipe says ``fail``.
     """
-    exempt = exemption(measurements.transaction.plan, measurements.untrained)
+    transaction = measurements.transaction
+    exempt = exemption(transaction.plan, measurements.untrained)
     advice = next_step(recipe, given_images)
     if recipe.require is None:
         if not exempt and (words := _ruined(measurements.output)):
@@ -44,7 +45,7 @@ def hold_floor(
     if exempt:
         return OutputRequirement(asked, None, exempt)
     missed = shortfall(asked, measurements.output)
-    if missed and asked["on_violation"] == "revert":
+    while missed and asked["on_violation"] == "revert" and transaction.plan.swaps:
         _revert_until_met(asked, measurements, missed)
         missed = shortfall(asked, measurements.output)
     if not missed:
@@ -83,10 +84,10 @@ def shortfall(asked: dict[str, Any], output: OutputFidelity) -> str:
     """Say by what the output misses what is asked; empty if by nothing."""
     missed = []
     agreement, kl, cosine = (asked[key] for key in ("agreement", "kl", "cosine"))
-    if None not in (agreement, output.top1_agreement) and not output.top1_agreement >= agreement:
-        seen = _percent(output.top1_agreement)
-        missed.append(f"agreement {seen} is below {_percent(agreement)}")
-    if None not in (kl, output.kl) and not output.kl <= kl:
+    agreed = output.top1_agreement
+    if agreement is not None and agreed is not None and not agreed >= agreement:
+        missed.append(f"agreement {_percent(agreed)} is below {_percent(agreement)}")
+    if kl is not None and output.kl is not None and not output.kl <= kl:
         missed.append(f"KL {output.kl:.3g} is above {kl:g}")
     if cosine is not None and not output.cosine >= cosine:
         missed.append(f"cosine {output.cosine:.3g} is below {cosine:g}")
@@ -122,17 +123,15 @@ def _revert_until_met(asked: dict[str, Any], measurements: Measurements, missed:
     Every number of layers that is tried is measured; with all of them back the model is the
     original.
     """
-    transaction = measurements.transaction
+    plan = measurements.transaction.plan
     reasons = {
-        site.path: f"{site.path}: SQNR {site.sqnr_db:.1f} dB, for the output: {missed}"
-        for site in worst_first(measurements)
+        site.path: f"{site.path}: SQNR {site.sqnr_db:.1f} dB, as the output's {missed}"
+        for site in worst_first(plan, measurements.sites)
     }
     too_few, enough = 0, len(reasons)
     while enough - too_few > 1:
         count = (too_few + enough) // 2
-        with transaction.tentatively():
-            transaction.reduce_to(without(transaction.plan, _first(reasons, count)))
-            met = not shortfall(asked, measurements.output_now())
+        met = not shortfall(asked, output_without(measurements, _first(reasons, count)))
         too_few, enough = (too_few, count) if met else (count, enough)
     revert(measurements, _first(reasons, enough))
 

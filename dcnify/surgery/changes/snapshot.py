@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ class Snapshot:
     """What ``model`` is now, to return to after trying something."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._members = [
+        self._members: list[tuple[dict[str, Any], dict[str, Any]]] = [
             (members, dict(members))
             for module in model.modules()
             for members in (module._modules, module._parameters, module._buffers)
