@@ -26,10 +26,15 @@ _INIT = {
 
 
 class _NoInit(TorchFunctionMode):
-    """Skip the initialisation of weights, most of the cost of a build, as they are replaced."""
+    """Skip the initialisation of weights, most of the cost of a build, as they are replaced.
+
+    ``linspace`` stays on the CPU: older timm reads the rates of stochastic depth off it.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.linspace and "device" not in kwargs:
+            kwargs["device"] = "cpu"
         if func in _INIT:
             target = args[0] if args else kwargs.get("tensor")
             if isinstance(target, nn.Parameter) or (isinstance(target, Tensor) and target.is_meta):

@@ -8,6 +8,7 @@ import timm
 import torch
 
 from dcnify.graph import find_sites
+from dcnify.sources.construct import on_meta
 
 SHALLOW = (1, 1, 2, 1)
 DEPTHWISE = {
@@ -29,8 +30,8 @@ ATTENTION = (
 
 @cache
 def sites_of(name: str, size: int | None = None, **options):
+    model = on_meta(lambda: timm.create_model(name, **options))
     with torch.device("meta"):  # shapes are all that is looked at
-        model = timm.create_model(name, **options)
         channels, height, width = model.pretrained_cfg["input_size"]
         return find_sites(model, torch.zeros(1, channels, size or height, size or width))
 
