@@ -21,15 +21,15 @@ from dcnify.roles.find import find
 from dcnify.surgery.build import get
 from dcnify.surgery.calibrate.calibration_steps import calibrate
 from dcnify.surgery.calibrate.layers import batches_wanted, start_of
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Calibration, conversion_images
 from dcnify.surgery.fidelity.measurements import Measurements
-from dcnify.surgery.floor import hold_floor, warn_of_worse_than_zero
 from dcnify.surgery.new_modules import new_modules
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.prepare import isolating, runnable, without_unused
-from dcnify.surgery.requirements import apply_requirements, certify
+from dcnify.surgery.require.floor import hold_floor, warn_of_worse_than_zero
+from dcnify.surgery.require.layers import apply_requirements, certify
 from dcnify.surgery.result import ConvertResult, Report
-from dcnify.surgery.transaction import Transaction
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe

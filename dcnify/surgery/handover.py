@@ -13,8 +13,8 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.handover import Handover, Pairs
-from dcnify.surgery.bias_removal import Removed, in_block_of, linear_at
 from dcnify.surgery.build import carry_settings, get, put, put_at
+from dcnify.surgery.changes.bias_removal import Removed, in_block_of, linear_at
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.result import ConvertResult
 
@@ -31,7 +31,7 @@ def begin(
         model: with the new layers in place, and the biases removed.
         plan: says which swaps hand over.
         old: the old layers by site path.
-        removed: what `dcnify.surgery.bias_removal.remove_biases` returned.
+        removed: what `dcnify.surgery.changes.bias_removal.remove_biases` returned.
     """
     handing = [swap for swap in plan.swaps if swap.handover]
     learned = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

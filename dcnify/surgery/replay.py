@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from dcnify.surgery.bias_removal import remove_biases
 from dcnify.surgery.build import build, get, put
+from dcnify.surgery.changes.bias_removal import remove_biases
 from dcnify.surgery.handover import begin
 from dcnify.surgery.plan import Plan
 from dcnify.surgery.prepare import prepare

@@ -44,6 +44,10 @@ def plan_tables(plan: Plan) -> list[Any]:
     parts: list[Any] = [table, "", _totals(plan)]
     notes = sorted({note for swap in plan.swaps for note in swap.notes})
     parts += [f"note: {note}" for note in notes]
+    near = {path: None for swap in plan.swaps if swap.neighbours for path in swap.neighbours.layers}
+    if near:
+        shown = ", ".join(list(near)[:3]) + (", ..." if len(near) > 3 else "")
+        parts.append(f"note: {len(near)} layers around change with the calibration: {shown}")
     if plan.trims:
         shown = ", ".join(plan.trims[:2]) + (", ..." if len(plan.trims) > 2 else "")
         parts.append(f"note: {len(plan.trims)} linear layers lose their bias: {shown}")

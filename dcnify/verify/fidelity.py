@@ -18,11 +18,11 @@ from dcnify.sources.open import OpenedModel
 from dcnify.surgery.fidelity.images import BATCH
 from dcnify.surgery.fidelity.informative import why_unmoved, why_untrained
 from dcnify.surgery.fidelity.measure import measure_output, measure_sites
-from dcnify.surgery.floor import exemption, shortfall, unmeasured
 from dcnify.surgery.handover import set_blend
 from dcnify.surgery.plan import Plan, PlannedSwap
 from dcnify.surgery.prepare import runnable
-from dcnify.surgery.requirements import allowed_error, below_required
+from dcnify.surgery.require.floor import exemption, shortfall, unmeasured
+from dcnify.surgery.require.layers import allowed_error, below_required
 from dcnify.verify.files import tolerance
 from dcnify.verify.result import Check, Fidelity
 from dcnify.words import first_line

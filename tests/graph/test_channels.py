@@ -11,7 +11,7 @@ from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import capture
 from dcnify.graph.channels import Neighbours, find_neighbours
 from dcnify.graph.evaluate import arguments_of
-from dcnify.surgery.neighbours import reorder, rescale
+from dcnify.surgery.changes.neighbours import reorder, rescale
 
 
 def _depthwise(model: nn.Module, size: int = 32) -> list[Neighbours | str]:

@@ -13,10 +13,10 @@ import dcnify
 from dcnify.inherit.distance import relative_error
 from dcnify.roles.find import find
 from dcnify.surgery.calibrate.distillation_loss import DistillationLoss
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.new_modules import new_modules
-from dcnify.surgery.transaction import Transaction
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 EXAMPLE = dcnify.Example.of(IMAGES)

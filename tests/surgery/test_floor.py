@@ -15,8 +15,8 @@ from support.decided import SITES, Decided, images, recipe
 import dcnify
 from dcnify.errors import CheckError
 from dcnify.surgery.fidelity.measurements import Measurements
+from dcnify.surgery.require.revert import worst_first
 from dcnify.surgery.result import SiteFidelity
-from dcnify.surgery.revert import worst_first
 
 X = images()
 CALIBRATED = "[transfer, {method: calibrate, batches: 1, steps: 1, model_steps: 2}]"
@@ -135,12 +135,12 @@ def test_a_handover_is_exempt_for_the_model_starts_as_the_original():
     assert "handover" in report.require.reason
 
 
-@pytest.mark.parametrize("name", ["convnext_atto", "mobilenetv3_small_050", "vit_tiny"])
+@pytest.mark.parametrize("name", ["convnext_atto", "test_efficientnet", "vit_tiny"])
 def test_an_untrained_model_is_told_by_its_predictions_and_converts(name):
     made = {
         "convnext_atto": models.tiny_convnext,
         "vit_tiny": models.tiny_vit,
-        "mobilenetv3_small_050": lambda: timm.create_model("mobilenetv3_small_050").eval(),
+        "test_efficientnet": lambda: timm.create_model("test_efficientnet").eval(),
     }[name]()
     role = "attention" if name == "vit_tiny" else "depthwise_conv"
     asked = models.recipe(role, more="require: {agreement: 1, kl: 0}\n")

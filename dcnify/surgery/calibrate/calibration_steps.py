@@ -14,9 +14,9 @@ from dcnify.surgery.calibrate.layers import (
     start_of,
 )
 from dcnify.surgery.calibrate.train_whole_model import train_whole_model
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import BATCH, Images
 from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
-from dcnify.surgery.transaction import Transaction
 from dcnify.words import first_line
 
 _MARGIN = 0.9

@@ -21,7 +21,7 @@ from dcnify.inherit.precision import wide
 from dcnify.inherit.train_layer import train_layer
 from dcnify.roles.base import replacement_named
 from dcnify.surgery.build import get
-from dcnify.surgery.neighbours import importance, refit, reorder, rescale
+from dcnify.surgery.changes.neighbours import importance, refit, reorder, rescale
 from dcnify.surgery.plan import PlannedSwap
 
 _ALIVE = 1e-12

@@ -17,10 +17,10 @@ from dcnify.graph.calls import Call
 from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
 from dcnify.roles.base import replacement_named
-from dcnify.surgery.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.build import get, put
 from dcnify.surgery.calibrate.closed_form import ClosedForm
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
+from dcnify.surgery.changes.bias_removal import in_block_of, linear_at, without_bias
 from dcnify.surgery.fidelity.images import BATCH, with_held_out
 from dcnify.surgery.plan import Plan, PlannedSwap
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.progress import Progress, silent
+from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.informative import why_unmoved, why_untrained
 from dcnify.surgery.fidelity.measure import Agreement, measure_output, measure_sites
 from dcnify.surgery.result import OutputFidelity, SiteFidelity, StepFidelity
-from dcnify.surgery.transaction import Transaction
 
 _SAME = 1e-2
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dcnify.surgery.bias_removal import in_block_of
+from dcnify.surgery.changes.bias_removal import in_block_of
 from dcnify.surgery.plan import Plan, PlannedSwap, Skipped
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcnify.errors import CheckError
 from dcnify.surgery.plan import Plan
+from dcnify.surgery.require.revert import output_without, revert, worst_first
 from dcnify.surgery.result import OutputFidelity, OutputRequirement
-from dcnify.surgery.revert import output_without, revert, worst_first
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.graph.channels import Neighbours
-from dcnify.surgery.bias_removal import Removed, remove_biases, restore_biases
 from dcnify.surgery.build import get, put
+from dcnify.surgery.changes.bias_removal import Removed, remove_biases, restore_biases
+from dcnify.surgery.changes.neighbours import give_back, tensors_of
+from dcnify.surgery.changes.snapshot import Snapshot
 from dcnify.surgery.handover import begin
-from dcnify.surgery.neighbours import give_back, tensors_of
 from dcnify.surgery.plan import Plan
-from dcnify.surgery.snapshot import Snapshot
 
 LayerStates = Mapping[str, Mapping[str, Tensor]]
 """State dicts of new layers by path."""

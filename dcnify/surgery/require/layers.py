@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dcnify.errors import CheckError
+from dcnify.surgery.require.revert import revert
 from dcnify.surgery.result import OutputFidelity, SiteFidelity
-from dcnify.surgery.revert import revert
 
 if TYPE_CHECKING:
     from dcnify.recipe import Recipe

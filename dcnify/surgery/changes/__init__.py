@@ -1,0 +1,1 @@
+"""Changes of a live model, and the way back."""

@@ -1,0 +1,1 @@
+"""What a recipe requires of a conversion, and layers that are reverted for it."""
