@@ -218,7 +218,7 @@ def _measured_before(run: TrainingRun, stage: StageTrainer, state: TrainingState
 
 def _after_stage(run: TrainingRun, name: str, state: TrainingState) -> TrainingState:
     """Without labels, record that the stage ended with the best weights; say if it gained none."""
-    if not run.unlabelled or state.best is None:
+    if not run.unlabelled or state.best is None or not from_main(run.best.exists):
         return state
     if state.best_at[0] < state.stage or state.best_at[1] == 0:
         run.reporter.say(

@@ -40,7 +40,7 @@ OFFERED = {
         --use-ema -q ARTIFACT
     """,
     "finetune": """
-        --arch --checkpoint-every --cpu --crop-pct --data --data-dir --image-count
+        --arch --checkpoint-every --cpu --crop-pct --data --data-dir --image-count --images
         --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
         --recipe --resume --seed --set --split --std --teacher --tensorboard --trust-code
         --trust-pickle --use-ema --val-split --validate-every --workers -o -q -r ARTIFACT

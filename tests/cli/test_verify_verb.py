@@ -23,8 +23,7 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_convnext").state_dict(), place / "model.pt")
     for name in ("out", "out.pt"):
-        args = ("-r", "convnext", "--set", "swaps.dw7.init=paper", "-o", str(place / name))
-        args = (*args, "--input-size", "64", "--quiet")
+        args = ("-r", "convnext", "-o", str(place / name), "--input-size", "64", "--quiet")
         assert main(("convert", str(place / "model.pt"), *args, *ARCH)) == 0
     return place
 

@@ -11,6 +11,7 @@ from timm.models._efficientnet_blocks import InvertedResidual
 from torch import nn
 
 import dcnify
+from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours
 from dcnify.surgery.calibrate import closed_form
 from dcnify.surgery.changes.neighbours import give_back, reorder, tensors_of
@@ -210,6 +211,27 @@ def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_kernel_that_is_not_finite_is_named() -> None:
+    model = network()
+    with torch.no_grad():
+        model.get_submodule(PATHS[1]).weight[3] = float("nan")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"2\.conv_dw: its kernels are not finite"):
+        dcnify.convert(model, recipe(), IMAGES[:1], IMAGES)
+    after = model.state_dict()
+    assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_any_memory_format_gives_the_same(layout: torch.memory_format) -> None:
+    results = []
+    for one in (torch.contiguous_format, layout):
+        model = network().to(memory_format=one)
+        images = IMAGES.to(memory_format=one)
+        results.append(dcnify.convert(model, recipe(), images[:1], images).model(IMAGES))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-2)
 
 
 def test_gradients_after_the_closed_form_start_from_it() -> None:

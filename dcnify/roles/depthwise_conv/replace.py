@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours, find_neighbours
 from dcnify.graph.evaluate import arguments_of, evaluate
 from dcnify.graph.site import Pair, Site
@@ -109,10 +110,18 @@ def transfer(
     point over the pixels around it, so the weights are the least-squares solution that makes the
     points' footprints add up to the mean kernel; of a few grid spacings the closest is kept. Where
     the footprints can represent the mean kernel, the result is exact.
+
+    Raises:
+        InputError: a kernel is not finite.
     """
     dcn = module.dcn
     kernel = read_kernel(found, site)
     weight = kernel.weight.double().cpu()
+    if not weight.isfinite().all():
+        raise InputError(
+            f"{site.path}: its kernels are not finite; exclude it, or start from fit, which takes "
+            "such kernels for zero"
+        )
     means = weight.unflatten(0, (dcn.groups, -1)).mean(1)
     taps = tap_positions(site, dcn)
     points, weights = place(means, taps, dcn)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dcnify.errors import InputError
 from dcnify.graph.site import Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.channel_grouping import group_by_direction
@@ -54,11 +55,17 @@ def share(
 
     Returns:
         (C,) the old channel in each place, and (C,) the gain of each place.
+
+    Raises:
+        InputError: the kernels, or what the layer is given, are not finite.
     """
     dcn = module.dcn
     canvas = _Canvas.of(weight.double().cpu(), tap_positions(site, dcn), dcn)
     windows = [(x, canvas.window(site, x.shape[2], x.shape[3])) for x in inputs]
     covariance, _mean = moments(windows, generator)
+    for what, numbers in (("kernels", canvas.kernels), ("inputs", covariance)):
+        if not numbers.isfinite().all():
+            raise InputError(f"{site.path}: its {what} are not finite; leave it out (exclude)")
     fit = _Fit(canvas, covariance, importance.double().cpu().clamp_min(0), dcn)
     seats = fit.group()
     gains, shapes, points = fit.alternate(seats)
