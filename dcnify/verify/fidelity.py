@@ -66,7 +66,7 @@ def measure(
         raise
     except Exception as error:  # whatever a model may raise
         raise InputError(f"{source.spec} cannot be compared: {first_line(error)}") from error
-    untrained = why_untrained(outputs, source.random_weights)
+    untrained = why_untrained(outputs, source.model, source.random_weights)
     reasons = "; ".join(filter(None, (untrained, unmoved))) or None
     output = dataclasses.replace(output, uninformative=reasons)
     return Fidelity(tuple(sites), output, origin, untrained)

@@ -254,3 +254,10 @@ def test_an_order_is_undone_where_another_layer_has_fitted_the_tensor() -> None:
     give_back(model, original, behind, orders[0], [(before, orders[1])])
     torch.testing.assert_close(model[2].weight, original[2].weight[:, orders[1]])
     torch.testing.assert_close(model[2].bias, original[2].bias)
+
+
+def test_no_more_images_are_looked_at_than_the_recipe_says() -> None:
+    few = CLOSED.replace("batches: 12", "batches: 2")
+    result = dcnify.convert(network(), recipe(few), IMAGES[:1], IMAGES)
+    assert result.report.images["calibrated_on"] == 8
+    assert result.report.images["count"] == 16

@@ -8,14 +8,13 @@ from torch import nn
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.surgery.calibrate.layers import (
-    batches_wanted,
     calibrate_layers,
     model_steps,
     start_of,
 )
 from dcnify.surgery.calibrate.train_whole_model import train_whole_model
 from dcnify.surgery.changes.transaction import Transaction
-from dcnify.surgery.fidelity.images import BATCH, Images
+from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
 from dcnify.words import first_line
 
@@ -126,7 +125,7 @@ def _calibrate_model(
             transaction.model,
             original,
             list(start.states),
-            images.first(BATCH * batches_wanted(transaction.plan)),
+            images.batches,
             model_steps(transaction.plan),
             example=images.example,
             seed=seed,

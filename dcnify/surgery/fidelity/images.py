@@ -46,13 +46,13 @@ class Images:
         """One call of the model for each batch."""
         return [self.example.with_image(batch) for batch in self.batches]
 
-    def first(self, count: int) -> list[torch.Tensor]:
-        """Batches with the first ``count`` images."""
+    def at_most(self, count: int) -> Images:
+        """The first ``count`` images, without their labels."""
         taken = []
         for batch in self.batches:
             taken.append(batch[: max(count, 0)])
             count -= len(batch)
-        return [batch for batch in taken if len(batch)]
+        return Images(self.example, tuple(batch for batch in taken if len(batch)))
 
     def finite(self) -> Images:
         """Those without infinities or NaN, without their labels.
@@ -143,14 +143,15 @@ def conversion_images(
     if not batches:
         return ConversionImages(images, None, origin | {"count": images.count}, tuple(warnings))
     measured, others = images.held_out()
-    calibrated = others.finite()
+    finite = others.finite()
+    calibrated = finite.at_most(BATCH * batches)
     origin |= {
         "count": measured.count,
         "held_out": measured.count + others.count == images.count,
         "calibrated_on": calibrated.count,
     }
-    if others.count > calibrated.count:
-        odd = others.count - calibrated.count
+    if others.count > finite.count:
+        odd = others.count - finite.count
         warnings.append(f"{odd} images hold NaN or infinities, and are not calibrated on")
     return ConversionImages(measured, calibrated, origin, tuple(warnings))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from dcnify.graph.example import Example
+from dcnify.inherit.distance import are_logits
 from dcnify.progress import Progress, silent
 from dcnify.surgery.fidelity.measure import Agreement, run_all
 from dcnify.surgery.fidelity.predictions import decisiveness
@@ -22,14 +23,15 @@ UNMOVED = 1e-2
 """Relative change of the output that counts as none."""
 
 
-def why_untrained(outputs: Sequence[Tensor], known: bool = False) -> str | None:
-    """Say why a model that gives ``outputs`` is taken for untrained, or None.
+def why_untrained(outputs: Sequence[Tensor], model: nn.Module, known: bool = False) -> str | None:
+    """Say why ``model``, which gives ``outputs``, is taken for untrained, or None.
 
     ``known`` says that its weights are known to be random, whatever its outputs.
     """
-    decided = decisiveness(outputs)
     if known:
         return "the weights of the original are random"
+    classifies = all(are_logits(output, model) for output in outputs)
+    decided = decisiveness(outputs) if classifies else None
     if decided is not None and decided < UNDECIDED:
         return (
             "the original hardly prefers one class to another on these images, like an untrained "

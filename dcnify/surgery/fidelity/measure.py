@@ -13,6 +13,7 @@ from torch import nn
 from dcnify.errors import DcnifyError
 from dcnify.graph.calls import Call, first_tensor, output_tensor
 from dcnify.graph.example import Example
+from dcnify.inherit.distance import are_logits
 from dcnify.nn.depthwise import as_original
 from dcnify.progress import Progress, silent
 from dcnify.surgery.fidelity.predictions import kl_divergence, predicted_classes, share_equal
@@ -144,7 +145,9 @@ def measure_output(
     sums = Agreement()
     for a, b in zip(expected, outputs, strict=True):
         sums.add(a, b)
-    before, now = predicted_classes(expected), predicted_classes(outputs)
+    classifies = all(are_logits(output, model) for output in outputs)
+    before = predicted_classes(expected) if classifies else None
+    now = predicted_classes(outputs) if classifies else None
     return OutputFidelity(
         sums.sqnr_db,
         sums.cosine,
@@ -153,7 +156,7 @@ def measure_output(
         sums.relative_error,
         share_equal(now, labels),
         share_equal(before, labels),
-        kl_divergence(expected, outputs),
+        kl_divergence(expected, outputs) if classifies else None,
     )
 
 

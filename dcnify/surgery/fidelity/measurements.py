@@ -180,7 +180,7 @@ class Measurements:
     def _judge_originals(self, outputs: list[Tensor]) -> None:
         """Find out whether the original's outputs say anything about the layers that change."""
         transaction, calls = self.transaction, self.images.calls
-        self.untrained = why_untrained(outputs, self._random_weights)
+        self.untrained = why_untrained(outputs, transaction.original, self._random_weights)
         unmoved = why_unmoved(
             transaction.original, tuple(transaction.new), outputs, calls, self.progress
         )
