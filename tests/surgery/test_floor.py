@@ -214,7 +214,8 @@ def test_an_output_without_classes_has_no_kl_and_cannot_miss_an_agreement():
 def test_features_have_no_classes_to_agree_on():
     model = Decided().eval()
     model.num_classes = 0  # as timm says of a model without a head
-    result = converted("{agreement: 0.9, cosine: 0.0}", model)
+    result = converted("{agreement: 0.9, cosine: 0.5, on_violation: warn}", model)
     assert result.report.output.top1_agreement is None
     assert result.report.output.kl is None
-    assert result.report.require.met is True
+    assert "cosine" in result.report.require.reason
+    assert "agreement" not in result.report.require.reason
