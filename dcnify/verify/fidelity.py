@@ -127,7 +127,7 @@ def check_recipe(
         check = _check_floor(asked, record.plan, fidelity)
         if check.passed is False and asked["on_violation"] == "warn":
             warnings.append(f"require not met: {check.detail}")
-        else:
+        elif check.passed is not None:  # else nothing can be required of this model
             checks.append(check)
     certify = recipe.certify
     if certify is not None:

@@ -98,11 +98,12 @@ def test_ls_lists_every_builtin(dcnify):
         "internimage-exact",
         "internimage-flash",
         "mobilenet",
+        "mobilenet-calibrated",
         "vit",
         "vit-calibrated",
     ]
     assert [row["name"] for row in rows if row["kind"] == "recipe"] == names
-    assert [row["name"] for row in rows if row["kind"] == "stage"] == ["align", "recover"]
+    assert [row["name"] for row in rows if row["kind"] == "stage"] == ["align", "distil", "recover"]
     assert rows[names.index("vit")]["sha256"] == Recipe.load("vit").sha256
 
 

@@ -150,7 +150,7 @@ def test_a_bias_of_a_model_with_prefix_tokens_is_read_without_them():
     for init in ("transfer", "fit"):
         result = dcnify.convert(copy.deepcopy(model), recipe("attention", init=init), image, image)
         expected.append(result.report.sites[0].sqnr_db)
-        assert result.report.warnings == ()
+        assert not [text for text in result.report.warnings if "worse than" not in text]
     assert expected[1] > expected[0]
 
 

@@ -18,6 +18,8 @@ from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.measurements import Checkpoint, Measurements
 from dcnify.words import first_line
 
+_LAYERS_ONLY = "model_steps: 0 calibrates layer by layer only"
+_NEAR = "with pointwise: true and model_steps: 0 no copy is needed"
 _MARGIN = 0.9
 """Share of its first error that a layer may have, as it is held and measured on other images."""
 
@@ -53,7 +55,7 @@ def calibrate(
         transaction.replacements,
         images.calls,
         measurements.progress,
-        original=_original(transaction) if near else None,
+        original=_original(transaction, _NEAR) if near else None,
         seed=seed,
     )
     if near:
@@ -79,7 +81,7 @@ def _fit_again(measurements: Measurements, images: Images, seed: int) -> None:
         transaction.replacements,
         images.calls,
         measurements.progress,
-        original=_original(transaction),
+        original=_original(transaction, _NEAR),
         seed=seed,
         only=near,
     )
@@ -99,7 +101,7 @@ def _only(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:
     return _without(checkpoint, [path for path in checkpoint.states if path not in paths])
 
 
-def _original(transaction: Transaction) -> nn.Module:
+def _original(transaction: Transaction, advice: str) -> nn.Module:
     """A copy of the model with its old layers and weights.
 
     Raises:
@@ -108,7 +110,6 @@ def _original(transaction: Transaction) -> nn.Module:
     try:
         return transaction.keep_original()
     except Exception as error:  # whatever a model may hold
-        advice = "calibrate with model_steps: 0 and pointwise: true works without a copy"
         raise InputError(f"the model cannot be copied: {first_line(error)}; {advice}") from error
 
 
@@ -117,7 +118,7 @@ def _calibrate_model(
 ) -> tuple[str, ...]:
     transaction = measurements.transaction
     layers = measurements.checkpoint()
-    original = _original(transaction)
+    original = _original(transaction, _LAYERS_ONLY)
     transaction.put_in()
     at_most = {path: _MARGIN * 10 ** (-site.sqnr_db / 10) for path, site in start.sites.items()}
     try:
@@ -136,8 +137,7 @@ def _calibrate_model(
     except DcnifyError:
         raise
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
-        advice = "model_steps: 0 calibrates layer by layer only"
-        words = f"the model cannot learn as a whole: {first_line(error)}; {advice}"
+        words = f"the model cannot learn as a whole: {first_line(error)}; {_LAYERS_ONLY}"
         raise InputError(words) from error
     measurements.measure("calibrate: model", _only(layers, start.states), floor=start)
     if measurements.came_closer():
