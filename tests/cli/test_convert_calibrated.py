@@ -42,7 +42,7 @@ def test_every_step_is_in_the_table_in_the_report_and_in_the_plot(convert, tmp_p
     assert "output after fit:" in out
     assert "output after calibrate: layers:" in out
     assert "accuracy" in out.split("output: ")[1]
-    assert "calibrated on 9 others of them" in out
+    assert "calibrated on 8 others of them" in out  # two batches of four
     report = json.loads((tmp_path / "out/report.json").read_text())
     steps = report["steps"]
     assert [step["step"] for step in steps] == ["fit", "calibrate: layers", "calibrate: model"]
