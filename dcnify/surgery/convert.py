@@ -119,7 +119,12 @@ def _convert(
             else:
                 measurements.measure(start_of(plan))
             apply_requirements(measurements)
-            floor = hold_floor(recipe, measurements, given_images=calibration is not None)
+            floor = hold_floor(
+                recipe,
+                measurements,
+                given_images=calibration is not None,
+                held_out=images.measured_apart,
+            )
             warn_of_worse_than_zero(measurements)
             transaction.put_in()
             certify(recipe, model, measurements.output)

@@ -48,7 +48,7 @@ def reads_or_refuses(text: str, overrides: tuple[str, ...] = ()) -> None:
         assert len(refusal.splitlines()) == 1
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.data())
 def test_random_edits_of_the_text_never_escape(data):
     text = data.draw(st.sampled_from(TEXTS))
@@ -59,7 +59,7 @@ def test_random_edits_of_the_text_never_escape(data):
     reads_or_refuses(text)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.data())
 def test_random_values_in_random_places_never_escape(data):
     root = copy.deepcopy(data.draw(st.sampled_from(PLAIN)))

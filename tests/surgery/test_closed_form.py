@@ -176,7 +176,7 @@ def test_layers_that_made_up_for_a_reverted_one_are_fitted_again() -> None:
     expected, original = network()(IMAGES), network().state_dict()
     for name in ("1.conv_pw.weight", "1.bn2.running_var", "1.conv_pwl.weight"):
         assert torch.equal(model.state_dict()[name], original[name])
-    errors = [float((one(IMAGES) - expected).norm()) for one in (model, twin)]
+    errors = [(one(IMAGES) - expected).norm().item() for one in (model, twin)]
     assert errors[0] == pytest.approx(errors[1], rel=0.2)
 
 

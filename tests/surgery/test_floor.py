@@ -13,7 +13,8 @@ from support import models
 from support.decided import SITES, Decided, images, recipe
 
 import dcnify
-from dcnify.errors import CheckError
+from dcnify.errors import CheckError, InputError
+from dcnify.surgery.fidelity import images as fidelity_images
 from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.require.revert import worst_first
 from dcnify.surgery.result import SiteFidelity
@@ -219,3 +220,41 @@ def test_features_have_no_classes_to_agree_on():
     assert result.report.output.kl is None
     assert "cosine" in result.report.require.reason
     assert "agreement" not in result.report.require.reason
+
+
+CLOSED = "[transfer, {method: calibrate, batches: 4, steps: 0, model_steps: 0}]"
+
+
+def test_a_single_image_that_was_calibrated_on_meets_no_requirement():
+    model = Decided().eval()
+    before = model(X)
+    asked = recipe("{agreement: 0.0}", CLOSED)
+    with pytest.raises(CheckError, match=r"<string>:\d+:\d+: require not met.*--images DIR"):
+        dcnify.convert(model, asked, X[:1], X[:1])
+    assert torch.equal(model(X), before)
+
+
+def test_an_example_that_may_be_noise_is_no_proof(monkeypatch):
+    def missing(*_args, **_kwargs):
+        raise InputError("no photographs")
+
+    monkeypatch.setattr(fidelity_images, "load_images", missing)
+    with pytest.raises(CheckError, match=r"install 'dcnify\[data\]'"):
+        dcnify.convert(Decided().eval(), recipe("{agreement: 0.0}", CLOSED), X)
+    warned = recipe("{agreement: 0.0, on_violation: warn}", CLOSED)
+    result = dcnify.convert(Decided().eval(), warned, X)
+    assert result.report.require.met is False
+    assert any("require not met: nothing was measured" in one for one in result.report.warnings)
+
+
+def test_an_undecided_original_is_exempt_but_what_was_missed_is_said():
+    class Undecided(Decided):
+        def forward(self, x):
+            return super().forward(x) / 100
+
+    result = converted("{agreement: 0.99}", Undecided().eval())
+    assert result.report.require.met is None
+    assert any("would not be met: agreement" in text for text in result.report.warnings)
+    again = Decided().eval()
+    known = dcnify.convert(again, recipe("{agreement: 0.99}"), X[:1], X, random_weights=True)
+    assert not any("would not be met" in text for text in known.report.warnings)

@@ -105,6 +105,14 @@ class ConversionImages:
     """JSON-ready: where they came from, how many, their size, how they were normalised."""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def measured_apart(self) -> bool:
+        """Whether what is measured says more than what was calibrated on: it is of other images,
+        and not of an example that may be noise."""
+        return self.calibrated is None or (
+            self.origin["held_out"] and self.origin["origin"] != NOT_IMAGES
+        )
+
 
 def conversion_images(
     model: nn.Module,

@@ -60,6 +60,11 @@ class Measurements:
         self._uninformative: str | None = None
 
     @property
+    def seems_untrained(self) -> bool:
+        """Whether the original is taken for untrained by its outputs alone."""
+        return self.untrained is not None and not self._random_weights
+
+    @property
     def sites(self) -> tuple[SiteFidelity, ...]:
         """Each layer by its last measurement; those reverted are marked."""
         return tuple(self._sites.values())

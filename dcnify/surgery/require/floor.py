@@ -18,7 +18,7 @@ RUIN = 0.5
 
 
 def hold_floor(
-    recipe: Recipe, measurements: Measurements, *, given_images: bool
+    recipe: Recipe, measurements: Measurements, *, given_images: bool, held_out: bool = True
 ) -> OutputRequirement | None:
     """Act on the recipe's ``require`` of the output: keep the model, warn, revert layers, or fail.
 
@@ -26,6 +26,8 @@ def hold_floor(
         recipe: what it requires.
         measurements: of a conversion that is complete but for this.
         given_images: the user gave the images; the advice depends on it.
+        held_out: the images that are measured are not those that were calibrated on. If they are,
+            what is measured shows nothing, and counts as missed.
 
     Returns:
         What was required and whether it is met; None if nothing is required.
@@ -43,7 +45,11 @@ def hold_floor(
     asked = recipe.require.model_dump()
     exempt = exempt or unmeasured(asked, measurements.output)
     if exempt:
+        if measurements.seems_untrained and (missed := shortfall(asked, measurements.output)):
+            measurements.warnings += (f"require not checked, and would not be met: {missed}",)
         return OutputRequirement(asked, None, exempt)
+    if not held_out:
+        return _not_measured(recipe, measurements)
     missed = shortfall(asked, measurements.output)
     while missed and asked["on_violation"] == "revert" and transaction.plan.swaps:
         _revert_until_met(asked, measurements, missed)
@@ -59,6 +65,18 @@ def hold_floor(
         )
     measurements.warnings += (f"require not met: {missed}: {advice}, or fine-tune it",)
     return OutputRequirement(asked, False, missed)
+
+
+def _not_measured(recipe: Recipe, measurements: Measurements) -> OutputRequirement:
+    """Act on a ``require`` of an output that was measured on what it was calibrated on alone."""
+    assert recipe.require is not None
+    missed = "nothing was measured on images that were not calibrated on"
+    words = f"{missed}: give two or more (--images DIR), or install 'dcnify[data]'"
+    if recipe.require.on_violation != "warn":
+        where = recipe.origins.prefix(("require",))
+        raise CheckError(f"{where}require not met: {words}; the model is unchanged")
+    measurements.warnings += (f"require not met: {words}",)
+    return OutputRequirement(recipe.require.model_dump(), False, missed)
 
 
 def exemption(plan: Plan, untrained: str | None) -> str | None:
