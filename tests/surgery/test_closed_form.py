@@ -13,8 +13,8 @@ from torch import nn
 import dcnify
 from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours
-from dcnify.surgery.calibrate import closed_form
-from dcnify.surgery.changes.neighbours import give_back, reorder, tensors_of
+from dcnify.surgery.calibrate import calibration_steps, closed_form
+from dcnify.surgery.changes.neighbours import give_back, refit, reorder, tensors_of
 
 _BLOBS = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(3))
 IMAGES = F.interpolate(_BLOBS, size=24, mode="bicubic")
@@ -263,3 +263,50 @@ def test_no_more_images_are_looked_at_than_the_recipe_says() -> None:
     result = dcnify.convert(network(), recipe(few), IMAGES[:1], IMAGES)
     assert result.report.images["calibrated_on"] == 8
     assert result.report.images["count"] == 16
+
+
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_the_1x1_behind_makes_up_for_what_the_blocks_input_lacks(with_norm: bool) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(6, 4, 1, bias=not with_norm)]
+    model = nn.Sequential(*layers, *([nn.BatchNorm2d(4)] if with_norm else [])).eval()
+    if with_norm:
+        nn.init.uniform_(model[1].weight, 0.5, 2)
+        nn.init.normal_(model[1].running_mean)
+    inputs = list(torch.randn(6, 2, 6, 5, 5))
+    wanted = [model[0](x).detach() for x in inputs]
+    before = [model(x).detach() for x in inputs]
+    lack = nn.Conv2d(6, 4, 1)
+    lacks = [lack(x).detach() for x in inputs]
+    near = Neighbours((("0.weight", 1),), "", "0", "1" if with_norm else "", "block")
+    refit(model, near, inputs, wanted, lacks, torch.Generator().manual_seed(0))
+    for x, old, more in zip(inputs, before, lacks, strict=True):
+        torch.testing.assert_close(model(x), old + more, rtol=1e-2, atol=1e-2)
+
+
+def test_a_refit_that_has_nothing_to_mend_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 4, 1))
+    was = model[0].weight.clone()
+    inputs = list(torch.randn(4, 2, 6, 5, 5))
+    wanted = [model[0](x).detach() for x in inputs]
+    near = Neighbours((("0.weight", 1),), "", "0")
+    refit(model, near, inputs, wanted, None, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model[0].weight, was, rtol=1e-5, atol=1e-6)
+
+
+def test_whole_model_training_that_harmed_leaves_the_closed_form(monkeypatch) -> None:
+    def harm(model: nn.Module, *_args, **_kwargs) -> tuple[float, float]:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        return 0.0, 1.0
+
+    closed = network()
+    dcnify.convert(closed, recipe(), IMAGES[:1], IMAGES)
+    monkeypatch.setattr(calibration_steps, "train_whole_model", harm)
+    model = network()
+    longer = recipe(CLOSED.replace("model_steps: 0", "model_steps: 5"))
+    result = dcnify.convert(model, longer, IMAGES[:1], IMAGES)
+    assert any("came no closer" in text for text in result.report.warnings)
+    torch.testing.assert_close(model(IMAGES), closed(IMAGES))
