@@ -39,7 +39,8 @@ class Quantity:
     def with_unit(self, value: float | None) -> str:
         """The number and its unit, as in a sentence."""
         text = self.text(value)
-        return f"{text} {self.head_unit}" if text and self.head_unit else text
+        number = bool(text) and value is not None and math.isfinite(value)
+        return f"{text} {self.head_unit}" if number and self.head_unit else text
 
     @property
     def head_unit(self) -> str:

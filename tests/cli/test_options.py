@@ -52,6 +52,9 @@ OFFERED = {
         --tensorboard --time --trust-code --trust-pickle --use-ema --val-split --validate-every
         --workers -o -q RECIPE
     """,
+    "report": """
+        --json --output --overwrite --quiet -o -q FOLDER
+    """,
     "recipe ls": """
         --json --quiet -q
     """,
