@@ -15,6 +15,8 @@ from dcnify.report.accuracies import accuracy_table, percent
 from dcnify.report.fidelity_plot import fidelity_chart
 from dcnify.report.measured import measured_in
 from dcnify.report.network import network_of
+from dcnify.report.origin import origin
+from dcnify.report.plan_tables import plan_tables
 from dcnify.report.quantity import (
     COSINE,
     COUNT,
@@ -22,9 +24,7 @@ from dcnify.report.quantity import (
     KL,
     PERCENT,
     RELATIVE_ERROR,
-    SECONDS,
-    SHORT_COUNT,
-    Quantity,
+    change,
 )
 from dcnify.report.training_curve import training_charts
 from dcnify.report.view import (
@@ -41,7 +41,6 @@ from dcnify.report.view import (
     Table,
     Text,
 )
-from dcnify.roles import ROLES
 from dcnify.surgery.plan import Plan
 from dcnify.surgery.result import OutputRequirement
 from dcnify.surgery.table import module_label, requirement_text
@@ -89,7 +88,7 @@ def artifact_page(
         "Layers": lambda: layers(plan, report, pictures.get("fidelity", "")),
         "Training": lambda: training(record, pictures.get("curve", "")),
         "Time": lambda: time,
-        "Plan": lambda: plan_parts(plan),
+        "Plan": lambda: plan_tables(plan),
         "Recipe": lambda: [Code(record.recipe, name="recipe.yaml")],
         "Origin": lambda: origin(record),
     }
@@ -122,7 +121,7 @@ def summary(record: Artifact) -> Iterator[Part]:
     before, after = report.get("parameters") or (None, None)
     facts = [
         Fact("layers swapped", len(plan.swaps), COUNT),
-        Fact("parameters", _change(before, after)),
+        Fact("parameters", change(before, after)),
         Fact("FLOPs", _flops(plan)),
         Fact("agreement after conversion", output.get("top1_agreement"), PERCENT),
     ]
@@ -183,7 +182,7 @@ def layers(plan: Plan, report: Mapping[str, Any], picture: str = "") -> Iterator
                 _exact(site, "sqnr_db"),
                 site["cosine"],
                 module_label(swap) if swap else Mark("original, put back", "bad"),
-                _change(swap.site.parameters, swap.parameters) if swap else "",
+                change(swap.site.parameters, swap.parameters) if swap else "",
             )
         )
     columns = (
@@ -227,69 +226,6 @@ def training(record: Artifact, picture: str = "") -> Iterator[Part]:
         )
 
 
-def plan_parts(plan: Plan) -> Iterator[Part]:
-    """What each site becomes, and why every other candidate stays."""
-    if plan.swaps:
-        columns: tuple[Column, ...] = (
-            Column("site", code=True),
-            Column("was"),
-            Column("stage", COUNT),
-            Column("input"),
-            Column("becomes"),
-            Column("parameters"),
-            Column("FLOPs"),
-            Column("swap", code=True),
-        )
-        rows = (
-            (
-                swap.site.path,
-                ROLES[swap.site.role].label(swap.site),
-                swap.site.stage,
-                "x".join(map(str, swap.site.input_shape)),
-                module_label(swap),
-                _change(swap.site.parameters, swap.parameters),
-                _change(swap.site.flops, swap.flops),
-                swap.swap,
-            )
-            for swap in plan.swaps
-        )
-        yield Table(columns, tuple(rows), "Swapped")
-    for note in sorted({note for swap in plan.swaps for note in swap.notes} | set(plan.notes)):
-        yield Text(note, "note")
-    if plan.skipped:
-        columns = (Column("site", code=True), Column("role"), Column("reason"))
-        kept = ((one.path or "(model)", one.role, one.reason) for one in plan.skipped)
-        yield Table(columns, tuple(kept), "Not swapped")
-
-
-def origin(record: Artifact) -> Iterator[Part]:
-    """Where it comes from: source, versions, seconds, hashes."""
-    report, block = record.report, record.config["dcnify"]
-    source = report.get("source") or block.get("source") or {}
-    facts = [
-        Fact("source", source.get("spec"), code=True),
-        Fact("base", str(record.base), code=True),
-        Fact("seed", report.get("seed")),
-        *(Fact(name, version) for name, version in (report.get("versions") or {}).items()),
-    ]
-    yield Facts(tuple(fact for fact in facts if fact.text))
-    if source.get("sha256"):
-        yield Text(f"SHA-256 of the source: {source['sha256']}")
-    if report.get("seconds"):
-        rows = tuple(report["seconds"].items())
-        yield Table((Column("step"), Column("took", SECONDS)), rows, "Time of the conversion")
-    damaged = record.damaged()
-    rows = tuple(
-        (
-            name,
-            Mark("changed since", "bad") if name in damaged else Mark("as written", "good"),
-            sha256,
-        )
-        for name, sha256 in block["files"].items()
-    )
-    yield Table((Column("file", code=True), Column("is"), Column("SHA-256", code=True)), rows)
-
-
 def _requirement(report: Mapping[str, Any]) -> Iterator[Part]:
     require = report.get("require")
     if require:
@@ -303,15 +239,9 @@ def _exact(measured: Mapping[str, Any], key: str) -> float | None:
     return math.inf if value is None and key == "sqnr_db" and key in measured else value
 
 
-def _change(before: float | None, after: float | None, quantity: Quantity = SHORT_COUNT) -> str:
-    if before is None or after is None:
-        return ""
-    return f"{quantity.text(before)} → {quantity.text(after)}"
-
-
 def _flops(plan: Plan) -> str:
     more = sum(swap.flops - swap.site.flops for swap in plan.swaps)
-    return _change(plan.model_flops, plan.model_flops + more) if plan.model_flops else ""
+    return change(plan.model_flops, plan.model_flops + more) if plan.model_flops else ""
 
 
 def _in_words(report: Mapping[str, Any]) -> str:

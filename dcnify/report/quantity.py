@@ -74,3 +74,10 @@ MICROSECONDS_IN_MS = Quantity("ms", scale=1e-3)
 SECONDS = Quantity("s", 1)
 PIXELS = Quantity("px", 1)
 TIMES = Quantity("x")
+
+
+def change(before: float | None, after: float | None, quantity: Quantity = SHORT_COUNT) -> str:
+    """``6.27k → 152k``; empty where one of them is not known."""
+    if before is None or after is None:
+        return ""
+    return f"{quantity.text(before)} → {quantity.text(after)}"
