@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from dcnify.cli.flatten import Offer, verb
 from dcnify.cli.options import must_exist
-from dcnify.cli.output import table
 from dcnify.cli.progress import is_main_process
 from dcnify.cli.terminal import Terminal
 from dcnify.finetune.spec import TrainSpec
@@ -71,7 +70,7 @@ def draw_curve(folder: Path, terminal: Terminal) -> Path | None:
 def _render(done: Summary, folder: Path, curve: Path | None) -> list[Any]:
     from dcnify.finetune import TRAINING
 
-    parts: list[Any] = [table(*accuracy_table(done.to_dict()))]
+    parts: list[Any] = [accuracy_table(done.to_dict())]
     if done.best_artifact is not None:
         at = f"{done.best_at}: {percent(done.best)}"
         parts.append(f"best at {at}, kept in {folder / TRAINING / 'best'}")

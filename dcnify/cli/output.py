@@ -15,37 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
 
 _UNWRAPPED = 10_000
 """Console width outside a terminal, where no row is folded or cut."""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """Make a table; a column whose name begins with ``>`` is aligned to the right.
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> RichTable:
+    """Make a table of text; a column whose name begins with ``>`` is aligned to the right."""
+    from dcnify.report.quantity import Quantity
+    from dcnify.report.render.terminal import rich_table
+    from dcnify.report.view import Column, Table
 
-    Cells are not read as markup, and are folded rather than cut on a narrow terminal.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(
-        title=Text(title) if title else None,
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    for column in columns:
-        made.add_column(
-            column.removeprefix(">"),
-            justify="right" if column.startswith(">") else "left",
-            overflow="fold",
-        )
-    for row in rows:
-        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    return made
+    right = Quantity()
+    heads = (Column(one.removeprefix(">"), right if one[:1] == ">" else None) for one in columns)
+    texts = (tuple("" if cell is None else str(cell) for cell in row) for row in rows)
+    return rich_table(Table(tuple(heads), tuple(texts), title))
 
 
 def complain(text: str) -> None:

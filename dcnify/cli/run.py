@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dcnify.cli.flatten import Offer, verb
-from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 from dcnify.pipeline.spec import RunSpec
@@ -66,7 +65,7 @@ def _render(done: RunResult, folder: Path) -> list[Any]:
     times = {name: timing["p50_us"] / 1e3 for name, timing in forward["timings"].items()}
     shape = "x".join(map(str, bench["shape"]))
     parts: list[Any] = [
-        table(*accuracy_table(done.finetuning)),
+        accuracy_table(done.finetuning),
         f"median for {shape}: original {times['original']:.2f} ms, converted "
         f"{times['converted']:.2f} ms: {forward['speedup']['p50']:.2f} times as fast",
     ]

@@ -27,18 +27,21 @@ class Terminal(Spec):
 
         Args:
             data: plain data, dataclasses or pydantic models. NaN and infinities become null.
-            render: returns text, a `dcnify.cli.output.table`, or a list of those; not called for
-                JSON.
+            render: returns text, a part of `dcnify.report.view`, something for rich to print, or
+                a list of those; not called for JSON.
         """
+        from dcnify.report.render.terminal import terminal
+
         if self.as_json:
             print(as_json(data))
             return
         shown = render()
         for part in shown if isinstance(shown, list) else [shown]:
-            if isinstance(part, str):
-                print(part)
-            else:
-                console().print(part)
+            for piece in terminal(part):
+                if isinstance(piece, str):
+                    print(piece)
+                else:
+                    console().print(piece)
 
     def say(self, text: str) -> None:
         """Print a remark on stderr, unless quiet."""

@@ -29,6 +29,7 @@ from dcnify.pipeline.timing import time_artifact
 from dcnify.progress import Progress, silent
 from dcnify.recipe import Finetune, Recipe
 from dcnify.report import write_plot, write_training_curve
+from dcnify.report.render import markdown
 from dcnify.surgery import convert, images_wanted
 
 
@@ -147,7 +148,8 @@ def run(
     )
     pictures = _draw(out, done, say)
     _write(out / REPORT, done.to_dict())
-    text = page(recipe, source.spec, done.to_dict(), pictures)
+    metrics = trained / TRAINING / METRICS
+    text = markdown(page(recipe, source.spec, done.to_dict(), metrics, pictures))
     write_file(out / PAGE, lambda path: path.write_text(text, "utf-8"), True)
     return done
 
@@ -200,18 +202,18 @@ def _training_images(
     return data
 
 
-def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> list[str]:
-    """Draw what can be drawn, and return the names of the pictures."""
+def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> dict[str, str]:
+    """Draw what can be drawn, and return the files of the pictures by what they show."""
     metrics = out / FINETUNED / TRAINING / METRICS
     drawings: dict[str, Callable[[Path], object]] = {
         FIDELITY: lambda path: write_plot(done.conversion, path),
         CURVE: lambda path: write_training_curve(metrics, path),
     }
-    made = []
+    made = {}
     for name, draw in drawings.items():
         try:
             write_file(out / name, draw, True)
-            made.append(name)
+            made[Path(name).stem] = name
         except (DcnifyError, OSError) as error:
             say(f"{name} was not drawn: {error}")
     return made

@@ -1,15 +1,17 @@
-"""Reports of conversions and trainings, as pictures and in words."""
+"""Reports: the view model, its charts, and what conversions and trainings look like in it."""
 
 from dcnify.report.accuracies import accuracy_table, percent
-from dcnify.report.fidelity_plot import write_plot
-from dcnify.report.series import Series, series_of
-from dcnify.report.training_curve import write_training_curve
+from dcnify.report.fidelity_plot import fidelity_chart, write_plot
+from dcnify.report.measured import Measured, measured_in
+from dcnify.report.training_curve import training_charts, write_training_curve
 
 __all__ = [
-    "Series",
+    "Measured",
     "accuracy_table",
+    "fidelity_chart",
+    "measured_in",
     "percent",
-    "series_of",
+    "training_charts",
     "write_plot",
     "write_training_curve",
 ]

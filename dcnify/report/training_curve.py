@@ -1,4 +1,6 @@
-"""Draw a training: loss and validation accuracy, stage after stage."""
+"""A training as charts: loss and validation accuracy, stage after stage."""
+
+from __future__ import annotations
 
 import json
 import math
@@ -6,31 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dcnify.errors import InputError
-from dcnify.report.accuracies import MEASURES, shown
+from dcnify.report.accuracies import MEASURES, quantity_of
+from dcnify.report.chart import Axis, Chart, Series, thinned
+from dcnify.report.quantity import Quantity
 
 _LEVELS = ("original", "converted")
+_STEPS = Axis("steps")
 
 
-def write_training_curve(metrics: Path, path: Path) -> None:
-    """Draw ``metrics.jsonl`` of a fine-tuning.
+def training_charts(metrics: Path) -> tuple[Chart, Chart]:
+    """The loss, and what the validations measured, from ``metrics.jsonl`` of a fine-tuning.
 
     Args:
         metrics: the file; lines that are not metrics are ignored.
-        path: the picture, ending in .png, .svg or .pdf.
 
     Raises:
-        InputError: matplotlib is not installed.
+        OSError: the file cannot be read.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("a plot needs matplotlib; pip install 'dcnify[report]'") from None
     lines = list(_lines(metrics))
     starts = _starts(lines)
     losses = [(starts[one["stage"]] + one["step"], one["loss"]) for one in _of(lines, "train")]
     looks = list(_of(lines, "validation"))
     measure = next((name for name in MEASURES for one in looks if name in one), MEASURES[0])
+    looks = [one for one in looks if measure in one]
     reached = [
         (starts[one["stage"]] + one["step"], one[measure])
         for one in looks
@@ -39,35 +39,29 @@ def write_training_curve(metrics: Path, path: Path) -> None:
     levels = {one["stage"]: one[measure] for one in looks if one["stage"] in _LEVELS}
     if "converted" in levels:
         reached = [(0, levels["converted"]), *reached]
-    figure = Figure(figsize=(9, 4))
-    figure.set_layout_engine("constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(*_columns(losses), linewidth=1)
-    left.set(xlabel="steps", ylabel="loss")
-    if losses and min(loss for _, loss in losses) > 0:
-        left.set_yscale("log")
-    right.plot(*_columns(reached), marker=".", linewidth=1)
-    for index, (name, value) in enumerate(levels.items()):
-        right.axhline(
-            value, linestyle=":", color=f"C{index + 1}", label=f"{name} {shown(measure, value)}"
-        )
-    right.set(xlabel="steps", ylabel=f"{measure} of the validation")
-    if levels:
-        right.legend(frameon=False, fontsize=8)
-    for panel in (left, right):
-        for name, start in starts.items():
-            if name not in _LEVELS:
-                panel.axvline(start, color="grey", linewidth=0.5)
-                panel.text(
-                    start,
-                    1.0,
-                    f" {name}",
-                    transform=panel.get_xaxis_transform(),
-                    va="bottom",
-                    fontsize=8,
-                )
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    marks = tuple((name, start) for name, start in starts.items() if name not in _LEVELS)
+    log = bool(losses) and min(loss for _, loss in losses) > 0
+    loss = Axis("loss", Quantity(digits=3, style="significant"), log=log)
+    validation = Axis(f"{measure} of the validation", quantity_of(measure))
+    return (
+        Chart(_STEPS, loss, (thinned(_series("", losses)),), marks=marks),
+        Chart(_STEPS, validation, (_series("", reached),), tuple(levels.items()), marks),
+    )
+
+
+def write_training_curve(metrics: Path, path: Path) -> None:
+    """Draw `training_charts` into a file that ends in .png, .svg or .pdf.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    from dcnify.report.render.drawing import figure_of, save
+
+    save(figure_of(training_charts(metrics)), path)
+
+
+def _series(name: str, pairs: list[tuple[float, float]]) -> Series:
+    return Series(name, tuple(x for x, _ in pairs), tuple(y for _, y in pairs))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -105,7 +99,3 @@ def _starts(lines: list[dict[str, Any]]) -> dict[str, int]:
         if isinstance(step, int) and stage == now:
             last = max(last, step)
     return starts
-
-
-def _columns(pairs: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in pairs], [y for _, y in pairs]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dcnify.errors import InputError
-from dcnify.report import series_of, write_plot
+from dcnify.report import measured_in, write_plot
 
 PATHS = ["stages.0.blocks.0.conv_dw", "stages.1.blocks.0.conv_dw"]
 
@@ -52,7 +52,7 @@ def test_every_step_is_a_series_with_its_output_in_the_legend(texts):
 
 
 def test_a_report_from_before_steps_is_drawn_as_it_ended(texts):
-    (one,) = series_of(report())
+    (one,) = measured_in(report())
     assert one.sqnr_db == dict(zip(PATHS, (12.0, 3.0), strict=True))
     assert "reported: output SQNR 4.5 dB, cosine 0.810" in texts(report())
 
@@ -65,7 +65,7 @@ def test_recomputed_numbers_stand_beside_the_reported_ones(texts):
 
 
 def test_an_exact_layer_is_drawn_and_said_to_be_exact(texts):
-    assert series_of(report(**measured(None, 3.0)))[0].sqnr_db[PATHS[0]] == math.inf
+    assert measured_in(report(**measured(None, 3.0)))[0].sqnr_db[PATHS[0]] == math.inf
     assert ">exact<" in texts(report(**measured(None, 3.0)))
     assert ">exact<" in texts(report(**measured(math.inf, math.inf)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Series:
+class Measured:
     """The fidelity of every layer at one moment."""
 
     name: str
@@ -19,26 +19,26 @@ class Series:
     """Fidelity of the model's output, in words; empty if it was not measured."""
 
 
-def series_of(
+def measured_in(
     report: Mapping[str, Any], recomputed: Mapping[str, Any] | None = None
-) -> list[Series]:
+) -> list[Measured]:
     """Return the report's steps, or its final state if it has none; then what was recomputed.
 
     Entries of an unknown form in ``report``, the content of a ``report.json``, are ignored.
     """
     steps = [step for step in _entries(report.get("steps")) if _entries(step.get("sites"))]
-    found = [_series(str(step.get("step")), step) for step in steps]
+    found = [_measured(str(step.get("step")), step) for step in steps]
     if not found:
-        found = [_series("reported", report)]
+        found = [_measured("reported", report)]
     if recomputed is not None:
-        found.append(_series("recomputed", recomputed))
+        found.append(_measured("recomputed", recomputed))
     return found
 
 
-def _series(name: str, measured: Mapping[str, Any]) -> Series:
+def _measured(name: str, measured: Mapping[str, Any]) -> Measured:
     sites = [site for site in _entries(measured.get("sites")) if isinstance(site.get("path"), str)]
     values = {site["path"]: _sqnr(site) for site in sites}
-    return Series(
+    return Measured(
         name=name,
         sqnr_db={path: value for path, value in values.items() if value is not None},
         reverted=frozenset(site["path"] for site in sites if site.get("reverted") is True),
