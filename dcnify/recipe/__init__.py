@@ -10,12 +10,14 @@ from dcnify.recipe.finetune.training import Augment, HandOver, Losses, Optimizer
 from dcnify.recipe.json_schema import schema
 from dcnify.recipe.load import source_text
 from dcnify.recipe.model import Expect, Init, Recipe, Require, RequireOutput, Swap
+from dcnify.recipe.reading.override import Change
 from dcnify.recipe.selection.select import Selection, select
 from dcnify.recipe.selection.where import Range, Where
 
 __all__ = [
     "Augment",
     "Builtin",
+    "Change",
     "Expect",
     "Finetune",
     "HandOver",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -23,7 +23,8 @@ from dcnify.recipe.finetune.section import Finetune
 from dcnify.recipe.load import build, source_text
 from dcnify.recipe.part import Document, Part
 from dcnify.recipe.reading.document import read_document
-from dcnify.recipe.reading.override import apply_overrides
+from dcnify.recipe.reading.origins import Origins
+from dcnify.recipe.reading.override import Change, apply_overrides
 from dcnify.recipe.reading.shorthand import (
     AlsoWord,
     Count,
@@ -215,7 +216,9 @@ class Recipe(Document):
         return self
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    def load(
+        cls, name_or_path: str | os.PathLike[str], overrides: Iterable[str | Change] = ()
+    ) -> Recipe:
         """Load a built-in recipe by name, or a file.
 
         Text with a slash or ending in ``.yaml`` or ``.yml`` is a path. Otherwise a built-in of
@@ -232,9 +235,17 @@ class Recipe(Document):
         return cls.from_yaml(text, origin, overrides)
 
     @classmethod
-    def from_yaml(cls, text: str, name: str = "<string>", overrides: Iterable[str] = ()) -> Recipe:
+    def from_yaml(
+        cls, text: str, name: str = "<string>", overrides: Iterable[str | Change] = ()
+    ) -> Recipe:
         """Read a recipe from YAML text; errors begin with ``name``."""
-        data, origins = read_document(text, name)
+        return cls.from_data(*read_document(text, name), overrides)
+
+    @classmethod
+    def from_data(
+        cls, data: dict[str, Any], origins: Origins, overrides: Iterable[str | Change] = ()
+    ) -> Recipe:
+        """Build a recipe from a document that was read; ``origins`` has the places of its keys."""
         recipe = build(*apply_overrides(data, origins, overrides, cls), cls)
         if recipe.finetune is not None:
             recipe.finetune._origins = recipe.origins.within(("finetune",))

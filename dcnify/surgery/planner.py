@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,8 +44,23 @@ def plan(model: nn.Module, recipe: Recipe, example: Any) -> Plan:
     return plan_found(model, recipe, find(model, example))
 
 
-def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
-    """As `plan`, on sites that were found already."""
+@dataclass(frozen=True)
+class Fitted:
+    """A replacement as it fits one site."""
+
+    module: ModuleSpec
+    parameters: int
+    flops: int
+    notes: tuple[str, ...]
+    neighbours: Neighbours | None
+
+
+Known = dict[str, Fitted]
+"""What was fitted already, for many plans of the same model."""
+
+
+def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | None = None) -> Plan:
+    """As `plan`, on sites that were found already; ``known`` is read and added to."""
     from dcnify.recipe import select
 
     selection = select(recipe, found.sites)
@@ -59,7 +76,7 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
             reason = f"inside {outer}, which is swapped"
             skipped.append(Skipped(site.path, site.role, reason, site.stage))
             continue
-        swaps.append(_planned(found, site, swap, keys[swap.name]))
+        swaps.append(_planned(found, site, swap, keys[swap.name], {} if known is None else known))
         replacement = _replacement(swap)
         if replacement.biases is not None:
             biases += replacement.biases(found, site, keys[swap.name])
@@ -93,7 +110,27 @@ def _keys(found: Found, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Keys]:
     return decided
 
 
-def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
+def _planned(found: Found, site: Site, swap: Swap, keys: Keys, known: Known) -> PlannedSwap:
+    asks = [site.path, swap.replace.with_, keys, _is_calibrated(swap), swap.handover]
+    key = json.dumps(asks, default=str)
+    if key not in known:
+        known[key] = _fitted(found, site, swap, keys)
+    fitted = known[key]
+    return PlannedSwap(
+        site=site,
+        swap=swap.name,
+        module=fitted.module,
+        init=tuple(step.model_dump() for step in swap.init),
+        require=swap.require.model_dump() if swap.require else None,
+        parameters=fitted.parameters,
+        flops=fitted.flops,
+        notes=fitted.notes,
+        neighbours=fitted.neighbours,
+        handover=swap.handover,
+    )
+
+
+def _fitted(found: Found, site: Site, swap: Swap, keys: Keys) -> Fitted:
     spec, notes = resolve(found, site, swap.replace.with_, keys)
     near = _neighbours(found, site, swap, keys)
     if isinstance(near, str):
@@ -115,27 +152,20 @@ def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
         return counter.get_total_flops()
 
     flops = _replacement(swap).flops
-    return PlannedSwap(
-        site=site,
-        swap=swap.name,
-        module=spec,
-        init=tuple(step.model_dump() for step in swap.init),
-        require=swap.require.model_dump() if swap.require else None,
-        parameters=parameters,
-        flops=flops(module, site, count) if flops else count(module, site.input_shape),
-        notes=notes,
-        neighbours=near,
-        handover=swap.handover,
-    )
+    counted = flops(module, site, count) if flops else count(module, site.input_shape)
+    return Fitted(spec, parameters, counted, notes, near)
 
 
 def _neighbours(found: Found, site: Site, swap: Swap, keys: Keys) -> Neighbours | str | None:
     """Layers that may change with the one at ``site``, if it is calibrated; or why none may."""
     search = _replacement(swap).neighbours
-    calibrated = any(step.method == "calibrate" for step in swap.init)
-    if search is None or not calibrated or swap.handover or keys["pointwise"]:
+    if search is None or not _is_calibrated(swap) or swap.handover or keys["pointwise"]:
         return None
     return search(found, site, keys)
+
+
+def _is_calibrated(swap: Swap) -> bool:
+    return any(step.method == "calibrate" for step in swap.init)
 
 
 def _meta_twin(module: nn.Module) -> nn.Module:

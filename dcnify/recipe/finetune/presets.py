@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from importlib import resources
 from typing import Any
@@ -19,7 +20,12 @@ class StagePreset(Builtin):
     @property
     def data(self) -> dict[str, Any]:
         """The stage as plain data, new each time."""
-        return read_document(self.text, f"{self.name}.yaml (preset)")[0]
+        return copy.deepcopy(_parsed(self.text, f"{self.name}.yaml (preset)"))
+
+
+@functools.cache
+def _parsed(text: str, origin: str) -> dict[str, Any]:
+    return read_document(text, origin)[0]
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,10 +19,35 @@ from dcnify.recipe.reading.shorthand import shown
 EXAMPLE = "swaps.late.replace.kernel_size=5"
 
 
+@dataclass(frozen=True)
+class Change:
+    """One value of a recipe to change."""
+
+    path: str
+    """``swaps.late.replace.kernel_size``; swaps and stages by name or index."""
+    value: Any
+    label: str
+    """What errors begin with: a ``--set``, or a place in a file."""
+
+    @classmethod
+    def parse(cls, text: str) -> Change:
+        """Read ``PATH=VALUE``.
+
+        Raises:
+            InputError: it is not that, or the value is not YAML.
+        """
+        name = f"--set {' '.join(text.split())}"
+        name = name if len(name) <= 120 else f"{name[:117]}..."
+        path, equals, value = text.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise InputError(f"{name}: expected PATH=VALUE, such as --set {EXAMPLE}")
+        return cls(path.strip(), read_value(value, name), name)
+
+
 def apply_overrides(
     data: dict[str, Any],
     origins: Origins,
-    overrides: Iterable[str],
+    overrides: Iterable[str | Change],
     model: type[BaseModel],
     finetune: DataPath = ("finetune",),
 ) -> tuple[dict[str, Any], Origins]:
@@ -38,18 +64,14 @@ def apply_overrides(
         InputError: not ``PATH=VALUE``, a value that is not YAML, or a path that leads nowhere.
     """
     data, origins = written_out(data, origins, finetune)
-    for text in overrides:
-        name = f"--set {' '.join(text.split())}"
-        name = name if len(name) <= 120 else f"{name[:117]}..."
-        raw_path, equals, raw_value = text.partition("=")
-        keys = raw_path.strip().split(".")
-        if not equals or not all(keys):
-            raise InputError(f"{name}: expected PATH=VALUE, such as --set {EXAMPLE}")
+    for one in overrides:
+        change = Change.parse(one) if isinstance(one, str) else one
+        keys = change.path.split(".")
         if not finetune and keys[0] == "finetune":
             keys = keys[1:] or keys
         data = copy.deepcopy(data)
-        path = _assign(data, keys, read_value(raw_value, name), name, model)
-        data, origins = written_out(data, origins.overridden(path, name), finetune)
+        path = _assign(data, keys, copy.deepcopy(change.value), change.label, model)
+        data, origins = written_out(data, origins.overridden(path, change.label), finetune)
     return data, origins
 
 
