@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Skipped,
     )
     from dcnify.bench.rivals import OURS
+    from dcnify.bench.swaps import PlanTimings, SwapTiming, time_swaps
 
 __all__ = [
     "CONVERTED",
@@ -35,13 +36,16 @@ __all__ = [
     "OpBench",
     "OpBenchSpec",
     "PassResult",
+    "PlanTimings",
     "Report",
     "Skipped",
+    "SwapTiming",
     "bench_models",
     "check_plot",
     "run",
     "settle",
     "settle_models",
+    "time_swaps",
     "write_csv",
     "write_models_csv",
     "write_plot",

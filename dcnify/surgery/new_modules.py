@@ -21,15 +21,18 @@ def new_modules(
     warnings: tuple[str, ...] = ()
     for index, swap in enumerate(plan.swaps):
         old = get(model, swap.site.path)
-        module = _materialise(build(swap.module, original=old), old, model)
+        module = materialise(build(swap.module, original=old), old, model)
         warnings = (*warnings, *initialise(module, swap, found, generator))
         fresh[swap.site.path] = module
         progress("initialising replacements", index + 1, len(plan.swaps))
     return fresh, warnings
 
 
-def _materialise(module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Module:
-    """Give a module built on the meta device memory, on the old layer's device and in its dtype."""
+def materialise(module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Module:
+    """Give a module built on the meta device memory, on the old layer's device and in its dtype.
+
+    Its parameters have no values yet.
+    """
     sample = next((p for m in (old, model) for p in m.parameters() if p.is_floating_point()), None)
     device = sample.device if sample is not None else torch.device("cpu")
     dtype = sample.dtype if sample is not None else torch.get_default_dtype()

@@ -76,6 +76,17 @@ def test_inspect_as_json_is_nothing_but_json(dcnify):
     )
 
 
+def test_plan_times_every_swap_where_it_is_asked_to(dcnify):
+    given = ("plan", "timm:test_convnext", *SMALL, "-r", "convnext")
+    code, out, _ = dcnify(*given, "--time", "0.01", "--batch", "1", "--threads", "1", "--json")
+    data = json.loads(out)
+    assert code == 0
+    swapped = [swap["site"]["path"] for swap in data["swaps"]]
+    assert [one["path"] for one in data["timings"]["swaps"]] == swapped
+    assert data["timings"]["shape"] == [1, 3, 64, 64]
+    assert dcnify(*given, "--batch", "1")[0] == 2
+
+
 def test_inspect_names_near_misses(dcnify):
     code, out, _ = dcnify("inspect", "timm:resnext26ts", *SMALL)
     assert code == 0

@@ -26,8 +26,8 @@ OFFERED = {
         --trust-pickle --use-ema -q SOURCE
     """,
     "plan": """
-        --arch --input-size --json --model-arg --pretrained --quiet --recipe --set
-        --trust-code --trust-pickle --use-ema -q -r SOURCE
+        --arch --batch --device --input-size --json --model-arg --pretrained --quiet --recipe
+        --set --threads --time --trust-code --trust-pickle --use-ema -q -r SOURCE
     """,
     "convert": """
         --arch --data-dir --image-count --images --input-size --interpolation --json --mean
