@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -95,7 +95,7 @@ class Sweep(Document):
 
     def _check_paths(self) -> None:
         """Refuse paths of ``base`` and ``drop`` that no factor has, which would do nothing."""
-        named = [(("base",), self.base or {})]
+        named: list[tuple[tuple[str | int, ...], dict[str, Any]]] = [(("base",), self.base or {})]
         named += [(("drop", i), one) for i, one in enumerate(self.drop)]
         known = dict.fromkeys((*self.factors, *(path for one in self.points for path in one)))
         for at, values in named:
@@ -129,9 +129,9 @@ class Sweep(Document):
                 f"path, such as ./{os.fspath(name_or_path) or 'sweep'}.yaml"
             )
         sweep = cls.from_yaml(read_file(name_or_path), os.fspath(name_or_path))
-        if is_path(sweep.recipe) and not os.path.isabs(sweep.recipe):
+        if is_path(sweep.recipe):
             beside = os.fspath(Path(name_or_path).parent / sweep.recipe)
-            sweep._move_recipe(beside)
+            sweep = sweep.model_copy(update={"recipe": beside})
         return sweep
 
     @classmethod
@@ -147,25 +147,6 @@ class Sweep(Document):
         if isinstance(sweep, Mapping):
             return build({"version": 1, "name": "sweep", **sweep}, Origins("sweep"), cls)
         return cls.load(sweep)
-
-    def _move_recipe(self, path: str) -> None:
-        object.__setattr__(self, "recipe", path)
-
-    def with_recipe(self, recipe: str | None, overrides: Iterable[tuple[str, Any]]) -> Sweep:
-        """The sweep on another base, with more changes to it.
-
-        Raises:
-            InputError: a change is to a factor.
-        """
-        changes = dict(overrides)
-        for path in changes:
-            if path in self.factors:
-                where = self.origins.key(("factors", path))
-                raise InputError(f"--set {path}: it is a factor of the sweep ({where})")
-        update: dict[str, Any] = {"set": {**self.set, **changes}}
-        if recipe is not None:
-            update["recipe"] = recipe
-        return self.model_copy(update=update)
 
 
 def sweeps() -> dict[str, Builtin]:

@@ -107,3 +107,10 @@ def in_words(where: str) -> Iterator[None]:
         words = f"{where}: the storage cannot be used: {first_line(origin)}"
         kind = DcnifyError if "disk" in words else InputError
         raise kind(words) from error
+
+
+def has_password(url: str) -> bool:
+    """Whether the URL of a storage holds a password, or stars in its place."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(url).password is not None

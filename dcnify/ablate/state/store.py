@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dcnify.ablate.owner import is_gone, this_process
-from dcnify.ablate.storage import HEARTBEAT, in_words, open_storage, quiet, without_password
+from dcnify.ablate.state.owner import is_gone, this_process
+from dcnify.ablate.state.storage import HEARTBEAT, in_words, open_storage, quiet, without_password
 from dcnify.errors import InputError
 
 if TYPE_CHECKING:
