@@ -12,19 +12,25 @@ from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
     from dcnify.ablate.call import Ablation, ablate
+    from dcnify.ablate.results.report import Report, read_ablation, write_report
     from dcnify.ablate.run import join, prepare, work
+    from dcnify.ablate.status import Status
     from dcnify.ablate.sweep import Sweep, sweeps
 
 __all__ = [
     "AblateSpec",
     "Ablation",
     "JoinSpec",
+    "Report",
+    "Status",
     "Sweep",
     "ablate",
     "join",
     "prepare",
+    "read_ablation",
     "sweeps",
     "work",
+    "write_report",
 ]
 
 __getattr__ = load_on_use(__name__)

@@ -18,7 +18,7 @@ from dcnify.finetune.score import Score
 from dcnify.pipeline import earlier_work
 from dcnify.pipeline.earlier_work import BENCH, CONVERTED, FIDELITY, FINETUNED, PAGE, REPORT
 from dcnify.pipeline.images import fidelity_images, training_images
-from dcnify.pipeline.page import page
+from dcnify.pipeline.page import run_page
 from dcnify.pipeline.spec import RunSpec
 from dcnify.pipeline.timing import time_artifact
 from dcnify.progress import Progress, silent
@@ -142,8 +142,7 @@ def run(
     )
     pictures = _draw(out, done, say)
     _write(out / REPORT, done.to_dict())
-    metrics = trained / TRAINING / METRICS
-    text = markdown(page(recipe, source.spec, done.to_dict(), metrics, pictures))
+    text = markdown(run_page(record, source.spec, timed, pictures))
     write_file(out / PAGE, lambda path: path.write_text(text, "utf-8"), True)
     return done
 

@@ -6,56 +6,66 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dcnify.artifact import Artifact, read_artifact
+from dcnify.errors import InputError
+from dcnify.files import read_json
+from dcnify.pipeline.earlier_work import BENCH, FINETUNED, REPORT
 from dcnify.recipe import Recipe
-from dcnify.report import accuracy_table, fidelity_chart, percent, training_charts
-from dcnify.report.quantity import COSINE, COUNT, DECIBEL, MICROSECONDS_IN_MS
-from dcnify.report.view import Column, Fact, Facts, Figure, Mark, Page, Part, Section, Table, Text
+from dcnify.report.artifact_page import NO_PICTURES, artifact_page
+from dcnify.report.quantity import MICROSECONDS_IN_MS
+from dcnify.report.view import Column, Page, Part, Table, Text
 
 _PERCENTILES = ("p20", "p50", "p80")
 
 
-def page(
-    recipe: Recipe, source: str, told: Mapping[str, Any], metrics: Path, pictures: Mapping[str, str]
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run that came to its end."""
+    return (
+        all((folder / name).is_file() for name in (REPORT, BENCH)) and (folder / FINETUNED).is_dir()
+    )
+
+
+def read_run(folder: Path) -> Page:
+    """Describe the run in a folder.
+
+    Raises:
+        InputError: it is not one, or damaged.
+    """
+    told = read_json(folder / REPORT)
+    try:
+        source, bench = told["request"]["source"]["source"], told["bench"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / REPORT} is not the report of a run: {error!r}") from None
+    return run_page(read_artifact(folder / FINETUNED), source, bench)
+
+
+def run_page(
+    record: Artifact,
+    source: str,
+    bench: Mapping[str, Any],
+    pictures: Mapping[str, str] = NO_PICTURES,
 ) -> Page:
-    """Describe a run: accuracies, timings, layers.
+    """Describe a run: accuracies, layers, training, timings.
 
     Args:
-        recipe: what was run.
+        record: the artifact that was trained.
         source: the name of the original.
-        told: the content of ``report.json``.
-        metrics: ``metrics.jsonl`` of the fine-tuning.
-        pictures: files beside the page: ``fidelity`` and ``curve``.
+        bench: the content of ``bench.json``.
+        pictures: files beside the page that show ``fidelity`` and ``curve``.
+
+    Raises:
+        InputError: as `dcnify.report.artifact_page.artifact_page`.
     """
-    return Page(
-        f"{recipe.name}: {source}",
-        recipe.description,
-        (
-            Section("Accuracy", tuple(_accuracy(told["finetune"], metrics, pictures))),
-            Section("Time", tuple(timing(told["bench"]))),
-            Section("Layers", tuple(_layers(told["conversion"], pictures))),
-        ),
-    )
+    recipe = Recipe.from_yaml(record.recipe, "recipe.yaml")
+    try:
+        time = tuple(_timing(bench))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{record.path.parent / BENCH} is damaged: {error!r}") from error
+    title = f"{recipe.name}: {source}"
+    return artifact_page(record, title=title, lead=recipe.description, time=time, pictures=pictures)
 
 
-def _accuracy(
-    tuned: Mapping[str, Any], metrics: Path, pictures: Mapping[str, str]
-) -> Iterator[Part]:
-    yield accuracy_table(tuned)
-    yield Text(f"Trained for {tuned['seconds']:.0f} s on {tuned['data']}.")
-    if tuned["best_artifact"]:
-        yield Text(f"The best, {percent(tuned['best'])} at {tuned['best_at']}, is kept as well.")
-    if tuned["skipped"]:
-        yield Text(f"{len(tuned['skipped'])} images could not be read.")
-    yield Figure(
-        charts=training_charts(metrics),
-        caption="Loss of the training, and what its validations measured",
-        alt="The loss and the validations, step by step",
-        file=pictures.get("curve", ""),
-    )
-
-
-def timing(bench: Mapping[str, Any]) -> Iterator[Part]:
-    """What was timed of the original and the converted model."""
+def _timing(bench: Mapping[str, Any]) -> Iterator[Part]:
     (forward,) = bench["passes"]
     yield Table(
         (Column("model"), *(Column(name, MICROSECONDS_IN_MS) for name in _PERCENTILES)),
@@ -71,28 +81,3 @@ def timing(bench: Mapping[str, Any]) -> Iterator[Part]:
         f"(p20 {speedup['p20']:.2f}, p80 {speedup['p80']:.2f}), for {shape} in {bench['dtype']} on "
         f"{machine['device_name']} ({machine['threads']} threads, torch {machine['torch']})."
     )
-
-
-def _layers(conversion: Mapping[str, Any], pictures: Mapping[str, str]) -> Iterator[Part]:
-    before, after = conversion["parameters"]
-    yield Facts((Fact("parameters before", before, COUNT), Fact("after", after, COUNT)))
-    columns = (
-        Column("layer", code=True),
-        Column("SQNR", DECIBEL),
-        Column("cosine", COSINE),
-        Column("kept"),
-    )
-    yield Table(columns, tuple(_layer(site) for site in conversion["sites"]))
-    yield Text("Layers right after the conversion, given what the old ones were given.")
-    yield Figure(
-        charts=(fidelity_chart(conversion),),
-        caption="How close each new layer is to the one it replaced",
-        alt="A bar for each layer and step of its init",
-        file=pictures.get("fidelity", ""),
-    )
-
-
-def _layer(site: Mapping[str, Any]) -> tuple[Any, ...]:
-    sqnr = float("inf") if site["sqnr_db"] is None else site["sqnr_db"]
-    note = Mark("reverted", "bad") if site.get("reverted") else "new layer"
-    return site["path"], sqnr, site["cosine"], note

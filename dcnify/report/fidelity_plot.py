@@ -13,19 +13,25 @@ from dcnify.report.quantity import DECIBEL, Quantity
 _BESIDE = Quantity(digits=1, infinite="exact")
 
 
-def fidelity_chart(report: Mapping[str, Any], recomputed: Mapping[str, Any] | None = None) -> Chart:
-    """A group of bars for each layer, one bar a step, and the output in the legend.
+def fidelity_chart(
+    report: Mapping[str, Any],
+    recomputed: Mapping[str, Any] | None = None,
+    *,
+    outputs: bool = False,
+) -> Chart:
+    """A group of bars for each layer, one bar a step.
 
     Args:
         report: the content of ``report.json``; one without ``steps`` is drawn as it ended.
         recomputed: ``sites`` and ``output`` measured again, drawn beside the report's.
+        outputs: name each step with the fidelity of the output after it.
     """
     steps = measured_in(report, recomputed)
     layers = tuple(dict.fromkeys(layer for one in steps for layer in one.sqnr_db))
     return Chart(
-        x=Axis("SQNR: power of the old layer's output over that of the difference", DECIBEL),
-        y=Axis("layer", names=layers),
-        series=tuple(_bars(one, layers) for one in steps),
+        x=Axis("SQNR", DECIBEL),
+        y=Axis("", names=layers),
+        series=tuple(_bars(one, layers, outputs) for one in steps),
         empty="no layer was swapped",
     )
 
@@ -33,23 +39,25 @@ def fidelity_chart(report: Mapping[str, Any], recomputed: Mapping[str, Any] | No
 def write_plot(
     report: Mapping[str, Any], path: Path, recomputed: Mapping[str, Any] | None = None
 ) -> None:
-    """Draw `fidelity_chart` into a file that ends in .png, .svg or .pdf.
+    """Draw `fidelity_chart`, with its outputs, into a file that ends in .png, .svg or .pdf.
 
     Raises:
         InputError: matplotlib is not installed.
     """
     from dcnify.report.render.drawing import figure_of, save
 
-    save(figure_of([fidelity_chart(report, recomputed)], _title(report)), path)
+    save(
+        figure_of([fidelity_chart(report, recomputed, outputs=True)], _title(report), width=9), path
+    )
 
 
-def _bars(one: Measured, layers: tuple[str, ...]) -> Series:
+def _bars(one: Measured, layers: tuple[str, ...], outputs: bool) -> Series:
     drawn = [(row, layer) for row, layer in enumerate(layers) if layer in one.sqnr_db]
     values = tuple(one.sqnr_db[layer] for _, layer in drawn)
     reverted = frozenset(at for at, (_, layer) in enumerate(drawn) if layer in one.reverted)
     words = (_BESIDE.text(value) for value in values)
     return Series(
-        name=f"{one.name}: output {one.output}" if one.output else one.name,
+        name=f"{one.name}: output {one.output}" if outputs and one.output else one.name,
         x=values,
         y=tuple(float(row) for row, _ in drawn),
         style="bars",
@@ -59,7 +67,7 @@ def _bars(one: Measured, layers: tuple[str, ...]) -> Series:
 
 
 def _title(report: Mapping[str, Any]) -> str:
-    words = "How close each new layer is to the one it replaced"
+    words = "How close each new layer is to the one it replaced: SQNR of its output"
     images = report.get("images")
     if isinstance(images, Mapping) and "count" in images:
         words += f"\non {images['count']} images ({images.get('origin')})"

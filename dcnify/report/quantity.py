@@ -39,7 +39,8 @@ class Quantity:
     def with_unit(self, value: float | None) -> str:
         """The number and its unit, as in a sentence."""
         text = self.text(value)
-        return f"{text} {self.head_unit}" if text and self.head_unit else text
+        number = bool(text) and value is not None and math.isfinite(value)
+        return f"{text} {self.head_unit}" if number and self.head_unit else text
 
     @property
     def head_unit(self) -> str:
@@ -73,3 +74,10 @@ MICROSECONDS_IN_MS = Quantity("ms", scale=1e-3)
 SECONDS = Quantity("s", 1)
 PIXELS = Quantity("px", 1)
 TIMES = Quantity("x")
+
+
+def change(before: float | None, after: float | None, quantity: Quantity = SHORT_COUNT) -> str:
+    """``6.27k → 152k``; empty where one of them is not known."""
+    if before is None or after is None:
+        return ""
+    return f"{quantity.text(before)} → {quantity.text(after)}"

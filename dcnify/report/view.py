@@ -7,11 +7,12 @@ written, the same on the terminal, in Markdown and in HTML.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from dcnify.report.chart import Chart
 from dcnify.report.quantity import Quantity
 
+State = Literal["swapped", "kept", "reverted"]
 Tone = Literal["good", "bad", "muted"]
 
 
@@ -125,8 +126,10 @@ class Place:
     """A candidate in the network: swapped, kept or reverted."""
 
     name: str
-    state: Literal["swapped", "kept", "reverted"]
+    state: State
     detail: str
+    number: str = ""
+    """What was measured of it, in a word."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,12 @@ class Network:
 
     stages: tuple[Stage, ...]
     caption: str = ""
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states that its places are in."""
+        found = {place.state for stage in self.stages for place in stage.places}
+        return tuple(state for state in get_args(State) if state in found)
 
 
 Part = Text | Table | Facts | Code | Figure | Network

@@ -51,6 +51,8 @@ class Skipped:
     path: str
     role: str
     reason: str
+    stage: int | None = None
+    """The stage of a site; None of a near miss, and in plans from before it was recorded."""
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,13 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | No
     keys = _keys(found, selection.chosen)
     swaps: list[PlannedSwap] = []
     biases: list[str] = []
-    skipped = [Skipped(*item) for item in selection.skipped]
+    stages = {site.path: site.stage for site in found.sites}
+    skipped = [Skipped(*item, stages.get(item[0])) for item in selection.skipped]
     for site, swap in selection.chosen:
         outer = next((p for p in chosen if site.path.startswith(p + ".")), None)
         if outer is not None:
-            skipped.append(Skipped(site.path, site.role, f"inside {outer}, which is swapped"))
+            reason = f"inside {outer}, which is swapped"
+            skipped.append(Skipped(site.path, site.role, reason, site.stage))
             continue
         swaps.append(_planned(found, site, swap, keys[swap.name], {} if known is None else known))
         replacement = _replacement(swap)

@@ -36,7 +36,7 @@ def plan_tables(plan: Plan) -> list[Any]:
             swap.site.path,
             ROLES[swap.site.role].label(swap.site),
             _shape(swap.site.input_shape),
-            _module(swap),
+            module_label(swap),
             _change(swap.site.parameters, swap.parameters, plan.model_parameters),
             _change(swap.site.flops, swap.flops, plan.model_flops),
             swap.swap,
@@ -77,7 +77,7 @@ def result_table(result: ConvertResult) -> list[Any]:
         swap = planned.get(site.path)
         table.add_row(
             site.path,
-            _module(swap) if swap else "original (reverted)",
+            module_label(swap) if swap else "original (reverted)",
             _change(swap.site.parameters, swap.parameters) if swap else "",
             *(
                 f"{then[site.path].sqnr_db:.2f}" if site.path in then else ""
@@ -104,7 +104,7 @@ def result_table(result: ConvertResult) -> list[Any]:
         words = "note: the output says little about the new layers:"
         parts.append(f"{words} {report.output.uninformative}")
     if report.require is not None:
-        parts.append(f"require: {_requirement(report.require)}")
+        parts.append(f"require: {requirement_text(report.require)}")
     before, after = result.report.parameters
     parts.append(f"parameters: {short_count(before)} -> {short_count(after)}")
     parts += [f"warning: {text}" for text in result.report.warnings]
@@ -130,7 +130,8 @@ def _output(output: OutputFidelity) -> str:
     return ", ".join(said)
 
 
-def _requirement(require: OutputRequirement) -> str:
+def requirement_text(require: OutputRequirement) -> str:
+    """What was asked of the output, and whether it is met."""
     if require.met is None:
         return f"not checked: {require.reason}"
     bounds = {"agreement": "agreement at least", "kl": "KL at most", "cosine": "cosine at least"}
@@ -170,7 +171,8 @@ def _total(model: int, change: int) -> str:
     )
 
 
-def _module(swap: PlannedSwap) -> str:
+def module_label(swap: PlannedSwap) -> str:
+    """``DCNv4 3x3 G8``: the new module in a few words."""
     exact = replacement_named(swap.module.type).exact
     if exact:
         return exact

@@ -61,7 +61,10 @@ class PointResult:
 def results(record: AblationRecord, rows: Mapping[str, Row]) -> list[PointResult]:
     """What the storage has of each point of a sweep, in the sweep's order."""
     trials = [
-        [_trial(i, seed, name, rows.get(name)) for seed, name in zip(record.seeds, names, strict=True)]
+        [
+            _trial(i, seed, name, rows.get(name))
+            for seed, name in zip(record.seeds, names, strict=True)
+        ]
         for i, names in enumerate(point["trials"] for point in record.points)
     ]
     base = trials[record.base]

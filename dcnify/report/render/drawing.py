@@ -23,12 +23,12 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9")
 """Told apart with any colour vision (Okabe and Ito); in the dark, pages take lighter ones."""
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vP"
-_HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++")
-_WIDTH = 5.4
+_HATCHES = ("", "///", "xxx", "\\\\\\", "+++", "---")
+_WIDTH = 4.8
 """Inches; as wide as a phone shows with letters of a size to read."""
 _BAR = 0.15
 _TALLEST = 200.0
-_LONGEST_NAME = 44
+_LONGEST_NAME = 36
 _SETTINGS = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -41,8 +41,8 @@ _SETTINGS = {
 }
 
 
-def figure_of(charts: Sequence[Chart], title: str = "") -> Figure:
-    """Draw charts beside each other.
+def figure_of(charts: Sequence[Chart], title: str = "", width: float = _WIDTH) -> Figure:
+    """Draw charts beside each other, each ``width`` inches wide.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -54,7 +54,7 @@ def figure_of(charts: Sequence[Chart], title: str = "") -> Figure:
         raise InputError("a plot needs matplotlib; pip install 'dcnify[report]'") from None
     with rc_context(_SETTINGS):
         height = max(map(_height, charts))
-        figure = Figure(figsize=(_WIDTH * len(charts), height), layout="constrained")
+        figure = Figure(figsize=(width * len(charts), height), layout="constrained")
         panels = figure.subplots(1, len(charts), squeeze=False)[0]
         for panel, chart in zip(panels, charts, strict=True):
             _draw(panel, chart)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from dcnify._version import __version__
 from dcnify.errors import InputError
 from dcnify.report.chart import Chart
+from dcnify.report.render.generator import GENERATOR
 from dcnify.report.view import Cell, Column, Mark, Page, Part, Spread, Table
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def html(page: Page) -> str:
 
     tools = {"kind": kind, "draw": draw, "numbers": numbers, "rows": _rows}
     environment.globals.update(tools)
-    return environment.get_template("page.html.jinja").render(page=page, version=__version__)
+    return environment.get_template("page.html.jinja").render(page=page, generator=GENERATOR)
 
 
 def _rows(table: Table) -> HtmlRows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dcnify.report.render.generator import GENERATOR
 from dcnify.report.render.terminal import network_lines
 from dcnify.report.view import (
     Code,
@@ -26,7 +27,7 @@ def markdown(page: Page) -> str:
     lines = [f"# {_literal(page.title)}", "", _literal(page.lead), ""]
     for section in page.sections:
         lines += [f"## {_literal(section.title)}", "", *_section(section)]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return "\n".join([*lines, f"<!-- {GENERATOR} -->"]) + "\n"
 
 
 def _section(section: Section) -> Iterator[str]:

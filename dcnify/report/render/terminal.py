@@ -66,8 +66,7 @@ def network_lines(network: Network) -> Iterator[str]:
     for stage in network.stages:
         drawn = "".join(PLACES[place.state] for place in stage.places)
         yield f"{stage.name:{wide}}  {drawn}  {stage.detail}"
-    used = {place.state for stage in network.stages for place in stage.places}
-    yield ", ".join(f"{sign} {state}" for state, sign in PLACES.items() if state in used)
+    yield ", ".join(f"{PLACES[state]} {state}" for state in network.states)
 
 
 def rich_table(table: Table) -> RichTable:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def without(plan: Plan, reasons: Mapping[str, str]) -> Plan:
     """Return the plan without the swaps at some paths, which become skipped for these reasons."""
     skipped = (
-        Skipped(swap.site.path, swap.site.role, f"reverted: {reasons[swap.site.path]}")
-        for swap in plan.swaps
-        if swap.site.path in reasons
+        Skipped(site.path, site.role, f"reverted: {reasons[site.path]}", site.stage)
+        for site in (swap.site for swap in plan.swaps)
+        if site.path in reasons
     )
     return dataclasses.replace(
         plan,

@@ -5,7 +5,7 @@ const make = (cells, heads) => {
   cells.forEach(([text, value, tone], index) => {
     const cell = document.createElement(index ? "td" : "th");
     if (!index) cell.scope = "row";
-    cell.className = `${heads[index].className} ${tone}`;
+    cell.className = `${heads[index].className} ${tone}${text.length > 48 ? " long" : ""}`;
     cell.textContent = text;
     if (value !== null) cell.dataset.value = value;
     row.append(cell);
