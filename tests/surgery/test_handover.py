@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from support.handover_cases import (
     CASES,
     DOCS,
-    FLASH,
     IMAGES,
     convert,
     handing,
