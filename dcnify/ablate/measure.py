@@ -150,7 +150,12 @@ def _finetuned(trial: _Trial, artifact: Path, watch: Watch | None) -> Path:
     place, run = trial.place, trial.place.setting.run
     out = place.folder / "models" / trial.spec.name
     if not (out / CONFIG).is_file():
-        options = replace(run.training, seed=trial.spec.seed, resume=is_begun(out))
+        options = replace(
+            run.training,
+            seed=trial.spec.seed,
+            resume=is_begun(out),
+            trust_code=place.trusts_code,
+        )
         with trial.timing("finetune"):
             finetune(
                 artifact,
@@ -188,7 +193,7 @@ def _time(trial: _Trial, artifact: Path) -> None:
                 settle_models(spec),
                 against=place.fresh(),
                 size=shape,
-                trust_code=place.setting.run.options.trust_code,
+                trust_code=place.trusts_code,
             )
             (forward,) = report.passes
             timed = forward.timings[CONVERTED]

@@ -84,7 +84,9 @@ def _sampled(sweep: Sweep, total: int, dropped: list[int]) -> Iterator[Point]:
     wanted = sweep.sample or 0
     drawn = random.Random(0)
     count = min(total, max(MOST, 20 * wanted))
-    indices = drawn.sample(range(total), count) if total > count else range(total)
+    indices: Sequence[int] = range(total)
+    if total > count:  # and perhaps larger than a range may be
+        indices = list(dict.fromkeys(drawn.randrange(total) for _ in range(count)))
     kept = sorted(_kept(sweep, indices, dropped), key=lambda one: one[0])
     if wanted > len(kept):
         where = sweep.origins.prefix(("sample",))

@@ -65,7 +65,7 @@ def prepare(
             Nothing was written then.
     """
     spec.source.check()
-    sweep = sweep or Sweep.load(spec.sweep)
+    sweep = (sweep or Sweep.load(spec.sweep)).measuring(spec.measure)
     _check_measures(sweep, spec)
     folder = spec.folder
     earlier = _earlier(folder, sweep)
@@ -100,9 +100,11 @@ def prepare(
         setting=setting.to_dict(),
         storage=None if url.endswith(str(folder / STATE)) else shown,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    if record.storage is None:
+        folder.mkdir(parents=True, exist_ok=True)
     store = open_store(url, sweep.name, create=True)
     _check_study(store, record, shown)
+    folder.mkdir(parents=True, exist_ok=True)
     store.describe(
         {
             "version": __version__,

@@ -65,6 +65,12 @@ class AblateSpec(WorkSpec):
         flags=("--set",),
         metavar="PATH=VALUE",
     )
+    measure: tuple[str, ...] = option(
+        (),
+        help="What to measure, in place of what the sweep says: fidelity, finetune, latency, "
+        "throughput, memory, parameters, flops. May be given more than once.",
+        metavar="NAME,...",
+    )
     images: ImageSpec = option(
         ImageSpec(), help="Images to measure fidelity on; those of ``data`` by default."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,6 +111,19 @@ class Sweep(Document):
     def measured(self) -> tuple[str, ...]:
         """What is measured, in the order of `MEASURES`."""
         return tuple(one for one in MEASURES if one == "fidelity" or one in self.measure)
+
+    def measuring(self, names: Sequence[str]) -> Sweep:
+        """The sweep with other measurements; as it is if none are named.
+
+        Raises:
+            InputError: there is no such measurement.
+        """
+        told = [name.strip() for text in names for name in text.split(",") if name.strip()]
+        for name in told:
+            if name not in MEASURES:
+                hint = did_you_mean(name, MEASURES, otherwise=f"; there is {', '.join(MEASURES)}")
+                raise InputError(f"--measure {name}: no such measurement{hint}")
+        return self.model_copy(update={"measure": tuple(told)}) if told else self
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> Sweep:

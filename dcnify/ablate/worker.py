@@ -88,9 +88,9 @@ class Worker:
                 result = measure(spec, self._place(spec.setting), self._watch)
             if self._store.finish(row, result) and self._folder.is_dir():
                 write_trial(self._folder, spec.name, {"state": DONE, **result})
-        except (KeyboardInterrupt, StoppedError):
+        except (KeyboardInterrupt, StoppedError) as stopped:
             self._store.give_back(row)
-            raise
+            raise StoppedError("interrupted; the same command goes on from here") from stopped
         except CheckError as found:
             self._store.fail(row, first_line(found), infeasible=True)
         except Exception as found:

@@ -58,7 +58,7 @@ OFFERED = {
     "ablate run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
         --data-dir --fail-fast --image-count --images --input-size --interpolation --jobs
-        --json --keep-models --mean --model-arg --output --pretrained --quiet --recipe
+        --json --keep-models --mean --measure --model-arg --output --pretrained --quiet --recipe
         --set --source --split --std --storage --time --trust-code --trust-pickle
         --use-ema --val-split --validate-every --workers -j -o -q -r SWEEP
     """,

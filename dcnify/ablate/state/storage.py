@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dcnify.errors import DcnifyError, InputError
@@ -31,11 +32,15 @@ def without_password(url: str) -> str:
         ) from None
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     """Open a storage by its URL.
 
     SQLite has no row locks: there, a transaction locks the file at its beginning. Without that, two
     workers that look at the same trial both take it.
+
+    Args:
+        url: as SQLAlchemy takes it.
+        create: make an SQLite file that is not there.
 
     Raises:
         InputError: it cannot be reached, or a package is missing.
@@ -50,6 +55,8 @@ def open_storage(url: str) -> RDBStorage:
     from sqlalchemy import event
 
     shown, sqlite = without_password(url), url.startswith("sqlite")
+    if sqlite and not create and not Path(url.partition("///")[2]).is_file():
+        raise InputError(f"{shown}: there is no such file")
     options: dict[str, Any] = {"pool_pre_ping": True}
     if sqlite:
         options["connect_args"] = {"timeout": 60}

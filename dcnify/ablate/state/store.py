@@ -260,7 +260,7 @@ def open_store(url: str, name: str | None, *, create: bool = False) -> Store:
     Raises:
         InputError: the storage cannot be reached, or has no such study.
     """
-    storage = open_storage(url)
+    storage = open_storage(url, create=create)
     import optuna
 
     shown = without_password(url)

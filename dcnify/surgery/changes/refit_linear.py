@@ -47,7 +47,7 @@ def refit_linear(
     prior = torch.cat((weight, constant), 1) if with_shift else weight
     ridge = Ridge(prior.double().cpu())
     most = max(1, _ROWS // max(1, sum(map(len, inputs))))
-    rows_of = _pixels if isinstance(layer, nn.Conv2d) else _tokens
+    rows_of = _pixels if layer.weight.dim() == 4 else _tokens
     for index, (batch, target) in enumerate(zip(inputs, wanted, strict=True)):
         for image, (x, y) in enumerate(zip(map(rows_of, batch), map(rows_of, target), strict=True)):
             x = with_one(x) if with_shift else x
