@@ -27,6 +27,7 @@ _EXPORTS = {
     "CheckError": "dcnify.errors",
 }
 _ROOMS = (
+    "ablate",
     "ops",
     "nn",
     "models",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KINDS = {
     "artifact": ("dcnify.report.artifact_page", "is_artifact", "read_artifact_page"),
     "run": ("dcnify.pipeline.page", "is_run", "read_run"),
+    "ablation": ("dcnify.ablate.results.report", "is_ablation", "read_ablation"),
 }
 """What can be shown: a module, its test whether a path is that, and what makes a page of it."""
 RENDERERS = {".html": "html", ".md": "markdown"}

@@ -6,31 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcnify.artifact import Source, open_source, read_artifact, save
+from dcnify.artifact import open_source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
 from dcnify.bench import ModelBenchSpec, settle_models
-from dcnify.data import Examples, ImageBatch, Labelled
-from dcnify.data.images import load_batch
-from dcnify.data.statistics import IMAGENET
-from dcnify.errors import DcnifyError, InputError
+from dcnify.errors import DcnifyError
 from dcnify.files import write_file
 from dcnify.finetune import CURVE, METRICS, StepMetrics, finetune
 from dcnify.finetune.parallel.fsdp import check_settings
 from dcnify.finetune.run_folder import is_begun
 from dcnify.finetune.score import Score
-from dcnify.finetune.training.augmentation import check_policy
-from dcnify.finetune.training.loaders import check_batch
-from dcnify.finetune.training.stage_checks import check_labels
 from dcnify.pipeline import earlier_work
 from dcnify.pipeline.earlier_work import BENCH, CONVERTED, FIDELITY, FINETUNED, PAGE, REPORT
+from dcnify.pipeline.images import fidelity_images, training_images
 from dcnify.pipeline.page import run_page
 from dcnify.pipeline.spec import RunSpec
 from dcnify.pipeline.timing import time_artifact
 from dcnify.progress import Progress, silent
-from dcnify.recipe import Finetune, Recipe
 from dcnify.report import write_plot, write_training_curve
 from dcnify.report.render import markdown
-from dcnify.surgery import convert, images_wanted
+from dcnify.surgery import convert
 
 
 @dataclass(frozen=True)
@@ -93,8 +87,8 @@ def run(
     for note in source.notes:
         say(note)
     shape = spec.source.input_shape(source.input_size, recipe.input)
-    data = _training_images(spec, source, stages, shape)
-    images = _fidelity_images(spec, recipe, source, shape, data, progress)
+    data = training_images(spec, source, stages, shape)
+    images = fidelity_images(spec, recipe, source, shape, data, progress)
     if spec.options.overwrite:
         earlier_work.clear(out)
     converted, trained = out / CONVERTED, out / FINETUNED
@@ -151,54 +145,6 @@ def run(
     text = markdown(run_page(record, source.spec, timed, pictures))
     write_file(out / PAGE, lambda path: path.write_text(text, "utf-8"), True)
     return done
-
-
-def _fidelity_images(
-    spec: RunSpec,
-    recipe: Recipe,
-    source: Source,
-    shape: tuple[int, int, int],
-    data: Labelled,
-    progress: Progress,
-) -> ImageBatch | None:
-    """The images to measure fidelity and to calibrate on; by default some of the training data.
-
-    Without labels not those that are left out, on which the training is measured.
-    """
-    if isinstance(data.train, Examples) and data.classes is None:
-        return load_batch(
-            data.train.dataset,
-            spec.images.image_count or images_wanted(recipe) or len(data.train),
-            shape,
-            **source.statistics.over(IMAGENET).known(),
-            on_progress=lambda done, total: progress("reading images", done, total),
-        )
-    own = spec.images.images is not None
-    asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
-    return asked.load(
-        shape,
-        **source.statistics.known(),
-        count=images_wanted(recipe),
-        called="images" if own else "data",
-        progress=progress,
-    )
-
-
-def _training_images(
-    spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
-) -> Labelled:
-    """The training images; whatever would be refused after the conversion is refused before it."""
-    classes = getattr(source.model, "num_classes", None) or None
-    data = spec.training_data.open(classes, "L" if shape[0] == 1 else "RGB")
-    for stage in stages.stages:
-        check_batch(data.train, stage)
-        try:
-            check_labels(stage, data, "--set finetune=distil")
-            if stage.augment.auto is not None:
-                check_policy(stage.augment.auto)
-        except InputError as error:
-            raise InputError(f"stage {stage.name}: {error}") from error
-    return data
 
 
 def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> dict[str, str]:

@@ -38,10 +38,16 @@ MOST_STEPS, WITHIN = 2000, 0.01
 BACK_FROM = ("paper", "fit+calibrate")
 
 
-def keep(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+def keep(
+    subject: Subject,
+    seed: int,
+    folder: Path,
+    methods: Collection[str] = tuple(METHODS),
+    where: Collection[str] = SITES,
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every conversion of one trained model: its key, and what gives its row."""
-    for sites in SITES:
-        for method in METHODS:
+    for sites in where:
+        for method in methods:
             yield (
                 f"keep {subject.name} {sites} {method} {seed}",
                 lambda sites=sites, method=method: row_of(
@@ -84,9 +90,11 @@ def vary(
         )
 
 
-def back(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+def back(
+    subject: Subject, seed: int, folder: Path, methods: Collection[str] = BACK_FROM
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     """How many steps of ordinary training each start needs, all sites converted."""
-    for method in BACK_FROM:
+    for method in methods:
         yield (
             f"back {subject.name} {method} {seed}",
             lambda method=method: _back(subject, seed, folder, method),
@@ -122,6 +130,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
+    parser.add_argument("--methods", nargs="*", choices=METHODS, help="all by default")
+    parser.add_argument("--sites", nargs="*", choices=SITES, default=SITES)
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("study-out"))
@@ -131,8 +141,12 @@ def main() -> None:
     subjects = [one for one in SUBJECTS if not options.only or one.name in options.only]
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
-    named = functools.partial(vary, names=options.variants)
-    jobs = {"keep": keep, "back": back, "vary": named}
+    methods = options.methods or tuple(METHODS)
+    jobs = {
+        "keep": functools.partial(keep, methods=methods, where=options.sites),
+        "back": functools.partial(back, methods=[one for one in BACK_FROM if one in methods]),
+        "vary": functools.partial(vary, names=options.variants),
+    }
     for seed in options.seeds:
         for subject in subjects:
             for name, part in jobs.items():

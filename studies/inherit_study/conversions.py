@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import dcnify
-from dcnify.surgery.calibrate.layers import mixed_batches as draws
-from dcnify.surgery.calibrate.layers import train_whole_model as together
+from dcnify.surgery.calibrate import mixed_batches as draws
+from dcnify.surgery.calibrate import train_whole_model as together
 from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 from inherit_study.training import accuracy
@@ -86,13 +86,18 @@ def converted(
     images = images_of(subject.data())
     recipe = dcnify.Recipe.load(subject.recipe, changes)
     recipe = recipe.model_copy(update={"require": None})  # what is lost is what we measure
+    with patched(patch or {}), within() if within else nullcontext():
+        return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
+
+
+@contextmanager
+def patched(constants: Mapping[str, float]) -> Iterator[None]:
+    """Give constants of `train_whole_model` or `mixed_batches` other values."""
     with ExitStack() as patches:
-        for name, value in (patch or {}).items():
+        for name, value in constants.items():
             where = draws if hasattr(draws, name) else together
             patches.enter_context(mock.patch.object(where, name, value))
-        if within is not None:
-            patches.enter_context(within())
-        return dcnify.convert(copy.deepcopy(model), recipe, images[:1], images, seed=seed)
+        yield
 
 
 def row_of(

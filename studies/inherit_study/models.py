@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import dcnify  # noqa: F401  registers InternImage with timm
-from inherit_study.tasks import Task, digits, photographs
+from inherit_study.tasks import Task, digits, photographs, stretched
+
+_TASKS = {"digits": digits, "photographs": photographs, "stretched photographs": stretched}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Subject:
     Where those are worth little, the ones that are worth most together."""
     model_steps: int = 600
     """Of ``calibrate``, in which the whole model learns."""
+    batch: int = 64
+    """Images a step, while it is trained."""
 
     @property
     def calibrate(self) -> dict[str, int]:
@@ -39,7 +43,7 @@ class Subject:
         return {"batches": 1000, "steps": 300, "model_steps": self.model_steps}
 
     def data(self) -> Task:
-        return {"digits": digits, "photographs": photographs}[self.task](self.images)
+        return _TASKS[self.task](self.images)
 
     def create(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -119,5 +123,41 @@ SUBJECTS = (
         learning_rate=6e-3,
         recipe="convnext-calibrated",
         swap="dw7",
+    ),
+    Subject(
+        name="ConvNeXt at 64 pixels",
+        architecture="convnext_atto",
+        # The published layer scale starts at 1e-6, which takes longer to wake than we train.
+        options={"depths": (2, 2, 3, 1), "ls_init_value": 0.1},
+        task="stretched photographs",
+        images=40_000,
+        learning_rate=4e-3,
+        recipe="convnext-calibrated",
+        swap="dw7",
+        model_steps=300,
+    ),
+    Subject(
+        name="ViT at 64 pixels",
+        architecture="vit_tiny_patch16_224",
+        # 256 tokens, each of which shows too little to tell by itself.
+        options={**_VIT, "img_size": 64, "num_heads": 2, "depth": 4},
+        task="stretched photographs",
+        images=30_000,
+        learning_rate=3e-3,
+        batch=32,
+        recipe="vit-calibrated",
+        swap="attention",
+        model_steps=300,
+    ),
+    Subject(
+        name="InternImage at 64 pixels",
+        architecture="intern_image_t",
+        options={"channels": 32, "depths": (2, 2, 3, 1), "groups": (2, 4, 8, 16)},
+        task="stretched photographs",
+        images=30_000,
+        learning_rate=3e-3,
+        recipe="internimage-flash",
+        swap="dcn",
+        model_steps=300,
     ),
 )

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dcnify.data import ClutteredDigits
+from inherit_study.stretched import crops as stretched_crops
 
 MEAN, STD = 0.45, 0.225
 _TILE, _CROP, _SIZE = 128, (80, 128), 96
@@ -70,6 +71,13 @@ def photographs(count: int) -> Task:
     """
     train = _crops(count, seed=0, held_out=False)
     return Task("photographs", *train, *_crops(2000, seed=1, held_out=True))
+
+
+@functools.cache
+def stretched(count: int) -> Task:
+    """Which photograph, and stretched in which direction? Validation is on its right part."""
+    train = stretched_crops(count, seed=0, held_out=False)
+    return Task("stretched photographs", *train, *stretched_crops(2000, seed=1, held_out=True))
 
 
 def _crops(count: int, seed: int, held_out: bool) -> tuple[Tensor, Tensor]:

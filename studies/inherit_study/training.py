@@ -39,7 +39,8 @@ def trained(subject: Subject, seed: int, folder: Path, say: Callable[[str], None
         load_model(model, file)
         return model.eval()
     task = subject.data()
-    steps = subject.images // BATCH
+    batch = subject.batch
+    steps = subject.images // batch
     optimizer = torch.optim.AdamW(model.parameters(), subject.learning_rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, subject.learning_rate, total_steps=steps, pct_start=0.1
@@ -47,7 +48,7 @@ def trained(subject: Subject, seed: int, folder: Path, say: Callable[[str], None
     order = torch.randperm(subject.images, generator=torch.Generator().manual_seed(seed))
     model.train()
     for step in range(steps):
-        _step(model, optimizer, task, order[step * BATCH : (step + 1) * BATCH])
+        _step(model, optimizer, task, order[step * batch : (step + 1) * batch])
         schedule.step()
         if (step + 1) % (steps // 10) == 0:
             say(f"{subject.name}, seed {seed}: {step + 1} of {steps} steps")

@@ -13,7 +13,7 @@ AS_IT_IS = "as it is"
 VARIANTS: dict[str, dict[str, Any]] = {
     AS_IT_IS: {},
     "images are not mixed": {"patch": {"MIXED": 0.0}},
-    "other layers do not learn": {"patch": {"RATE_OF_OTHERS": 0.0}},
+    "other layers do not learn": {"patch": {"LEARNING_RATE_OF_OTHERS": 0.0}},
     "no steps on single layers": {"options": {"steps": 0}},
     "1200 steps on single layers": {"options": {"steps": 1200}},
     "100 steps of the whole model": {"options": {"model_steps": 100}},
@@ -38,8 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "within": functools.partial(weighed, layers=True, channels=True)
     },
     "channels weighed, of single layers": {"within": functools.partial(weighed, single=True)},
-    "half the rates": {"patch": {"RATE": 0.01, "RATE_OF_OTHERS": 0.005}},
-    "twice the rates": {"patch": {"RATE": 0.04, "RATE_OF_OTHERS": 0.02}},
+    "half the rates": {"patch": {"LEARNING_RATE": 0.01, "LEARNING_RATE_OF_OTHERS": 0.005}},
+    "twice the rates": {"patch": {"LEARNING_RATE": 0.04, "LEARNING_RATE_OF_OTHERS": 0.02}},
 }
 """What else could be: the first subject, all sites, fit+calibrate, the first seed. Named ones also
 of the other seeds that are named."""

@@ -59,6 +59,25 @@ OFFERED = {
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,
+    "ablate run": """
+        --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
+        --data-dir --fail-fast --image-count --images --input-size --interpolation --jobs
+        --json --keep-models --mean --measure --model-arg --output --pretrained --quiet --recipe
+        --set --source --split --std --storage --time --trust-code --trust-pickle
+        --use-ema --val-split --validate-every --workers -j -o -q -r SWEEP
+    """,
+    "ablate worker": """
+        --fail-fast --jobs --json --quiet --storage --study -j -q OUT
+    """,
+    "ablate status": """
+        --json --quiet --storage -q OUT
+    """,
+    "ablate report": """
+        --json --quiet --storage -q OUT
+    """,
+    "ablate ls": """
+        --json --quiet -q
+    """,
     "recipe ls": """
         --json --quiet -q
     """,

@@ -103,7 +103,7 @@ def test_every_dcnify_command_has_a_verb_and_options_that_exist(name):
             words = shlex.split(line)[1:]
         except ValueError:
             continue
-        verb = words[:2] if words[:1] in (["bench"], ["recipe"]) else words[:1]
+        verb = words[:2] if words[:1] in (["ablate"], ["bench"], ["recipe"]) else words[:1]
         if not verb or verb[0].startswith("-") or verb[-1] == "...":
             continue
         known = options(*verb)

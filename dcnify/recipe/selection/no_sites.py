@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
+from dcnify.errors import InputError
 from dcnify.recipe.model import Swap
 from dcnify.recipe.reading.origins import DataPath
 from dcnify.recipe.selection import patterns
@@ -14,6 +15,10 @@ from dcnify.recipe.selection.conditions import Condition, names_of, show
 
 if TYPE_CHECKING:
     from dcnify.graph.site import Site, Sites
+
+
+class NoSitesError(InputError):
+    """A swap of a recipe selects nothing in a model."""
 
 
 def nothing_selected(

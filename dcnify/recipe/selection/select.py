@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dcnify.errors import CheckError, InputError
+from dcnify.errors import CheckError
 from dcnify.recipe.model import Recipe, Swap
 from dcnify.recipe.reading.origins import DataPath
 from dcnify.recipe.selection import patterns
 from dcnify.recipe.selection.conditions import Condition, names_of, swap_conditions
-from dcnify.recipe.selection.no_sites import nothing_selected
+from dcnify.recipe.selection.no_sites import NoSitesError, nothing_selected
 
 if TYPE_CHECKING:
     from dcnify.graph.site import Site, Sites
@@ -46,7 +46,7 @@ def select(recipe: Recipe, sites: Sites) -> Selection:
             earlier = sorted({taker[i].name for i in wanted})
             words, key = nothing_selected(swap, conditions[swap.name], sites, earlier, len(wanted))
             where = recipe.origins.prefix(("swaps", index, *key))
-            raise InputError(f"{where}swap {swap.name!r} selects nothing: {words}")
+            raise NoSitesError(f"{where}swap {swap.name!r} selects nothing: {words}")
         taker.update(dict.fromkeys(free, swap))
 
     hits = {swap.name: sum(t is swap for t in taker.values()) for swap in recipe.swaps}

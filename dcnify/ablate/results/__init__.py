@@ -1,0 +1,1 @@
+"""What a sweep says: tables, comparisons, effects, the best recipes."""

@@ -1,0 +1,60 @@
+"""What a trial measures: name, direction and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dcnify.report.quantity import (
+    COSINE,
+    DECIBEL,
+    KL,
+    MILLISECONDS,
+    PERCENT,
+    SECONDS,
+    SHORT_COUNT,
+    TIMES,
+    Quantity,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number of a trial."""
+
+    name: str
+    title: str
+    quantity: Quantity
+    higher_is_better: bool
+    is_cost: bool = False
+    """A cost is paid for the others."""
+
+
+ALL = {
+    one.name: one
+    for one in (
+        Measured("accuracy", "accuracy", PERCENT, True),
+        Measured("finetuned_agreement", "fine-tuned agreement", PERCENT, True),
+        Measured("finetuned_cosine", "fine-tuned cosine", COSINE, True),
+        Measured("agreement", "agreement", PERCENT, True),
+        Measured("cosine", "cosine", COSINE, True),
+        Measured("kl", "KL", KL, False),
+        Measured("sqnr_db", "SQNR", DECIBEL, True),
+        Measured("worst_sqnr_db", "worst layer's SQNR", DECIBEL, True),
+        Measured("converted_accuracy", "accuracy before fine-tuning", PERCENT, True),
+        Measured("latency_ms", "latency", MILLISECONDS, False, is_cost=True),
+        Measured("speedup", "speed-up", TIMES, True),
+        Measured("images_per_s", "images/s", SHORT_COUNT, True),
+        Measured("peak_memory", "peak memory", SHORT_COUNT, False, is_cost=True),
+        Measured("flops", "FLOPs", SHORT_COUNT, False, is_cost=True),
+        Measured("parameters", "parameters", SHORT_COUNT, False, is_cost=True),
+        Measured("seconds", "time of the trial", SECONDS, False),
+    )
+}
+"""By name, in the order of tables; the first that was measured is the objective."""
+
+
+def objective_of(names: Iterable[str]) -> str | None:
+    """The quantity that decides, among those that were measured."""
+    names = set(names)
+    return next((name for name in ALL if name in names), None)

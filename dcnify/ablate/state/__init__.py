@@ -1,0 +1,1 @@
+"""What has been done of a sweep: Optuna's storage, and the files in its folder."""

@@ -1,0 +1,86 @@
+"""Where trials are carried out: the model and the images, opened once for all of them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dcnify.ablate.trial import Setting
+from dcnify.artifact import Source, open_source
+from dcnify.data import ImageBatch, Labelled
+from dcnify.errors import InputError
+from dcnify.pipeline.images import fidelity_images, training_images
+from dcnify.progress import Progress, silent
+from dcnify.recipe import Finetune, Recipe, load_finetune
+from dcnify.recipe.finetune.presets import usual_stages
+from dcnify.surgery import images_wanted
+
+
+@dataclass
+class Workplace:
+    """What the trials of one process share."""
+
+    setting: Setting
+    folder: Path
+    source: Source
+    progress: Progress = silent
+    _images: dict[tuple[object, ...], ImageBatch | None] = field(default_factory=dict)
+    _data: dict[tuple[object, ...], Labelled] = field(default_factory=dict)
+
+    @property
+    def converted(self) -> Path:
+        """Folder of the conversions, which trials share."""
+        return self.folder / "converted"
+
+    @property
+    def trusts_code(self) -> bool:
+        """Whether conversions may import code: it is the source that names it, if any does."""
+        run = self.setting.run
+        own = run.source.kind == "python"
+        return own or run.source.trust_code or run.options.trust_code
+
+    def fresh(self) -> Source:
+        """The source with a model of its own, to be changed."""
+        return replace(self.source, model=copy.deepcopy(self.source.model))
+
+    def shape(self, recipe: Recipe) -> tuple[int, int, int]:
+        """(C, H, W) at which the model is converted."""
+        return self.setting.run.source.input_shape(self.source.input_size, recipe.input)
+
+    def stages(self, recipe: Recipe) -> Finetune:
+        """The stages to fine-tune in: the recipe's, or the usual ones."""
+        labelled = self.setting.run.training_data.images is None
+        return recipe.finetune or load_finetune(usual_stages(labelled=labelled))
+
+    def data(self, recipe: Recipe) -> Labelled:
+        """The images to fine-tune on, opened and checked once for each kind of training."""
+        stages, shape = self.stages(recipe), self.shape(recipe)
+        key = (stages.model_dump_json(), shape)
+        if key not in self._data:
+            self._data[key] = training_images(self.setting.run, self.source, stages, shape)
+        return self._data[key]
+
+    def images(self, recipe: Recipe) -> ImageBatch | None:
+        """The images to measure fidelity and calibrate on; None for the usual photographs."""
+        shape = self.shape(recipe)
+        key = (images_wanted(recipe), shape)
+        if key not in self._images:
+            data = self.data(recipe) if "finetune" in self.setting.measure else None
+            self._images[key] = fidelity_images(
+                self.setting.run, recipe, self.source, shape, data, self.progress
+            )
+        return self._images[key]
+
+
+def open_workplace(setting: Setting, folder: Path, progress: Progress = silent) -> Workplace:
+    """Open the model of a setting.
+
+    Raises:
+        InputError: it is not there, or has other weights than those of the setting.
+    """
+    run = setting.run
+    source = open_source(run.source, on_progress=progress).for_images(run.images.statistics)
+    if setting.source_sha256 not in (None, source.sha256):
+        raise InputError(f"{source.spec} has other weights than those that the ablation is about")
+    return Workplace(setting, folder, source, progress)
