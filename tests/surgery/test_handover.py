@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from support.handover_cases import (
     CASES,
     DOCS,
+    FLASH,
     IMAGES,
     convert,
     handing,
