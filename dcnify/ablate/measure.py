@@ -76,7 +76,8 @@ def measure(spec: TrialSpec, place: Workplace, watch: Any = None) -> dict[str, A
             report, plan = _convert(trial)
         _report_fidelity(trial, report, plan)
     values = {name: trial.values[name] for name in ALL if name in trial.values}
-    deciding = objective_of(name for name, value in values.items() if value is not None)
+    there = (name for name, value in values.items() if value is not None)
+    deciding = objective_of(there, informative=not trial.details["uninformative"])
     return {
         "hash": spec.hash,
         "seed": spec.seed,
@@ -138,6 +139,7 @@ def _report_fidelity(trial: _Trial, report: dict[str, Any], plan: Plan) -> None:
     trial.warnings += report["warnings"]
     trial.details |= {"sites": report["sites"], "images": report["images"]}
     trial.details["versions"] = report["versions"]
+    trial.details["uninformative"] = output.get("uninformative")
     if trial.asks("parameters"):
         trial.values["parameters"] = report["parameters"][1]
     if trial.asks("flops"):

@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from dcnify.ablate.trial import Setting
 from dcnify.artifact import Source, open_source
 from dcnify.data import ImageBatch, Labelled
@@ -80,7 +82,10 @@ def open_workplace(setting: Setting, folder: Path, progress: Progress = silent) 
         InputError: it is not there, or has other weights than those of the setting.
     """
     run = setting.run
-    source = open_source(run.source, on_progress=progress).for_images(run.images.statistics)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # random weights are the same ones in every process and call
+        source = open_source(run.source, on_progress=progress)
+    source = source.for_images(run.images.statistics)
     if setting.source_sha256 not in (None, source.sha256):
         raise InputError(f"{source.spec} has other weights than those that the ablation is about")
     return Workplace(setting, folder, source, progress)

@@ -9,7 +9,6 @@ from typing import Any
 from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours
 from dcnify.graph.isolation.record import Isolation
-from dcnify.graph.residual import BranchEnd
 from dcnify.roles import Site
 
 PLAN_VERSION = 1
@@ -41,8 +40,6 @@ class PlannedSwap:
     notes: tuple[str, ...] = ()
     neighbours: Neighbours | None = None
     """Layers around the site that change with it when it is calibrated."""
-    behind: BranchEnd | None = None
-    """The linear layer behind the site that is fitted again when it is calibrated."""
     handover: bool = False
     """The old layer stays beside the new one for now; see `dcnify.surgery.handover`."""
 
@@ -130,7 +127,6 @@ def _swap(data: dict[str, Any]) -> PlannedSwap:
             "site": Site.from_dict(data["site"]),
             "module": ModuleSpec(**data["module"]),
             "neighbours": Neighbours.from_dict(near) if (near := data.get("neighbours")) else None,
-            "behind": BranchEnd.from_dict(end) if (end := data.get("behind")) else None,
             "init": tuple(data["init"]),
             "notes": tuple(data["notes"]),
             "handover": data.get("handover") is True,

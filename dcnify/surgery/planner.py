@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours
 from dcnify.graph.flops import node_flops
 from dcnify.graph.isolation.record import needed
-from dcnify.graph.residual import BranchEnd, branch_ends, end_behind
 from dcnify.roles import ROLES, Replacement, Site
 from dcnify.roles.base import Found, Keys
 from dcnify.roles.find import find
@@ -55,7 +53,6 @@ class Fitted:
     flops: int
     notes: tuple[str, ...]
     neighbours: Neighbours | None
-    behind: BranchEnd | None
 
 
 Known = dict[str, Fitted]
@@ -86,7 +83,7 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | No
     return Plan(
         recipe=recipe.name,
         input_shape=found.capture.example.shape,
-        swaps=_without_twice(swaps),
+        swaps=tuple(swaps),
         skipped=tuple(skipped),
         hits=dict(selection.hits),
         notes=selection.notes,
@@ -129,7 +126,6 @@ def _planned(found: Found, site: Site, swap: Swap, keys: Keys, known: Known) -> 
         flops=fitted.flops,
         notes=fitted.notes,
         neighbours=fitted.neighbours,
-        behind=fitted.behind,
         handover=swap.handover,
     )
 
@@ -157,8 +153,7 @@ def _fitted(found: Found, site: Site, swap: Swap, keys: Keys) -> Fitted:
 
     flops = _replacement(swap).flops
     counted = flops(module, site, count) if flops else count(module, site.input_shape)
-    behind = _behind(found, site, swap) if near is None else None
-    return Fitted(spec, parameters, counted, notes, near, behind)
+    return Fitted(spec, parameters, counted, notes, near)
 
 
 def _neighbours(found: Found, site: Site, swap: Swap, keys: Keys) -> Neighbours | str | None:
@@ -167,28 +162,6 @@ def _neighbours(found: Found, site: Site, swap: Swap, keys: Keys) -> Neighbours 
     if search is None or not _is_calibrated(swap) or swap.handover or keys["pointwise"]:
         return None
     return search(found, site, keys)
-
-
-def _behind(found: Found, site: Site, swap: Swap) -> BranchEnd | None:
-    """The linear layer that is fitted again behind a layer that is calibrated."""
-    if not _is_calibrated(swap) or swap.handover:
-        return None
-    ends = branch_ends(found.capture)
-    return end_behind(found.capture, site.path, found.nodes[site.path], ends)
-
-
-def _without_twice(swaps: Sequence[PlannedSwap]) -> tuple[PlannedSwap, ...]:
-    """Leave layers behind alone that are swapped, or that a neighbour of theirs changes anyway."""
-    near = [swap.neighbours for swap in swaps if swap.neighbours is not None]
-    taken = {path for one in near for path in one.layers}
-    swapped = tuple(f"{swap.site.path}." for swap in swaps)
-    return tuple(
-        dataclasses.replace(swap, behind=None)
-        if swap.behind is not None
-        and (swap.behind.linear in taken or swap.behind.linear.startswith(swapped))
-        else swap
-        for swap in swaps
-    )
 
 
 def _is_calibrated(swap: Swap) -> bool:

@@ -45,7 +45,6 @@ def plan_tables(plan: Plan) -> list[Any]:
     notes = sorted({note for swap in plan.swaps for note in swap.notes})
     parts += [f"note: {note}" for note in notes]
     near = {path: None for swap in plan.swaps if swap.neighbours for path in swap.neighbours.layers}
-    near |= {swap.behind.linear: None for swap in plan.swaps if swap.behind}
     if near:
         shown = ", ".join(list(near)[:3]) + (", ..." if len(near) > 3 else "")
         parts.append(f"note: {len(near)} layers around change with the calibration: {shown}")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from support.models import tiny_convnext
 
 import dcnify
 from dcnify.ablate import measure, run, worker
 from dcnify.ablate.results.report import read_results
+from dcnify.ablate.trial import Setting
+from dcnify.ablate.workplace import open_workplace
 from dcnify.errors import DcnifyError, InputError
+from dcnify.pipeline.spec import RunSpec
+from dcnify.sources.spec import SourceSpec
 
 SOURCE = "python:support.models:tiny_convnext"
 KERNEL, INIT, STAGES = (
@@ -31,8 +37,6 @@ STEPS = "finetune.stages.recover.steps"
 
 def ablate(folder, sweep=SWEEP, **options):
     """Run a sweep on a tiny model, and return what was said besides the result."""
-    from dcnify.sources.spec import SourceSpec
-
     said = []
     source = SourceSpec(SOURCE, input_size="32", model_arg=("num_classes=10",))
     given = {"images": "builtin:cluttered-digits", **options}
@@ -89,8 +93,6 @@ def test_the_tables_hold_every_trial_and_every_point(done):
 
 
 def test_the_best_recipes_run(done):
-    import torch
-
     folder, _, _ = done
     recipes = sorted((folder / "report/recipes").glob("*.yaml"))
     assert {one.stem.split("-")[0] for one in recipes} == {"best", "flops", "parameters"}
@@ -237,6 +239,25 @@ def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, change,
     assert not (tmp_path / "run").exists()
 
 
+def test_random_weights_are_the_same_ones_in_every_call_and_process(tmp_path):
+    run_spec = RunSpec(recipe="", source=SourceSpec("timm:test_convnext"), output="")
+    setting = Setting(
+        run=run_spec, recipe="", recipe_name="", changes={}, measure=(), source_sha256=None
+    )
+    state = torch.get_rng_state()
+    first = open_workplace(setting, tmp_path).source.sha256
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert open_workplace(replace(setting, source_sha256=first), tmp_path).source.sha256 == first
+
+
+def test_an_untrained_model_is_judged_by_its_layers(done):
+    folder, _, _ = done
+    assert read_results(folder).objective == "worst_sqnr_db"
+    (trial, *_) = (json.loads(one.read_text()) for one in (folder / "trials").glob("*.json"))
+    assert "untrained" in trial["uninformative"] or "prefers" in trial["uninformative"]
+
+
 def test_points_without_sites_are_dropped_if_the_sweep_says_so(tmp_path):
     sweep = {**SWEEP, "factors": {STAGES: [[0], [9]]}, "seeds": 0, "no_sites": "drop"}
     result, said = ablate(tmp_path / "run", sweep)
@@ -255,6 +276,9 @@ def test_a_folder_of_another_sweep_or_model_or_version_is_refused(done, tmp_path
     text = (folder / "ablation.json").read_text()
     (folder / "ablation.json").write_text(text.replace(dcnify.__version__, "9.9"))
     with pytest.raises(InputError, match=r"made by dcnify 9\.9"):
+        ablate(folder)
+    (folder / "ablation.json").write_text(f'{{"version": "{dcnify.__version__}"}}')
+    with pytest.raises(InputError, match=r"ablation.json is not the record of an ablation"):
         ablate(folder)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thing").touch()

@@ -19,7 +19,7 @@ KERNEL, GROUPS = "swaps.dw7.replace.kernel_size", "swaps.dw7.replace.group_chann
 SEEDS = (0, 1, 2)
 
 
-def outcome(value, *, points=None, failed=(), seeds=SEEDS):
+def outcome(value, *, points=None, failed=(), seeds=SEEDS, uninformative=None):
     """Results of a grid; ``value`` gives a trial's values from its point and seed."""
     points = points or [{KERNEL: k, GROUPS: g} for k, g in itertools.product((3, 5, 7), (8, 16))]
     hashes = [[f"{i}-{seed}" for seed in seeds] for i in range(len(points))]
@@ -28,6 +28,7 @@ def outcome(value, *, points=None, failed=(), seeds=SEEDS):
         for seed, name in zip(seeds, hashes[i], strict=True):
             state = FAILED if name in failed else DONE
             result = {"error": "it broke"} if name in failed else {"values": value(point, seed)}
+            result["uninformative"] = uninformative
             spec = {"hash": name, "changes": point, "seed": seed}
             rows[name] = Row(i, i, name, state, result, spec, None)
     record = AblationRecord(
@@ -146,3 +147,15 @@ def test_what_is_missing_is_said_and_the_rest_reported():
 def test_nothing_measured_yet_is_a_page_too():
     names = tuple(f"{i}-{seed}" for i in range(6) for seed in SEEDS)
     assert "Nothing was measured yet" in markdown(page_of(outcome(None, failed=names)))
+
+
+def test_an_output_that_says_little_does_not_decide_and_the_page_says_so():
+    def value(point, _seed):
+        return {"agreement": 1.0, "kl": 0.0, "worst_sqnr_db": float(point[KERNEL])}
+
+    found = outcome(value, uninformative="a layer scale of 1e-6")
+    assert found.objective == "worst_sqnr_db"
+    assert found.best.changes[KERNEL] == 7
+    assert "says little about the new layers" in markdown(page_of(found))
+    assert "a layer scale of 1e-6" in markdown(page_of(found))
+    assert outcome(value).objective == "agreement"

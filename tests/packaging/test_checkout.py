@@ -27,6 +27,7 @@ def test_every_folder_of_code_is_declared_as_a_package(project):
         "dcnify.kernels",
         "dcnify.kernels.tools",
         "dcnify.recipes",
+        "dcnify.recipes.ablations",
         "dcnify.recipes.stages",
     }
 

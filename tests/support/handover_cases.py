@@ -16,8 +16,7 @@ from dcnify.recipe import Recipe
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 DOCS = Path(__file__).parents[2] / "docs/recipes.md"
 SIZES = {"channels": 16, "depths": (1, 1, 1, 1), "groups": (1, 2, 4, 8), "num_classes": 10}
-# Calibrated, the layers behind would stay as they are where layers hand over, and change where not.
-FLASH = Recipe.load("internimage-flash", ["swaps.dcn.handover=true", "swaps.dcn.init=transfer"])
+FLASH = Recipe.load("internimage-flash", ["swaps.dcn.handover=true"])
 
 
 def handing(role: str, more: str = "", **options) -> Recipe:

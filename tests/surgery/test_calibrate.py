@@ -153,7 +153,7 @@ def _mode(name):
     return torch.inference_mode()
 
 
-def test_without_steps_only_what_has_a_closed_form_changes():
+def test_without_steps_only_output_projections_change_which_have_a_closed_form():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
     after = dcnify.convert(model, recipe("depthwise_conv", none), IMAGES[:1], IMAGES)
@@ -161,12 +161,12 @@ def test_without_steps_only_what_has_a_closed_form_changes():
     mine, theirs = model.state_dict(), other.state_dict()
     changed = [key for key in mine if not torch.equal(mine[key], theirs[key])]
     assert changed
-    assert {key.rpartition(".")[0].rpartition(".")[2] for key in changed} == {"output_proj", "fc2"}
+    assert all(".output_proj." in key for key in changed)
     pairs = zip(before.report.sites, after.report.sites, strict=True)
     assert all(new.sqnr_db >= old.sqnr_db for old, new in pairs)
 
 
-def test_without_steps_or_projections_only_the_layers_behind_change():
+def test_without_steps_or_projections_nothing_changes():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
     bare = [
@@ -179,7 +179,7 @@ def test_without_steps_or_projections_only_the_layers_behind_change():
     dcnify.convert(model, bare[0], IMAGES[:1], IMAGES)
     dcnify.convert(other, bare[1], IMAGES[:1], IMAGES)
     mine, theirs = model.state_dict(), other.state_dict()
-    assert all(torch.equal(mine[key], theirs[key]) for key in mine if ".fc2." not in key)
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from support.handover_cases import (
     CASES,
     DOCS,
+    FLASH,
     IMAGES,
     convert,
     handing,
@@ -286,7 +287,7 @@ def test_flash_layers_get_their_biases_back_for_the_handover():
     model = tiny_internimage()
     fc2 = model.levels[0].blocks[0].mlp.fc2
     weight, bias = fc2.weight.clone(), fc2.bias.clone()
-    result = convert(model, Recipe.load("internimage-flash", ["swaps.dcn.handover=true"]))
+    result = convert(model, FLASH)
     both = model.levels[0].blocks[0].mlp.fc2
     assert torch.equal(both.old.weight, weight)
     assert torch.equal(both.old.bias, bias)

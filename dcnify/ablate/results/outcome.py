@@ -11,6 +11,7 @@ from dcnify.ablate.results.points import (
     measured,
     objective,
     results,
+    uninformative,
 )
 from dcnify.ablate.results.quantities import ALL
 from dcnify.ablate.state.record import AblationRecord
@@ -26,6 +27,7 @@ class Results:
         self.names = short_names(record.paths)
         self.measured = measured(self.points)
         self.objective = objective(self.points)
+        self.uninformative = uninformative(self.points)
         self.best = best(self.points)
         self.costs = [name for name in self.measured if ALL[name].is_cost and self._varies(name)]
 

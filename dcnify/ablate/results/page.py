@@ -51,6 +51,9 @@ def page_of(found: Results) -> Page:
 def _answer(found: Results) -> Iterator[Part]:
     for line in found.missing:
         yield Text(line, "warning")
+    if found.uninformative:
+        words = "The output says little about the new layers, so it does not decide:"
+        yield Text(f"{words} {found.uninformative}", "warning")
     if found.best is None or found.objective is None:
         yield Text("Nothing was measured yet.")
         return

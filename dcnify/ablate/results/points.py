@@ -36,6 +36,8 @@ class TrialResult:
     state: str
     values: dict[str, float]
     error: str = ""
+    uninformative: str = ""
+    """Why the output says little about the new layers, if it does."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ def measured(points: Sequence[PointResult]) -> list[str]:
 
 def objective(points: Sequence[PointResult]) -> str | None:
     """The quantity that decides which point is best."""
-    return objective_of(measured(points))
+    return objective_of(measured(points), informative=not uninformative(points))
+
+
+def uninformative(points: Sequence[PointResult]) -> str:
+    """Why the output of some trial says little about the new layers; empty if none's does."""
+    reasons = (one.uninformative for point in points for one in point.trials)
+    return next(filter(None, reasons), "")
 
 
 def best(points: Sequence[PointResult]) -> PointResult | None:
@@ -143,6 +151,7 @@ def _trial(point: int, seed: int, name: str, row: Row | None) -> TrialResult:
         row.state,
         values if row.state == DONE else {},
         result.get("error", ""),
+        result.get("uninformative") or "",
     )
 
 

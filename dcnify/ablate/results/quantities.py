@@ -54,7 +54,16 @@ ALL = {
 """By name, in the order of tables; the first that was measured is the objective."""
 
 
-def objective_of(names: Iterable[str]) -> str | None:
-    """The quantity that decides, among those that were measured."""
-    names = set(names)
+OF_OUTPUT = {"agreement", "cosine", "kl", "sqnr_db"}
+"""Those of the converted model's output, which may say little about the new layers."""
+
+
+def objective_of(names: Iterable[str], *, informative: bool = True) -> str | None:
+    """The quantity that decides, among those that were measured.
+
+    Args:
+        names: what was measured.
+        informative: whether the converted model's output says anything about the new layers.
+    """
+    names = set(names) if informative else set(names) - OF_OUTPUT
     return next((name for name in ALL if name in names), None)

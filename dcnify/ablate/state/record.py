@@ -84,7 +84,10 @@ def read_record(folder: Path) -> AblationRecord:
             f"{folder} was made by dcnify {version}, and this is {__version__}: take that one, or "
             "another folder"
         )
-    return AblationRecord.from_dict(data)
+    try:
+        return AblationRecord.from_dict(data)
+    except InputError as error:
+        raise InputError(f"{path} is not the record of an ablation: {error}") from None
 
 
 def write_record(folder: Path, record: AblationRecord) -> None:

@@ -86,7 +86,8 @@ class Tally:
         if row.state != DONE:
             return f"{what}: {row.state}: {result.get('error', '')}"
         values = result["values"]
-        name = objective_of(key for key, value in values.items() if value is not None)
+        there = (key for key, value in values.items() if value is not None)
+        name = objective_of(there, informative=not result.get("uninformative"))
         found = ALL[name or "seconds"]
         shown = f"{found.title} {found.quantity.with_unit(values[found.name])}"
         return f"{what}: {shown}, {values['seconds']:.1f} s"

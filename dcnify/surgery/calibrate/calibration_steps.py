@@ -49,25 +49,23 @@ def calibrate(
     measurements.measure(start_of(plan))
     near = {swap.site.path for swap in plan.swaps if swap.neighbours is not None}
     start = _without(measurements.checkpoint(), near)
-    original, notes = _beside(transaction, bool(near))
     transaction.refitted_weights, warnings = calibrate_layers(
         transaction.model,
         plan,
         transaction.replacements,
         images.calls,
         measurements.progress,
-        original=original,
+        original=_original(transaction, _NEAR) if near else None,
         seed=seed,
     )
-    warnings = (*notes, *warnings)
-    if original is not None:
+    if near:
         transaction.neighbours_changed()
     lap("calibrate layers")
     measurements.measure("calibrate: layers", start)
     if model_steps(plan):
         warnings = (*warnings, *_calibrate_model(measurements, start, images, seed))
         lap("calibrate model")
-    elif original is not None:
+    elif near:
         measurements.fit_again = lambda: _fit_again(measurements, images, seed)
     return warnings
 
@@ -77,13 +75,13 @@ def _fit_again(measurements: Measurements, images: Images, seed: int) -> None:
     transaction = measurements.transaction
     near = {swap.site.path for swap in transaction.plan.swaps if swap.neighbours is not None}
     transaction.undo()
-    transaction.refitted_weights, _warnings = calibrate_layers(
+    calibrate_layers(
         transaction.model,
         transaction.plan,
         transaction.replacements,
         images.calls,
         measurements.progress,
-        original=transaction.original,
+        original=_original(transaction, _NEAR),
         seed=seed,
         only=near,
     )
@@ -101,21 +99,6 @@ def _without(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:
 def _only(checkpoint: Checkpoint, paths: Collection[str]) -> Checkpoint:
     """The checkpoint of some layers alone."""
     return _without(checkpoint, [path for path in checkpoint.states if path not in paths])
-
-
-def _beside(transaction: Transaction, needed: bool) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """A copy of the original that layers around new ones are fitted to, and warnings.
-
-    None where no layer around changes, or where it cannot be had and is not needed.
-    """
-    if not needed and not any(swap.behind for swap in transaction.plan.swaps):
-        return None, ()
-    try:
-        return _original(transaction, _NEAR), ()
-    except InputError as error:
-        if needed:
-            raise
-        return None, (f"the layers behind stay as they are: {error}",)
 
 
 def _original(transaction: Transaction, advice: str) -> nn.Module:

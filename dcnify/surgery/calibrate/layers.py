@@ -18,7 +18,6 @@ from dcnify.graph.example import Example
 from dcnify.progress import Progress, silent
 from dcnify.roles.base import replacement_named
 from dcnify.surgery.build import get, put
-from dcnify.surgery.calibrate.branch_fit import BranchFit
 from dcnify.surgery.calibrate.closed_form import ClosedForm
 from dcnify.surgery.calibrate.lockstep import run_in_lockstep
 from dcnify.surgery.changes.bias_removal import in_block_of, linear_at, without_bias
@@ -66,8 +65,8 @@ def calibrate_layers(
     """Fit ``replacements`` in the order in which they run, on calls of the model.
 
     The model runs with those that are fitted in place, and is as it was afterwards, but for the
-    neighbours of layers and the linear layers behind them: those change for good. Linear layers
-    whose bias the plan removes are refitted on the way.
+    neighbours of layers: those change for good. Linear layers whose bias the plan removes are
+    refitted on the way.
 
     Args:
         model: with its old layers.
@@ -75,16 +74,19 @@ def calibrate_layers(
         replacements: the new layers by path.
         examples: calls of the model.
         progress: Progress callback.
-        original: a copy of the model. Without it no layer around a new one changes.
+        original: a copy of the model, where layers have neighbours.
         seed: of the places of images that closed forms look at.
-        only: paths of the new layers to fit; the others stay as they are.
+        only: paths of the layers to fit; the others stay as they are.
 
     Returns:
         The new weights of those linear layers by path, and warnings.
     """
-    every = {swap.site.path: swap for swap in plan.swaps if _steps(swap)}
-    biased = {path: linear_at(model, path) for path in plan.trims if in_block_of(path, every)}
-    swaps = {path: swap for path, swap in every.items() if only is None or path in only}
+    swaps = {
+        swap.site.path: swap
+        for swap in plan.swaps
+        if _steps(swap) and (only is None or swap.site.path in only)
+    }
+    biased = {path: linear_at(model, path) for path in plan.trims if in_block_of(path, swaps)}
     others = [swap for swap in plan.swaps if swap.site.path not in swaps]
     old = {swap.site.path: get(model, swap.site.path) for swap in plan.swaps}
     weights: dict[str, torch.Tensor] = {}
@@ -95,22 +97,8 @@ def calibrate_layers(
     if near and original is not None:
         closed = ClosedForm(model, original, near, replacements, seed)
     places = closed.places if closed is not None else ()
-    ends = [one.behind for one in plan.swaps if one.behind] if original is not None else []
-    branches = BranchFit(original, ends, examples, seed) if original is not None and ends else None
-    around = branches.places if branches is not None else ()
-    own = {path: get(model, path) for path in around}
 
     def replace(path: str, calls: list[Call], originals: list[Call]) -> nn.Module:
-        if branches is not None:
-            branches.see(path, calls, originals)
-        layer = layer_at(path, calls, originals)
-        if branches is not None and path in branches.ends:
-            branches.fit(path, layer, calls, originals)
-            if path in biased:
-                weights[path] = layer.get_parameter("weight").detach()
-        return layer
-
-    def layer_at(path: str, calls: list[Call], originals: list[Call]) -> nn.Module:
         if closed is not None and path in places:
             if path in near:
                 done.append(path)
@@ -120,8 +108,6 @@ def calibrate_layers(
             linear = without_bias(biased[path], [call.input for call in calls])
             weights[path] = linear.weight.detach()
             return linear
-        if path not in swaps:
-            return own[path]
         module = replacements[path].eval()
         for step in _steps(swaps[path]):
             fit = replacement_named(swaps[path].module.type).calibrate
@@ -136,8 +122,8 @@ def calibrate_layers(
     try:
         for swap in others:
             put(model, swap, replacements[swap.site.path].eval())
-        stops = {**dict.fromkeys((*biased, *places, *around), ()), **layers}
-        run_in_lockstep(model, examples, stops, replace, original if near or ends else None)
+        stops = {**dict.fromkeys((*biased, *places), ()), **layers}
+        run_in_lockstep(model, examples, stops, replace, original if near else None)
     finally:
         for swap in others:
             put(model, swap, old[swap.site.path])

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.graph.channels import Neighbours
+from dcnify.inherit.output_projection import with_one
+from dcnify.inherit.ridge import Ridge
 from dcnify.surgery.build import get
-from dcnify.surgery.changes.refit_linear import SMALLEST, divided, refit_linear
+
+_ROWS = 40_000
+"""Places of all images that a refit looks at."""
+_SMALLEST = 1e-6
+"""A gain below this is taken by the weight alone; statistics divided by it would overflow."""
 
 
 @torch.no_grad()
@@ -35,7 +41,7 @@ def rescale(norm: nn.Module, gain: Tensor, shift: Tensor) -> None:
     gain, shift = gain.double(), shift.double()
     mean, variance = layer.running_mean.double(), layer.running_var.double()
     slope = layer.weight.double() / (variance + layer.eps).sqrt()
-    usable = gain.abs() > SMALLEST
+    usable = gain.abs() > _SMALLEST
     divisor = torch.where(usable, gain, 1.0)
     new_variance = variance / divisor.square()
     weight = slope * gain * (new_variance + layer.eps).sqrt()
@@ -80,11 +86,40 @@ def refit(
     consumer: Any = get(model, neighbours.consumer)
     norm: Any = get(model, neighbours.consumer_norm) if neighbours.consumer_norm else None
     slope = None if norm is None else norm.weight / (norm.running_var + norm.eps).sqrt()
-    if missing is not None:
-        wanted = [y + divided(lack, slope, 1) for y, lack in zip(wanted, missing, strict=True)]
-    shift = refit_linear(consumer, inputs, wanted, generator, shifted=norm is not None)
-    if shift is not None and slope is not None:
-        norm.bias.add_((shift.to(slope) * slope).to(norm.bias))
+    takes_shift = norm is not None or consumer.bias is not None
+    weight = consumer.weight.flatten(1)
+    constant: Tensor = torch.zeros_like(weight[:, :1])
+    if consumer.bias is not None:
+        constant = consumer.bias[:, None]
+    prior = torch.cat((weight, constant), 1) if takes_shift else weight
+    ridge = Ridge(prior.double().cpu())
+    places = max(1, _ROWS // max(1, sum(map(len, inputs))))
+    for index, (given, target) in enumerate(zip(inputs, wanted, strict=True)):
+        for image in range(len(given)):
+            x, y = given[image].flatten(1).T, target[image].flatten(1).T
+            lack = None if missing is None else missing[index][image].flatten(1).T
+            if len(x) > places:
+                chosen = torch.randperm(len(x), generator=generator)[:places].to(x.device)
+                x, y = x[chosen], y[chosen]
+                lack = None if lack is None else lack[chosen]
+            if lack is not None:
+                y = y + _divided(lack, slope)
+            ridge.add(with_one(x) if takes_shift else x, y)
+    fitted, _left = ridge.solve()
+    columns = weight.shape[1]
+    consumer.weight.copy_(fitted[:, :columns].view_as(consumer.weight))
+    if consumer.bias is not None:
+        consumer.bias.copy_(fitted[:, columns])
+    elif slope is not None:
+        norm.bias.add_((fitted[:, columns].to(slope) * slope).to(norm.bias))
+
+
+def _divided(lack: Tensor, slope: Tensor | None) -> Tensor:
+    """What the consumer has to give more, so that behind its norm it is ``lack`` (N, D)."""
+    if slope is None:
+        return lack
+    usable = slope.abs() > _SMALLEST
+    return torch.where(usable, lack / torch.where(usable, slope, 1.0), 0.0)
 
 
 def tensors_of(model: nn.Module, neighbours: Neighbours) -> dict[str, Tensor]:

@@ -102,9 +102,6 @@ class Transaction:
         for near in self._neighbours().values():
             tensors = tensors_of(self.model, near)
             self._changed |= {name: one.detach().clone() for name, one in tensors.items()}
-        for path in _behind(self.plan):
-            layer = get(self.model, path).named_parameters(prefix=path)
-            self._changed |= {name: one.detach().clone() for name, one in layer}
 
     def _neighbours(self) -> dict[str, Neighbours]:
         return {
@@ -150,9 +147,6 @@ class Transaction:
                 _copy_tensors(get(self._copy, path), self._old[path])
             if swap.neighbours is not None and self._changed:
                 self._give_back(path, swap.neighbours, kept)
-        for path in _behind(self.plan) - _behind(plan) if self._changed else ():
-            assert self._copy is not None
-            _copy_tensors(get(self._copy, path), get(self.model, path))
         back = {path: one for path, one in self._removed.items() if path not in plan.trims}
         restore_biases(self.model, back)
         self._removed = {path: one for path, one in self._removed.items() if path not in back}
@@ -191,11 +185,6 @@ class Transaction:
             put(self.model, swap, self._old[swap.site.path])
         restore_biases(self.model, self._removed)
         self._in_place, self._removed = False, {}
-
-
-def _behind(plan: Plan) -> set[str]:
-    """Paths of the linear layers that are fitted again behind new layers."""
-    return {swap.behind.linear for swap in plan.swaps if swap.behind is not None}
 
 
 @torch.no_grad()
