@@ -122,17 +122,15 @@ def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, A
     }
 
 
-def spend(
-    subject: Subject, seed: int, folder: Path, steps: Collection[int] = STEPS
-) -> Iterator[tuple[str, Callable[[], Any]]]:
+def spend(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Calibrations of several lengths, of the subjects at 64 pixels."""
     if not subject.name.endswith("at 64 pixels"):
         return
-    for some in steps:
+    for steps, model_steps in STEPS:
         yield (
-            f"spend {subject.name} {some} {seed}",
-            lambda some=some: row_of_steps(
-                trained(subject, seed, folder / "models", say), subject, some, seed
+            f"spend {subject.name} {steps} {model_steps} {seed}",
+            lambda steps=steps, model_steps=model_steps: row_of_steps(
+                trained(subject, seed, folder / "models", say), subject, steps, model_steps, seed
             ),
         )
 

@@ -14,11 +14,23 @@ from inherit_study.conversions import UNLABELLED, chosen, converted
 from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 
-STEPS = (0, 25, 50, 100, 200, 400)
-"""Of each layer, and as many of the whole model."""
+STEPS = (
+    (0, 0),
+    (100, 0),
+    (0, 50),
+    (0, 100),
+    (100, 100),
+    (0, 200),
+    (100, 200),
+    (0, 400),
+    (100, 400),
+)
+"""Of each layer, and of the whole model."""
 
 
-def row_of_steps(model: nn.Module, subject: Subject, steps: int, seed: int) -> dict[str, Any]:
+def row_of_steps(
+    model: nn.Module, subject: Subject, steps: int, model_steps: int, seed: int
+) -> dict[str, Any]:
     """What so many steps keep, on validation images that neither training nor conversion saw.
 
     Seconds are CPU time of the conversion with its own measurements, in whatever threads it ran.
@@ -33,13 +45,14 @@ def row_of_steps(model: nn.Module, subject: Subject, steps: int, seed: int) -> d
         paths,
         "fit+calibrate" if "fit" in methods else "calibrate",
         seed,
-        options={"steps": steps, "model_steps": steps},
+        options={"steps": steps, "model_steps": model_steps},
     )
     seconds = time.process_time() - start
     before, after = (_predictions(one, task) for one in (model, result.model))
     return {
         "subject": subject.name,
-        "steps": steps,
+        "layer steps": steps,
+        "model steps": model_steps,
         "seed": seed,
         "images": UNLABELLED,
         "agreement": _share(before.argmax(1) == after.argmax(1)),

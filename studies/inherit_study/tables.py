@@ -55,7 +55,7 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     subjects = [subject.name for subject in SUBJECTS]
     variant = list(VARIANTS).index(row["variant"]) if "variant" in row else 0
     method = row.get("method") or row.get("start")
-    start = list(METHODS).index(method) if method else row["steps"]
+    start = list(METHODS).index(method) if method else row["layer steps"] + row["model steps"]
     return subjects.index(row["subject"]), variant, row.get("sites", ""), start, row["seed"]
 
 
@@ -132,11 +132,12 @@ def _back(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
 
 
 def _spent(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
-    yield "model", "steps", "seeds", "original", "converted", "agreement", "KL", "CPU seconds"
-    for (subject, steps), some in _groups(rows, "subject", "steps").items():
+    steps = ("layer steps", "model steps")
+    yield "model", *steps, "seeds", "original", "converted", "agreement", "KL", "CPU seconds"
+    for (subject, *taken), some in _groups(rows, "subject", *steps).items():
         yield (
             subject,
-            str(steps),
+            *map(str, taken),
             str(len(some)),
             *(_percent(some, key) for key in ("original", "accuracy", "agreement")),
             _mean(some, "KL", ".2f"),
