@@ -92,7 +92,7 @@ class DepthwiseDCNv4(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         x = tensor_given(args, kwargs)
-        sides = self._sides(x.shape[2], x.shape[3])
+        sides = self.sides(x.shape[2], x.shape[3])
         if sides is not None:
             top, bottom, left, right = sides
             x = F.pad(x, (left, right, top, bottom))
@@ -121,7 +121,8 @@ class DepthwiseDCNv4(nn.Module):
         """(B, H, W, C) of what the caller's layout is."""
         return x.permute(0, 2, 3, 1)
 
-    def _sides(self, height: int, width: int) -> tuple[int, ...] | None:
+    def sides(self, height: int, width: int) -> tuple[int, ...] | None:
+        """What is added to an input of that size: (top, bottom, left, right); None for nothing."""
         if self.same_kernel is None:
             return self.input_padding
         sides: list[int] = []

@@ -52,6 +52,10 @@ OFFERED = {
         --tensorboard --time --trust-code --trust-pickle --use-ema --val-split --validate-every
         --workers -o -q RECIPE
     """,
+    "offsets": """
+        --at --image --interpolation --json --mean --output --overwrite --quiet --site --std
+        --trust-code -o -q ARTIFACT
+    """,
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,

@@ -5,39 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
-import timm
-import torch
+from support.shown_artifact import shown_artifact
 
 from dcnify.cli import main
 
-RECIPE = """
-version: 1
-name: late
-swaps:
-  - name: dw
-    select: {role: depthwise_conv, stages: [1, 2, 3]}
-    replace: {with: dcnv4, group_channels: 8}
-    init: fit
-require: {agreement: 0.01, on_violation: warn}
-"""
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    place = tmp_path_factory.mktemp("made")
-    torch.manual_seed(0)
-    torch.save(timm.create_model("test_convnext").state_dict(), place / "model.pt")
-    (place / "late.yaml").write_text(RECIPE)
-    model = ("convert", str(place / "model.pt"), "--arch", "test_convnext", "--input-size", "64")
-    assert main((*model, "-r", str(place / "late.yaml"), "-o", str(place / "out"), "-q")) == 0
-    return place / "out"
+__all__ = ["shown_artifact"]
 
 
 @pytest.fixture
-def report(capsys, artifact, tmp_path, monkeypatch):
+def report(capsys, shown_artifact, tmp_path, monkeypatch):
     """Call the verb beside a link to the artifact: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").symlink_to(artifact)
+    (tmp_path / "out").symlink_to(shown_artifact)
 
     def run(*args):
         capsys.readouterr()
@@ -82,9 +61,9 @@ def test_json_is_the_page_as_data(report, tmp_path):
     assert (tmp_path / "page.html").is_file()
 
 
-def test_a_file_that_was_edited_since_is_marked(report, artifact, tmp_path):
+def test_a_file_that_was_edited_since_is_marked(report, shown_artifact, tmp_path):
     (tmp_path / "copy").mkdir()
-    for file in artifact.iterdir():
+    for file in shown_artifact.iterdir():
         (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
     path = tmp_path / "copy" / "report.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))

@@ -29,7 +29,7 @@ _WIDTH = 4.8
 _BAR = 0.15
 _TALLEST = 200.0
 _LONGEST_NAME = 36
-_SETTINGS = {
+SETTINGS = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,23 +41,33 @@ _SETTINGS = {
 }
 
 
+def require_matplotlib() -> None:
+    """
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401  what everything here is drawn on
+    except ImportError:
+        raise InputError("a picture needs matplotlib; pip install 'dcnify[report]'") from None
+
+
 def figure_of(charts: Sequence[Chart], title: str = "", width: float = _WIDTH) -> Figure:
     """Draw charts beside each other, each ``width`` inches wide.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("a plot needs matplotlib; pip install 'dcnify[report]'") from None
-    with rc_context(_SETTINGS):
-        height = max(map(_height, charts))
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(SETTINGS):
+        height = max(map(height_of, charts))
         figure = Figure(figsize=(width * len(charts), height), layout="constrained")
         panels = figure.subplots(1, len(charts), squeeze=False)[0]
         for panel, chart in zip(panels, charts, strict=True):
-            _draw(panel, chart)
+            draw_chart(panel, chart)
         if title:
             figure.suptitle(_literal(title), fontsize=10)
         handles: dict[str, Any] = {}
@@ -75,7 +85,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as .png, .svg or .pdf."""
     from matplotlib import rc_context
 
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -86,10 +96,10 @@ def svg(chart: Chart, name: str) -> str:
         chart: what to draw.
         name: of letters and digits, unlike that of any other chart of the page.
     """
+    figure, buffer = figure_of([chart]), io.StringIO()
     from matplotlib import rc_context
 
-    figure, buffer = figure_of([chart]), io.StringIO()
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _for_page(buffer.getvalue(), name)
 
@@ -107,7 +117,8 @@ def _for_page(text: str, name: str) -> str:
     return text.replace("#ffffff", "var(--paper)")
 
 
-def _height(chart: Chart) -> float:
+def height_of(chart: Chart) -> float:
+    """Inches that a chart needs."""
     legend = 0.18 * sum(bool(one.name) for one in chart.series)
     if not any(one.style == "bars" for one in chart.series):
         return 3.0 + legend + 0.18 * len(chart.levels)
@@ -115,7 +126,8 @@ def _height(chart: Chart) -> float:
     return min(_TALLEST, 1.0 + legend + _BAR * bars)
 
 
-def _draw(panel: Axes, chart: Chart) -> None:
+def draw_chart(panel: Axes, chart: Chart) -> None:
+    """Draw a chart on matplotlib's axes, within `SETTINGS`."""
     for index, series in enumerate(chart.series):
         look = {"color": COLOURS[index % len(COLOURS)], "label": _literal(series.name) or None}
         if series.style == "bars":

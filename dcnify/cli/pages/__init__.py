@@ -1,0 +1,1 @@
+"""Verbs that show what a folder holds, as a page or a picture."""
