@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 Request = Annotated[
     SearchSpec,
-    Offer(argument="source.source", without=("bench.train", "bench.dtype", "bench.seed")),
+    Offer(
+        argument="source.source",
+        help={
+            "images.image_count": "How many images to measure on, and to calibrate on where the "
+            "recipe does; 64 by default, or what the recipe asks for.",
+            "bench.seconds": "How long layers are timed, and each model that is chosen.",
+        },
+        without=("bench.train", "bench.dtype", "bench.seed"),
+    ),
 ]
 _COSTS = (("latency", "latency"), ("FLOPs", "flops"), ("params", "params"))
 
@@ -46,10 +54,10 @@ def _render(found: SearchResult, output: str) -> list[Any]:
     for one in found.sets:
         name = one.method if one.method == "all" else f"by {one.method}"
         rows.append((f"{name}, predicted", *_row(one.predicted, found.measure)))
-    for index, one in enumerate(found.rounds):
+    for index, made in enumerate(found.rounds):
         again = " again" if index else ""
-        rows.append((f"chosen{again}, predicted", *_row(one.predicted, found.measure)))
-        rows.append((f"chosen{again}, measured", *_row(one.measured, found.measure)))
+        rows.append((f"chosen{again}, predicted", *_row(made.predicted, found.measure)))
+        rows.append((f"chosen{again}, measured", *_row(made.measured, found.measure)))
     if found.artifact is not None and found.artifact != found.rounds[-1].measured:
         rows.append(("artifact, measured", *_row(found.artifact, found.measure)))
     parts: list[Any] = [

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from dcnify.search.choose.budget import NOISE, Budget, misses
 from dcnify.search.choose.decide import MILP, Decision, decide
-from dcnify.search.choose.methods import Chosen
+from dcnify.search.choose.methods import Chosen, names_of
 from dcnify.search.choose.prediction import Prediction
 from dcnify.search.measured import size_of
 from dcnify.search.result import NOTHING, Round, Values
@@ -55,7 +53,7 @@ def choose_and_verify(
     closest = prediction.values(decision.nearest) if decision.nearest is not None else {}
     for _ in range(_ROUNDS):
         chosen = decision.chosen[MILP]
-        names = _named(paths, chosen)
+        names = names_of(chosen, paths)
         if chosen is None or any(one.paths == names for one in rounds):
             break
         verified = convert(names)
@@ -94,10 +92,6 @@ def corrected(prediction: Prediction, chosen: Chosen, measured: Values) -> Predi
         if ratio is not None:
             costs[name] = cost.scaled_to(chosen, ratio * cost.original)
     return replace(prediction, effects=effects, costs=costs)
-
-
-def _named(paths: Sequence[str], chosen: Chosen | None) -> tuple[str, ...]:
-    return () if chosen is None else tuple(paths[i] for i in np.flatnonzero(chosen))
 
 
 def _best(

@@ -13,6 +13,7 @@ from dcnify.errors import CheckError, InputError
 from dcnify.progress import Progress, silent
 from dcnify.search.choose.budget import Bound, Budget, misses
 from dcnify.search.choose.decide import Decision
+from dcnify.search.choose.methods import names_of
 from dcnify.search.choose.prediction import Prediction
 from dcnify.search.costs import costs_of
 from dcnify.search.folder import ARTIFACT, RECIPE, check_folder, clear, write_result, write_text
@@ -177,7 +178,7 @@ def _candidates(place: Place, scores: Scores, prediction: Prediction) -> list[Ca
 def _sets(decision: Decision, prediction: Prediction, paths: Sequence[str]) -> list[ChosenSet]:
     found = []
     for method, chosen in decision.chosen.items():
-        names = None if chosen is None else tuple(paths[i] for i in np.flatnonzero(chosen))
+        names = None if chosen is None else names_of(chosen, paths)
         values = {} if chosen is None else prediction.values(chosen)
         found.append(ChosenSet(method, names, values))
     everything = np.ones(prediction.count, bool)
@@ -204,14 +205,13 @@ def _final(
     paths = verified.measured.paths
     recipe = place.final(paths)
     if not place.starts_as_recipe:
-        result = place.convert(recipe)
-        found = dataclasses.replace(verified.measured, outputs=place.outputs(result.model))
-        return result, values_of(place, found, scores.original)
+        trained = place.convert(recipe)
+        found = dataclasses.replace(verified.measured, outputs=place.outputs(trained.model))
+        return trained, values_of(place, found, scores.original)
+    if verified.result is None:  # measured by an earlier call
+        verified = verify(place, store, scores.original, paths, again=True)
+    assert verified.result is not None
     result = verified.result
-    if result is None:  # measured by an earlier call
-        again = verify(place, store, scores.original, paths, again=True)
-        assert again.result is not None
-        result = again.result
     required = None
     if recipe.require is not None and result.report.output is not None:
         asked: dict[str, Any] = recipe.require.model_dump()

@@ -66,9 +66,14 @@ def verify(
     began = time.perf_counter()
     result = place.convert(place.measuring(paths))
     found = _measured(place, result, tuple(paths))
-    costs = _costs(place, result)
-    seconds = round(time.perf_counter() - began, 3)
-    found = dataclasses.replace(found, **costs, seconds=seconds)
+    latency, ratio, flops = _costs(place, result)
+    found = dataclasses.replace(
+        found,
+        latency=latency,
+        latency_ratio=ratio,
+        flops_ratio=flops,
+        seconds=round(time.perf_counter() - began, 3),
+    )
     store.write(what, found)
     return Verified(found, values_of(place, found, original), result)
 
@@ -104,19 +109,17 @@ def _measured(place: Place, result: ConvertResult, paths: tuple[str, ...]) -> Me
     )
 
 
-def _costs(place: Place, result: ConvertResult) -> dict[str, float | None]:
-    """Latency and FLOPs of the converted model, run in turn with the original."""
+def _costs(place: Place, result: ConvertResult) -> tuple[float, float, float | None]:
+    """Latency of the converted model in milliseconds, and latency and FLOPs as ratios to the
+    original's, which runs in turn with it."""
     models = copy.deepcopy(place.source.model), copy.deepcopy(result.model)
     bench = settle_models(place.spec.bench)
     size, example = place.example.shape[1:], place.example
     report = bench_models(*models, size, bench, place.progress, example)
     (forward,) = report.passes
     before, now = (report.models[name].flops for name in (ORIGINAL, CONVERTED))
-    return {
-        "latency": forward.timings[CONVERTED].p50_us / 1e3,
-        "latency_ratio": 1 / forward.speedup.p50,
-        "flops_ratio": now / before if now and before else None,
-    }
+    flops = now / before if now and before else None
+    return forward.timings[CONVERTED].p50_us / 1e3, 1 / forward.speedup.p50, flops
 
 
 def _bench(place: Place) -> dict[str, object]:

@@ -20,6 +20,7 @@ from dcnify.search.choose.methods import (
 )
 from dcnify.search.choose.prediction import Prediction
 
+_DAMAGE: tuple[Vector | str, ...] = ("damage",)
 MILP, GREEDY, REVERT = "milp", "greedy", "revert the worst"
 
 
@@ -51,24 +52,23 @@ def decide(prediction: Prediction, budget: Budget, worst_first: Sequence[int]) -
     keeps = any(bound.quantity in ("kl", "agreement") for bound in budget)
     named = [bound.quantity for bound in budget if bound.quantity in COSTS]
     cost = (*named, "latency")[0]
+    goal, minimise = "least damage", _DAMAGE
     if keeps:
-        goal, minimise = f"lowest {cost}", (_relative(prediction, cost), "damage")
-    else:
-        goal, minimise = "least damage", ("damage",)
+        goal, minimise = f"lowest {cost}", (_relative(prediction, cost), *_DAMAGE)
     none = np.zeros(prediction.count, bool)
     values = prediction.values(none)
     if all(bound.is_met(values) for bound in budget):
         empty_is_best = not keeps or not (_relative(prediction, cost) < 0).any()
         chosen = None if empty_is_best else _by(MILP, prediction, budget, minimise, worst_first)
         if chosen is None or not chosen.any():
-            goal, minimise = "most layers", (-np.ones(prediction.count), "damage")
+            goal, minimise = "most layers", (-np.ones(prediction.count), *_DAMAGE)
     found = {
         method: _by(method, prediction, budget, minimise, worst_first)
         for method in (MILP, GREEDY, REVERT)
     }
     if found[MILP] is not None:
         return Decision(goal, found)
-    closest = nearest(_problem(prediction, budget, ("damage",)))
+    closest = nearest(_problem(prediction, budget, _DAMAGE))
     return Decision(goal, found, closest)
 
 

@@ -140,6 +140,11 @@ def by_reverting(problem: Problem, worst_first: Sequence[int]) -> Chosen | None:
     return best
 
 
+def names_of(chosen: Chosen | None, names: Sequence[str]) -> tuple[str, ...]:
+    """The members of a set by their names."""
+    return () if chosen is None else tuple(names[int(i)] for i in np.flatnonzero(chosen))
+
+
 def with_agreement(
     problem: Problem,
     method: Callable[[Problem], Chosen | None],
