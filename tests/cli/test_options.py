@@ -56,6 +56,12 @@ OFFERED = {
         --at --image --interpolation --json --mean --output --overwrite --quiet --site --std
         --trust-code -o -q ARTIFACT
     """,
+    "search": """
+        --arch --batch --budget --data-dir --device --image-count --images --init --input-size
+        --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
+        --recipe --score --seed --set --split --std --threads --time --trust-code --trust-pickle
+        --use-ema -o -q -r SOURCE
+    """,
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,
