@@ -227,11 +227,14 @@ def _set_axis(panel: Axes, which: str, axis: Axis) -> None:
         return
     if axis.log:
         panel.set(**{f"{which}scale": "log"})
-        chosen = LogFormatter(minor_thresholds=(1.5, 0.5))
-        chosen.set_axis(ticks)
-        ticks.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" * bool(chosen(value)))
-        )
+        sparse = LogFormatter()  # knows which to label, and writes 6e-01
+        sparse.set_axis(ticks)
+
+        def minor(value: float, _: int) -> str:
+            sparse.set_locs()
+            return f"{value:g}" if sparse(value) else ""
+
+        ticks.set_minor_formatter(FuncFormatter(minor))
     if axis.quantity and axis.quantity.style == "short":
         ticks.set_major_formatter(FuncFormatter(lambda value, _: axis.text(value)))
     else:
