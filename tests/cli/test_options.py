@@ -62,6 +62,9 @@ OFFERED = {
         --recipe --score --seed --set --split --std --threads --time --trust-code --trust-pickle
         --use-ema -o -q -r SOURCE
     """,
+    "diff": """
+        --exit-code --json --output --overwrite --quiet -o -q A B
+    """,
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,
