@@ -22,6 +22,7 @@ Chosen = NDArray[np.bool_]
 _MOST_PAIRS = 300
 """Products in one program; of more, those of the largest damage."""
 _SECONDS = 60.0
+_HALVINGS = 12
 _TOLERANCE = 1e-6
 _DAMAGE = "damage"
 
@@ -182,15 +183,13 @@ def with_agreement(
         return chosen
     best = None
     low, high = 0.0, min(problem.most_damage, problem.damage_of(chosen))
-    for _ in range(24):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         chosen = method(replace(problem, most_damage=middle))
-        if chosen is not None and agrees(chosen):
-            best = chosen
-        if chosen is None or agrees(chosen):
-            low = middle
-        else:
-            high = middle
+        if chosen is not None and not agrees(chosen):
+            high = min(middle, problem.damage_of(chosen))
+            continue
+        low, best = middle, best if chosen is None else chosen
     return best
 
 
