@@ -26,7 +26,7 @@ from dcnify.search.spec import SearchSpec
 from dcnify.surgery import ConvertResult, Plan, convert, images_wanted
 from dcnify.surgery.calibrate.layers import batches_wanted
 from dcnify.surgery.changes.snapshot import Snapshot
-from dcnify.surgery.fidelity.images import Images, conversion_images
+from dcnify.surgery.fidelity.images import BATCH, ConversionImages, Images, conversion_images
 from dcnify.surgery.fidelity.measure import run_all
 from dcnify.surgery.planner import plan_found
 from dcnify.surgery.prepare import prepare, runnable
@@ -51,6 +51,8 @@ class Place:
     batch: ImageBatch
     images: Images
     """Those of the batch that are measured on."""
+    few: ImageBatch
+    """Those that are calibrated on, and as few of the others as a conversion has to report on."""
     model: nn.Module
     """The source's model in the structure of the plan, changed and put back again and again."""
     progress: Progress = silent
@@ -87,7 +89,7 @@ class Place:
             self.model,
             self.measuring(paths),
             self.example,
-            calibration=self.batch,
+            calibration=self.few,
             seed=self.spec.seed,
             random_weights=self.source.random_weights,
             found=self.found,
@@ -151,9 +153,19 @@ def open_place(spec: SearchSpec, progress: Progress = silent) -> Place:
     if plan.isolations:
         source = replace(source, model=_copy(model))
         prepare(model, plan)
+    few = _few(batch, images)
     return Place(
-        spec, source, recipe, example, found, plan, batch, images.measured, model, progress
+        spec, source, recipe, example, found, plan, batch, images.measured, few, model, progress
     )
+
+
+def _few(batch: ImageBatch, images: ConversionImages) -> ImageBatch:
+    """The images of a conversion that is measured elsewhere: it leaves a quarter out."""
+    measured = torch.cat(images.measured.batches)
+    fitted = torch.cat(images.calibrated.batches) if images.calibrated else measured[:0]
+    count = -(-len(fitted) // 3) or BATCH
+    kept = torch.cat((measured[:count], fitted)).to(batch.tensor)
+    return replace(batch, tensor=kept, names=batch.names[: len(kept)], labels=None)
 
 
 def _copy(model: nn.Module) -> nn.Module:

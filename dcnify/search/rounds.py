@@ -34,6 +34,7 @@ def choose_and_verify(
     budget: Budget,
     paths: Sequence[str],
     worst_first: Sequence[int],
+    measured: Sequence[tuple[Chosen, float]],
     convert: Callable[[tuple[str, ...]], Verified],
     say: Callable[[str], None],
 ) -> Outcome:
@@ -44,11 +45,13 @@ def choose_and_verify(
         budget: what holds of the set.
         paths: the candidates.
         worst_first: their indices in the order in which they would be reverted.
+        measured: sets of which the damage is known.
         convert: measures a set.
         say: called with a line for each set that was measured.
     """
     first = decision = decide(prediction, budget, worst_first)
     rounds: list[Round] = []
+    sets = list(measured)
     good: dict[tuple[str, ...], Verified] = {}
     closest = prediction.values(decision.nearest) if decision.nearest is not None else {}
     for _ in range(_ROUNDS):
@@ -65,7 +68,8 @@ def choose_and_verify(
         closest = verified.values
         if made.is_predicted and not made.missed:
             break
-        prediction = corrected(prediction, chosen, verified.values)
+        sets.append((chosen, verified.values[prediction.effects.measure] or 0.0))
+        prediction = corrected(prediction, chosen, verified.values, sets)
         decision = decide(prediction, budget, worst_first)
     return Outcome(first, tuple(rounds), _best(good, first.goal, rounds), closest)
 
@@ -81,9 +85,14 @@ def compare(names: tuple[str, ...], predicted: Values, measured: Values, budget:
     return Round(names, predicted, measured, tuple(misses(budget, measured, NOISE)), off)
 
 
-def corrected(prediction: Prediction, chosen: Chosen, measured: Values) -> Prediction:
-    """The prediction, rescaled so that it says of ``chosen`` what was measured."""
-    effects, costs = prediction.effects, dict(prediction.costs)
+def corrected(
+    prediction: Prediction,
+    chosen: Chosen,
+    measured: Values,
+    sets: Sequence[tuple[Chosen, float]],
+) -> Prediction:
+    """The prediction fitted to all ``sets``, and scaled to what was measured of ``chosen``."""
+    effects, costs = prediction.effects.fitted_to(sets), dict(prediction.costs)
     harm = measured.get(effects.measure)
     if harm is not None and effects.damage(chosen) > 0:
         effects = effects.scaled_to(chosen, harm)

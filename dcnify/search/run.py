@@ -78,6 +78,7 @@ def run(
         budget,
         scores.usable,
         _worst_first(place, scores),
+        scores.sets,
         lambda paths: verify(place, store, scores.original, paths),
         say,
     )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dcnify.errors import CheckError, InputError
 from dcnify.inherit.distance import are_logits
 from dcnify.progress import silent
+from dcnify.search.choose.methods import Chosen, names_of
 from dcnify.search.choose.prediction import Effects, agreement, damage
 from dcnify.search.fisher import score_by_gradients
 from dcnify.search.measured import Measured, Store
 from dcnify.search.place import Place
-from dcnify.search.verify import measure_alone
+from dcnify.search.verify import measure
 from dcnify.surgery.new_modules import new_modules
+
+_FEWEST = 3
+"""Candidates from which on sets are measured to see how damages add up."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Scores:
     usable: tuple[str, ...]
     alone: dict[str, Measured]
     """Every candidate by path; without outputs where they are estimated."""
+    sets: tuple[tuple[Chosen, float], ...] = ()
+    """Sets of `usable` that were measured to see how damages add up, with their damage."""
 
 
 def score(place: Place, store: Store, say: Callable[[str], None]) -> Scores:
@@ -45,17 +52,37 @@ def score(place: Place, store: Store, say: Callable[[str], None]) -> Scores:
     logits = are_logits(outputs, place.model)
     original = Effects(outputs, empty, logits)
     if place.spec.score == "fisher":
-        return _by_gradients(place, original)
+        return _with_sets(place, store, say, _by_gradients(place, original))
     alone: dict[str, Measured] = {}
     for done, path in enumerate(place.paths):
         place.progress("measuring swaps", done, len(place.paths))
-        alone[path] = found = measure_alone(place, store, path)
-        say(f"[{done + 1}/{len(place.paths)}] {_told(found, outputs, logits)}")
+        alone[path] = found = measure(place, store, [path])
+        say(f"[{done + 1}/{len(place.paths)}] {path}: {_harm(found, original)}")
     usable = tuple(path for path, one in alone.items() if one.outputs is not None)
     if not usable:
         raise CheckError(f"no layer can be swapped: {next(iter(alone.values())).refused}")
     changes = torch.stack([_outputs(alone[path]) - outputs for path in usable])
-    return Scores(Effects(outputs, changes, logits), original, usable, alone)
+    effects = Effects(outputs, changes, logits)
+    return _with_sets(place, store, say, Scores(effects, original, usable, alone))
+
+
+def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: Scores) -> Scores:
+    """The scores with effects that fit the damage of all swaps, and of every second one."""
+    count = len(scores.usable)
+    if count < _FEWEST:
+        return scores
+    sets: list[tuple[Chosen, float]] = []
+    for chosen in (np.ones(count, bool), np.arange(count) % 2 == 0):
+        place.progress("measuring sets", len(sets), 2)
+        found = measure(place, store, names_of(chosen, scores.usable))
+        if found.outputs is None:
+            continue
+        original = scores.original
+        harm = damage(original.original, found.outputs, original.are_logits)
+        sets.append((chosen, harm))
+        say(f"{int(chosen.sum())} of {count} layers: {_harm(found, original)}")
+    effects = scores.effects.fitted_to(sets)
+    return replace(scores, effects=effects, sets=tuple(sets))
 
 
 def _by_gradients(place: Place, original: Effects) -> Scores:
@@ -72,15 +99,15 @@ def _by_gradients(place: Place, original: Effects) -> Scores:
     return Scores(effects, original, place.paths, alone)
 
 
-def _told(found: Measured, outputs: Tensor, logits: bool) -> str:
-    (path,) = found.paths
+def _harm(found: Measured, original: Effects) -> str:
+    """What a set does to the output, in words."""
     if found.outputs is None:
-        return f"{path}: {found.refused}"
-    harm = damage(outputs, found.outputs, logits)
+        return found.refused
+    before, logits = original.original, original.are_logits
+    harm, took = damage(before, found.outputs, logits), f"{found.seconds:.1f} s"
     if not logits:
-        return f"{path}: squared relative error {harm:.3g}, {found.seconds:.1f} s"
-    same = agreement(outputs, found.outputs)
-    return f"{path}: KL {harm:.3g}, agreement {same:.1%}, {found.seconds:.1f} s"
+        return f"squared relative error {harm:.3g}, {took}"
+    return f"KL {harm:.3g}, agreement {agreement(before, found.outputs):.1%}, {took}"
 
 
 def _outputs(found: Measured) -> Tensor:

@@ -27,18 +27,18 @@ class Verified:
     """The conversion; None if it was measured by an earlier call."""
 
 
-def measure_alone(place: Place, store: Store, path: str) -> Measured:
-    """Convert one site, measure the output, and put the model back; what is known is read."""
-    what = {"recipe": place.measuring([path]).to_yaml(), "alone": True}
+def measure(place: Place, store: Store, paths: Collection[str]) -> Measured:
+    """Convert a set, measure the output, and put the model back; what is known is read."""
+    what = {"recipe": place.measuring(paths).to_yaml(), "output": True}
     known = store.read(what)
     if known is not None:
         return known
     began = time.perf_counter()
     try:
-        with place.converted([path]) as result:
-            found = _measured(place, result, (path,))
+        with place.converted(paths) as result:
+            found = _measured(place, result, tuple(paths))
     except DcnifyError as error:
-        found = Measured((path,), None, refused=str(error))
+        found = Measured(tuple(paths), None, refused=str(error))
     found = dataclasses.replace(found, seconds=round(time.perf_counter() - began, 3))
     store.write(what, found)
     return found

@@ -125,17 +125,17 @@ def test_another_budget_measures_no_layer_again(copied, conversions):
 
 
 def test_a_search_that_was_stopped_goes_on(tmp_path, conversions, monkeypatch):
-    real = scores.measure_alone
+    real = scores.measure
 
-    def stopped(place, store, path):
+    def stopped(place, store, paths):
         if len(conversions) == 2:
             raise KeyboardInterrupt
-        return real(place, store, path)
+        return real(place, store, paths)
 
-    monkeypatch.setattr(scores, "measure_alone", stopped)
+    monkeypatch.setattr(scores, "measure", stopped)
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path / "x")
-    monkeypatch.setattr(scores, "measure_alone", real)
+    monkeypatch.setattr(scores, "measure", real)
     before = list(conversions)
     assert not (tmp_path / "x/artifact").exists()
     search(tmp_path / "x")

@@ -15,11 +15,15 @@ from dcnify.search.choose.methods import (
     by_greed,
     by_milp,
     by_reverting,
+    exchanged,
     nearest,
     with_agreement,
 )
 from dcnify.search.choose.prediction import Prediction
 
+_PASSES = 3
+_EXCHANGED = 48
+"""Most candidates of which every pair is tried in exchange."""
 _DAMAGE: tuple[Vector | str, ...] = ("damage",)
 MILP, GREEDY, REVERT = "milp", "greedy", "revert the worst"
 
@@ -79,6 +83,11 @@ def _by(
     minimise: tuple[Vector | str, ...],
     worst_first: Sequence[int],
 ) -> Chosen | None:
+    """The set that a method chooses.
+
+    How much each change counts depends on the set, and the method needs it beforehand: it is taken
+    of every second layer, then of the set that came out, and so on.
+    """
     methods: dict[str, Callable[[Problem], Chosen | None]] = {
         MILP: by_milp,
         GREEDY: by_greed,
@@ -90,11 +99,34 @@ def _by(
         values = prediction.values(chosen)
         return all(bound.is_met(values) for bound in damages)
 
-    problem = _problem(prediction, budget, minimise)
-    return with_agreement(problem, methods[method], holds) if damages else methods[method](problem)
+    def value(chosen: Chosen) -> tuple[float, ...]:
+        harm = prediction.effects.damage(chosen)
+        return tuple(harm if isinstance(one, str) else float(one @ chosen) for one in minimise)
+
+    near = np.arange(prediction.count) % 2 == 0
+    best: Chosen | None = None
+    for _ in range(_PASSES):
+        problem = _problem(prediction, budget, minimise, near)
+        if damages:
+            chosen = with_agreement(problem, methods[method], holds)
+        else:
+            chosen = methods[method](problem)
+        if chosen is None or (chosen == near).all():
+            break
+        if best is None or value(chosen) < value(best):
+            best = chosen
+        near = chosen
+    if method != MILP or best is None or prediction.count > _EXCHANGED:
+        return best
+    return exchanged(best, value, lambda one: problem.allows(one) and holds(one))
 
 
-def _problem(prediction: Prediction, budget: Budget, minimise: tuple[Vector | str, ...]) -> Problem:
+def _problem(
+    prediction: Prediction,
+    budget: Budget,
+    minimise: tuple[Vector | str, ...],
+    near: Chosen | None = None,
+) -> Problem:
     """The budget's linear bounds, as rows; damage is bounded by who asks for it."""
     count = prediction.count
     rows, limits = [-np.ones(count)], [-1.0]  # no empty set
@@ -103,7 +135,8 @@ def _problem(prediction: Prediction, budget: Budget, minimise: tuple[Vector | st
             row, limit = _row(prediction, bound)
             rows.append(row)
             limits.append(limit)
-    return Problem(prediction.effects.matrix(), np.array(rows), np.array(limits), minimise=minimise)
+    damage = prediction.effects.matrix(near)
+    return Problem(damage, np.array(rows), np.array(limits), minimise=minimise)
 
 
 def _row(prediction: Prediction, bound: Bound) -> tuple[Vector, float]:

@@ -22,6 +22,7 @@ Chosen = NDArray[np.bool_]
 _MOST_PAIRS = 300
 """Products in one program; of more, those of the largest damage."""
 _SECONDS = 60.0
+_HALVINGS = 12
 _TOLERANCE = 1e-6
 _DAMAGE = "damage"
 
@@ -140,6 +141,28 @@ def by_reverting(problem: Problem, worst_first: Sequence[int]) -> Chosen | None:
     return best
 
 
+def exchanged(
+    chosen: Chosen,
+    value: Callable[[Chosen], tuple[float, ...]],
+    allows: Callable[[Chosen], bool],
+) -> Chosen:
+    """Put single candidates in, out, or in for another while that makes ``value`` less.
+
+    A program needs the damage as a sum over pairs. ``value`` is of the prediction itself.
+    """
+    best, least = chosen, value(chosen)
+    for _ in range(len(chosen)):
+        inside, outside = np.flatnonzero(best), np.flatnonzero(~best)
+        flips = [(i,) for i in range(len(best))] + [(i, j) for i in inside for j in outside]
+        tried = [best ^ np.isin(np.arange(len(best)), flip) for flip in flips]
+        values = [(value(one), k) for k, one in enumerate(tried) if allows(one)]
+        if not values or not min(values)[0] < least:
+            return best
+        least, k = min(values)
+        best = tried[k]
+    return best
+
+
 def names_of(chosen: Chosen | None, names: Sequence[str]) -> tuple[str, ...]:
     """The members of a set by their names."""
     return () if chosen is None else tuple(names[int(i)] for i in np.flatnonzero(chosen))
@@ -160,15 +183,13 @@ def with_agreement(
         return chosen
     best = None
     low, high = 0.0, min(problem.most_damage, problem.damage_of(chosen))
-    for _ in range(24):
+    for _ in range(_HALVINGS):
         middle = (low + high) / 2
         chosen = method(replace(problem, most_damage=middle))
-        if chosen is not None and agrees(chosen):
-            best = chosen
-        if chosen is None or agrees(chosen):
-            low = middle
-        else:
-            high = middle
+        if chosen is not None and not agrees(chosen):
+            high = min(middle, problem.damage_of(chosen))
+            continue
+        low, best = middle, best if chosen is None else chosen
     return best
 
 
