@@ -103,7 +103,7 @@ OFFERED = {
         --json --output --overwrite --quiet -o -q
     """,
     "bench op": """
-        --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
+        --ablation --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
         --quiet --rivals --seed --shapes --threads --time -q
     """,
     "bench model": """
