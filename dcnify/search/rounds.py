@@ -122,7 +122,7 @@ def _best(
 
 
 def _told(made: Round) -> str:
-    parts = [f"{size_of(made.paths)} converted"]
+    parts = [f"{size_of(len(made.paths))} converted"]
     for name, error in made.off.items():
         key = name if name in made.measured else f"{name}_ratio"
         key = f"{name}_ratio" if name == "latency" else key
