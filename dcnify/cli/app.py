@@ -35,6 +35,7 @@ VERBS = {
     "search": ("dcnify.cli.search", "Choose which layers to swap within a budget."),
     "report": ("dcnify.cli.pages.report", "Show an artifact, a run or an ablation as one page."),
     "offsets": ("dcnify.cli.pages.offsets", "Draw where deformable layers sample in a photograph."),
+    "diff": ("dcnify.cli.pages.diff", "Say what differs between two artifacts or two recipes."),
     "bench": ("dcnify.cli.bench", "Time the operator or a model against what it replaces."),
 }
 

@@ -62,6 +62,9 @@ OFFERED = {
         --recipe --score --seed --set --split --std --threads --time --trust-code --trust-pickle
         --use-ema -o -q -r SOURCE
     """,
+    "diff": """
+        --exit-code --json --output --overwrite --quiet -o -q A B
+    """,
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,
@@ -100,7 +103,7 @@ OFFERED = {
         --json --output --overwrite --quiet -o -q
     """,
     "bench op": """
-        --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
+        --ablation --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
         --quiet --rivals --seed --shapes --threads --time -q
     """,
     "bench model": """
