@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +84,6 @@ class Store:
         write_file(self.path(what), lambda path: save_file(tensors, path, metadata), True)
 
 
-def summary(found: Measured, **more: Any) -> dict[str, Any]:
-    """A measurement as JSON-ready data, without its outputs."""
-    data = {name: value for name, value in asdict(found).items() if name != "outputs"}
-    return {**data, **more}
-
-
-def size_of(paths: Collection[str]) -> str:
+def size_of(count: int) -> str:
     """``1 layer``, ``5 layers``."""
-    return f"{len(paths)} layer{'' if len(paths) == 1 else 's'}"
+    return f"{count} layer{'' if count == 1 else 's'}"

@@ -92,7 +92,9 @@ def corrected(
     sets: Sequence[tuple[Chosen, float]],
 ) -> Prediction:
     """The prediction fitted to all ``sets``, and scaled to what was measured of ``chosen``."""
-    effects, costs = prediction.effects.fitted_to(sets), dict(prediction.costs)
+    effects, costs = prediction.effects, dict(prediction.costs)
+    if len(sets) > 1:
+        effects = effects.fitted_to(sets)
     harm = measured.get(effects.measure)
     if harm is not None and effects.damage(chosen) > 0:
         effects = effects.scaled_to(chosen, harm)
@@ -122,7 +124,7 @@ def _best(
 
 
 def _told(made: Round) -> str:
-    parts = [f"{size_of(made.paths)} converted"]
+    parts = [f"{size_of(len(made.paths))} converted"]
     for name, error in made.off.items():
         key = name if name in made.measured else f"{name}_ratio"
         key = f"{name}_ratio" if name == "latency" else key

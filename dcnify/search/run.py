@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from dcnify.search.choose.methods import names_of
 from dcnify.search.choose.prediction import Prediction
 from dcnify.search.costs import costs_of
 from dcnify.search.folder import ARTIFACT, RECIPE, check_folder, clear, write_result, write_text
-from dcnify.search.measured import Measured, Store
+from dcnify.search.measured import Measured, Store, size_of
 from dcnify.search.place import Place, open_place
 from dcnify.search.result import Candidate, ChosenSet, SearchResult, Values
 from dcnify.search.rounds import choose_and_verify
@@ -25,6 +25,7 @@ from dcnify.search.scores import Scores, score
 from dcnify.search.spec import SearchSpec
 from dcnify.search.verify import Verified, values_of, verify
 from dcnify.surgery import ConvertResult
+from dcnify.surgery.fidelity.informative import why_untrained
 from dcnify.surgery.require.floor import shortfall
 from dcnify.surgery.require.revert import worst_first
 from dcnify.surgery.result import OutputRequirement, SiteFidelity
@@ -96,15 +97,16 @@ def run(
         candidates=tuple(_candidates(place, scores, prediction)),
         sets=tuple(_sets(outcome.first, prediction, scores.usable)),
         rounds=outcome.rounds,
-        notes=tuple(f"{one} is what the recipe requires" for one in budget[len(spec.bounds) :]),
+        notes=tuple(_notes(place, scores, budget[len(spec.bounds) :])),
     )
-    clear(spec.folder)
     if outcome.verified is None:
         failure = _failure(budget, outcome.closest, bool(outcome.rounds))
+        clear(spec.folder)
         write_result(spec.folder, dataclasses.replace(result, failure=failure))
         raise CheckError(f"{failure}; what was measured is in {spec.output}")
     result = dataclasses.replace(result, chosen=outcome.verified.measured.paths)
     final, values = _final(place, store, scores, outcome.verified, budget)
+    clear(spec.folder)
     write_text(spec.folder / RECIPE, final.recipe.to_yaml())
     save(final, spec.folder / ARTIFACT, source=place.source)
     result = dataclasses.replace(result, artifact=values)
@@ -115,7 +117,8 @@ def run(
 def _implied(place: Place, budget: Budget) -> list[Bound]:
     """What the recipe requires of the output, unless the budget bounds it or gradients help yet."""
     require = place.recipe.require
-    if require is None or require.on_violation == "warn" or not place.starts_as_recipe:
+    untrained = place.source.random_weights
+    if require is None or require.on_violation == "warn" or not place.starts_as_recipe or untrained:
         return []
     named = {bound.quantity for bound in budget}
     asked = (("agreement", ">=", require.agreement), ("kl", "<=", require.kl))
@@ -124,6 +127,14 @@ def _implied(place: Place, budget: Budget) -> list[Bound]:
         for name, sense, value in asked
         if value is not None and name not in named and place.found.capture.classes
     ]
+
+
+def _notes(place: Place, scores: Scores, implied: Sequence[Bound]) -> Iterator[str]:
+    for bound in implied:
+        yield f"{bound} is what the recipe requires"
+    outputs = [scores.original.original]
+    if why := why_untrained(outputs, place.model, place.source.random_weights):
+        yield f"the damage says little: {why}"
 
 
 def _check_measurable(budget: Budget, scores: Scores) -> None:
@@ -190,7 +201,7 @@ def _failure(budget: Budget, closest: Values, measured: bool) -> str:
     wanted = ", ".join(map(str, budget))
     said = ", ".join(misses(budget, closest)) or "no set was found"
     size = closest.get("sites")
-    layers = "" if size is None else f" with {size:.0f} layers"
+    layers = "" if size is None else f", {size_of(round(size))},"
     how = "measured" if measured else "predicted"
     return f"no set of layers is within {wanted}: the nearest{layers} misses {said}, {how}"
 

@@ -134,6 +134,13 @@ bench model model.pt
 run convnex --source model.pt --data builtin:cluttered-digits -o x
 run convnext --source nowhere.pt --data builtin:cluttered-digits -o x
 run convnext
+search model.pt --budget "latency<0.8" -o x
+search model.pt --budget latncy<=0.8 -o x
+search model.pt --budget "agreement<=0.9" -o x
+search model.pt --budget flops<=2000000000 -o x
+search model.pt --budget sites>=2.5 -o x
+search model.pt --budget kl<=0.1 -o x --score fishr
+search model.pt --budget kl<=0.1 -o x --init paper
 """
 
 

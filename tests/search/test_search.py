@@ -184,7 +184,7 @@ def test_a_budget_that_no_set_meets_is_exit_3_and_says_what_is_nearest(copied, c
     assert code == 3
     assert out == ""
     (line,) = [one for one in err.splitlines() if one.startswith("error:")]
-    assert "the nearest with 1 layers misses flops<=0.5" in line
+    assert "the nearest, 1 layer, misses flops<=0.5" in line
     assert not (copied / "artifact").exists()
     assert "failure" in json.loads((copied / "search.json").read_text())
 

@@ -21,6 +21,7 @@ _UNITS = {
     "agreement": {},
     "sites": {},
 }
+_WITH_UNIT = {"latency": "12ms", "flops": "2G", "params": "5M"}
 _RATIO = {"": 1.0, "x": 1.0, "%": 0.01}
 _SENSE = {**dict.fromkeys((*COSTS, "kl"), "<="), "agreement": ">="}
 _EXAMPLE = "latency<=0.8, flops<=2G, params<=110%, kl<=0.1, agreement>=90%, sites>=4"
@@ -167,10 +168,9 @@ def _value(text: str, quantity: str, number: str, unit: str) -> tuple[float, boo
         raise InputError(f"--budget {text}: kl is in nats, without a unit")
     value *= _RATIO[unit]
     if is_cost and not 0 < value <= _LARGEST_RATIO:
-        example = next(iter(absolute))
         raise InputError(
             f"--budget {text}: without a unit it is a ratio to the original, above 0 and at most "
-            f"{_LARGEST_RATIO}; an absolute number has a unit, such as {example}"
+            f"{_LARGEST_RATIO}; an absolute number has a unit, such as {_WITH_UNIT[quantity]}"
         )
     if (quantity == "agreement" or unit == "%") and not is_cost and not 0 <= value <= 1:
         raise InputError(f"--budget {text}: a share is from 0 to 1, or from 0% to 100%")

@@ -111,10 +111,12 @@ def _by(
             chosen = with_agreement(problem, methods[method], holds)
         else:
             chosen = methods[method](problem)
-        if chosen is None or (chosen == near).all():
+        if chosen is None:
             break
         if best is None or value(chosen) < value(best):
             best = chosen
+        if (chosen == near).all():
+            break
         near = chosen
     if method != MILP or best is None or prediction.count > _EXCHANGED:
         return best
