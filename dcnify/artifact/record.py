@@ -67,6 +67,10 @@ class Artifact:
         """Every stored tensor, as ordinary memory on the CPU."""
         return self._read(self._weights)
 
+    def mapped_tensors(self) -> dict[str, Tensor]:
+        """Every stored tensor, left in its file where the format allows: for a look at each."""
+        return self._read(self._weights, mapped=True)
+
     def golden(self) -> Golden | str:
         """An input and the output it gave when the model was saved, or why there is none."""
         about = self.config["dcnify"].get("golden")
@@ -108,17 +112,17 @@ class Artifact:
     def _golden(self) -> str:
         return GOLDEN if self.path.is_dir() else "golden"
 
-    def _read(self, part: str) -> dict[str, Tensor]:
+    def _read(self, part: str, *, mapped: bool = False) -> dict[str, Tensor]:
         if self.path.is_dir():
             file = self.path / part
             if part == GOLDEN and file.is_file() and file.stat().st_size > _LARGEST_GOLDEN:
                 raise InputError(f"{file} is larger than {_LARGEST_GOLDEN >> 20} MiB")
-            return read_safetensors(file)
-        mapped = part == self._golden  # the weights beside it stay in the file
-        held = read_weights(self.path, mapped=mapped).get(part)
+            return read_safetensors(file, mapped=mapped)
+        beside = part == self._golden  # the weights beside it stay in the file
+        held = read_weights(self.path, mapped=mapped or beside).get(part)
         if not isinstance(held, dict) or not all(isinstance(v, Tensor) for v in held.values()):
             raise InputError(f"{self.path} is damaged: it holds no {part.replace('_', ' ')}")
-        return {name: value.clone() for name, value in held.items()} if mapped else held
+        return {name: value.clone() for name, value in held.items()} if beside else held
 
     def _sha256(self, part: str) -> str | None:
         """The current hash of a part; None if it is missing or cannot be read."""

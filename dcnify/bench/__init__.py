@@ -6,7 +6,9 @@ from dcnify.bench.spec import ModelBenchSpec, OpBenchSpec
 from dcnify.lazy import load_on_use
 
 if TYPE_CHECKING:
-    from dcnify.bench.csv_file import write_csv, write_models_csv
+    from dcnify.bench.ablation.result import AblationReport
+    from dcnify.bench.ablation.run import run_ablation
+    from dcnify.bench.csv_file import write_ablation_csv, write_csv, write_models_csv
     from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
     from dcnify.bench.op import OpBench, run
     from dcnify.bench.plot import check_plot, write_plot
@@ -28,6 +30,7 @@ __all__ = [
     "COPY",
     "ORIGINAL",
     "OURS",
+    "AblationReport",
     "CaseResult",
     "Measurement",
     "ModelBench",
@@ -43,9 +46,11 @@ __all__ = [
     "bench_models",
     "check_plot",
     "run",
+    "run_ablation",
     "settle",
     "settle_models",
     "time_swaps",
+    "write_ablation_csv",
     "write_csv",
     "write_models_csv",
     "write_plot",

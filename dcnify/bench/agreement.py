@@ -29,7 +29,7 @@ def error_against_ours(rival: Rival, case: Case) -> float:
     compared = replace(case, batch=1) if rival.package else case
     inputs = make_inputs(compared, off_grid=True)
     pairs = zip(_answers(rival, inputs), _answers(OURS, inputs), strict=True)
-    error = float(np.max([_relative_error(found, ours) for found, ours in pairs]))  # NaN is worst
+    error = float(np.max([relative_error(found, ours) for found, ours in pairs]))  # NaN is worst
     if case.dtype in rival.must_agree and not agrees(error, case):
         raise CheckError(
             f"{rival.name} and dcnify disagree at {case}: relative error {error:.1e}, "
@@ -56,7 +56,8 @@ def _answers(rival: Rival, inputs: Inputs) -> tuple[Tensor, ...]:
     return (out.detach(), grads[0], grads[1][..., : case.sampling.offset_mask_channels])
 
 
-def _relative_error(found: Tensor, ours: Tensor) -> float:
+def relative_error(found: Tensor, ours: Tensor) -> float:
+    """The root mean square of the difference over that of ours."""
     ours = ours.double()
     scale = ours.norm().clamp_min(torch.finfo(torch.float32).tiny)
     return ((found.double() - ours).norm() / scale).item()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from dcnify.bench.ablation.result import AblationReport
 from dcnify.bench.machine import Machine
 from dcnify.bench.result import ModelReport, Report
 
@@ -21,6 +22,11 @@ MODEL_COLUMNS = (
     *("images_per_s", "speedup_p20", "speedup_p50", "speedup_p80"),
     *("peak_memory_bytes", "parameters", "flops"),
 )
+ABLATION_COLUMNS = (
+    *_MACHINE,
+    *("shape", "batch", "dtype", "pass", "offset_spread", "clock", "variant"),
+    *("p20_us", "p50_us", "p80_us", "rounds", "ratio_p20", "ratio_p50", "ratio_p80"),
+)
 
 
 def write_csv(report: Report, path: Path) -> None:
@@ -31,6 +37,17 @@ def write_csv(report: Report, path: Path) -> None:
 def write_models_csv(report: ModelReport, path: Path) -> None:
     """Write a row for each model and pass; the speedup is in both models' rows."""
     _write(path, MODEL_COLUMNS, _model_rows(report))
+
+
+def write_ablation_csv(report: AblationReport, path: Path) -> None:
+    """Write a row for each variant and case."""
+    everywhere = {"date": report.date, "offset_spread": report.offset_spread}
+    rows = (
+        {**everywhere, **asdict(report.machine), **case.to_dict(), **asdict(timing)}
+        for case in report.cases
+        for timing in case.timings
+    )
+    _write(path, ABLATION_COLUMNS, rows)
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:

@@ -84,8 +84,8 @@ def _contender(rival: Rival) -> Contender:
 
 
 def _measure(case: Case, rivals: tuple[Rival, ...], clock: Clock, bench: OpBench) -> CaseResult:
-    inputs = _fitting(case, lambda: make_inputs(case))
-    calls = {OURS.name: _fitting(case, lambda: _call(OURS, inputs)), COPY: _copy(case)}
+    inputs = fitting(case, lambda: make_inputs(case))
+    calls = {OURS.name: fitting(case, lambda: _call(OURS, inputs)), COPY: _copy(case)}
     for call in calls.values():
         clock.warm_up(call)
     errors: dict[str, float] = {}
@@ -102,7 +102,7 @@ def _measure(case: Case, rivals: tuple[Rival, ...], clock: Clock, bench: OpBench
         except CheckError:
             raise
         except Exception as error:  # whatever a library says of a case it does not have
-            skipped.append(Skipped(rival.name, _reason(error)))
+            skipped.append(Skipped(rival.name, reason_of(error)))
     times = interleave(calls, clock, bench.seconds, bench.seed)
     same = {OURS.name, COPY} | {rival.name for rival in rivals if rival.same_function}
     return CaseResult(
@@ -186,7 +186,7 @@ def _host(case: Case, rivals: tuple[Rival, ...], clock: Clock) -> CaseResult:
             clock.warm_up(call)
             times[rival.name] = host_time(call, case.device)
         except Exception as error:  # as above
-            skipped.append(Skipped(rival.name, _reason(error)))
+            skipped.append(Skipped(rival.name, reason_of(error)))
     return CaseResult(
         **_about(case),
         clock="host",
@@ -199,7 +199,8 @@ def _host(case: Case, rivals: tuple[Rival, ...], clock: Clock) -> CaseResult:
 _Made = TypeVar("_Made")
 
 
-def _fitting(case: Case, make: Callable[[], _Made]) -> _Made:
+def fitting(case: Case, make: Callable[[], _Made]) -> _Made:
+    """What ``make`` returns; `InputError` where the case does not fit in the memory."""
     try:
         return make()
     except RuntimeError as error:  # a CPU has no OutOfMemoryError
@@ -210,7 +211,8 @@ def _fitting(case: Case, make: Callable[[], _Made]) -> _Made:
         raise
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a contender could not run, in a line."""
     if isinstance(error, torch.OutOfMemoryError):
         torch.cuda.empty_cache()
         return "out of memory"

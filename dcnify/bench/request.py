@@ -12,7 +12,7 @@ from dcnify.bench.models import ModelBench
 from dcnify.bench.op import OpBench
 from dcnify.bench.peers import PEERS
 from dcnify.bench.rivals import BUILT_IN, Rival
-from dcnify.bench.shapes import parse_shapes
+from dcnify.bench.shapes import PAPER, parse_shapes
 from dcnify.bench.spec import ModelBenchSpec, OpBenchSpec
 from dcnify.errors import InputError
 from dcnify.words import did_you_mean
@@ -35,6 +35,10 @@ def settle(spec: OpBenchSpec) -> OpBench:
         raise InputError(f"--offsets is a number of pixels, 0 or more, not {spread:g}")
     found = _device(spec.device)
     seconds = spec.seconds or _DEFAULT_SECONDS[found.type]
+    if spec.ablation and _split(spec.rivals):
+        raise InputError("--ablation times the layer against itself; leave out --rivals")
+    dtypes = _DEFAULT_DTYPES[found.type][: 1 if spec.ablation else None]
+    shapes = _split(spec.shapes) or list(spec.shapes)
     names = [_known(name, DTYPES, "dtype") for name in _split(spec.dtypes)]
     backward = [PASSES[_known(name, PASSES, "pass")] for name in _split(spec.passes) or ["all"]]
     cases = tuple(
@@ -48,14 +52,14 @@ def settle(spec: OpBenchSpec) -> OpBench:
             seed=spec.seed,
         )
         for dtype, with_gradients, shape in product(
-            dict.fromkeys(names or _DEFAULT_DTYPES[found.type]),
+            dict.fromkeys(names or dtypes),
             dict.fromkeys(one for some in backward for one in some),
-            parse_shapes(_split(spec.shapes) or list(spec.shapes) or ["all"]),
+            parse_shapes(shapes or [str(PAPER[0]) if spec.ablation else "all"]),
         )
     )
     for case in cases:
         _check_memory(case)
-    rivals = _rivals(_split(spec.rivals))
+    rivals = () if spec.ablation else _rivals(_split(spec.rivals))
     return OpBench(cases, rivals, found, seconds, spread, spec.seed, spec.threads)
 
 

@@ -76,6 +76,12 @@ class OpBenchSpec(BenchSpec):
         flags=("--time",),
         metavar="SECONDS",
     )
+    ablation: bool = option(
+        False,
+        help="Time the whole layer instead, and it with one design choice undone at a time: two "
+        "linear layers, LayerNorm and GELU, softmax, kernel, precision. Default: the paper's first "
+        "shape, in float16 on CUDA.",
+    )
 
 
 @dataclass(frozen=True)

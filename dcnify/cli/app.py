@@ -32,8 +32,10 @@ VERBS = {
     "run": ("dcnify.cli.run", "Convert, fine-tune, time and report in one go."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
     "ablate": ("dcnify.cli.ablate", "Try variants of a recipe, measure each, and compare."),
+    "search": ("dcnify.cli.search", "Choose which layers to swap within a budget."),
     "report": ("dcnify.cli.pages.report", "Show an artifact, a run or an ablation as one page."),
     "offsets": ("dcnify.cli.pages.offsets", "Draw where deformable layers sample in a photograph."),
+    "diff": ("dcnify.cli.pages.diff", "Say what differs between two artifacts or two recipes."),
     "bench": ("dcnify.cli.bench", "Time the operator or a model against what it replaces."),
 }
 

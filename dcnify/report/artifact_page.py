@@ -49,7 +49,7 @@ __all__ = ["artifact_page", "is_artifact", "read_artifact_page"]
 
 METRICS = "metrics.jsonl"
 NO_PICTURES: Mapping[str, str] = {}
-_OUTPUT = (
+OUTPUT = (
     ("top1_agreement", "top-1 agreement", PERCENT),
     ("cosine", "cosine", COSINE),
     ("kl", "KL divergence", KL),
@@ -152,9 +152,9 @@ def output(report: Mapping[str, Any]) -> Iterator[Part]:
         steps["the conversion"] = conversion["output"]
     if not steps:
         return
-    shown = [one for one in _OUTPUT if any(out.get(one[0]) is not None for out in steps.values())]
+    shown = [one for one in OUTPUT if any(out.get(one[0]) is not None for out in steps.values())]
     columns = (Column("after"), *(Column(words, quantity) for _, words, quantity in shown))
-    rows = ((name, *(_exact(out, key) for key, _, _ in shown)) for name, out in steps.items())
+    rows = ((name, *(exact(out, key) for key, _, _ in shown)) for name, out in steps.items())
     yield Table(columns, tuple(rows))
     images = report.get("images") or {}
     if "count" in images:
@@ -179,7 +179,7 @@ def layers(plan: Plan, report: Mapping[str, Any], picture: str = "") -> Iterator
         rows.append(
             (
                 site["path"],
-                _exact(site, "sqnr_db"),
+                exact(site, "sqnr_db"),
                 site["cosine"],
                 module_label(swap) if swap else Mark("original, put back", "bad"),
                 change(swap.site.parameters, swap.parameters) if swap else "",
@@ -233,7 +233,7 @@ def _requirement(report: Mapping[str, Any]) -> Iterator[Part]:
         yield Text(f"Required of the output: {requirement_text(asked)}.")
 
 
-def _exact(measured: Mapping[str, Any], key: str) -> float | None:
+def exact(measured: Mapping[str, Any], key: str) -> float | None:
     """A number of a report, in which null is an infinite SQNR."""
     value = measured.get(key)
     return math.inf if value is None and key == "sqnr_db" and key in measured else value

@@ -120,6 +120,11 @@ class Figure:
     file: str = ""
     """A picture of it that lies beside the page, for renderers that cannot draw."""
 
+    @property
+    def words(self) -> str:
+        """What stands for it where nothing can be drawn."""
+        return f"{self.caption.rstrip('.')}: {self.alt}"
+
 
 @dataclass(frozen=True)
 class Place:

@@ -17,6 +17,7 @@ from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
 from dcnify.progress import Progress, silent
+from dcnify.roles.base import Found
 from dcnify.roles.find import find
 from dcnify.surgery.build import get
 from dcnify.surgery.calibrate.calibration_steps import calibrate
@@ -44,6 +45,7 @@ def convert(
     *,
     progress: Progress | None = None,
     random_weights: bool = False,
+    found: Found | None = None,
 ) -> ConvertResult:
     """Swap what ``recipe`` selects on ``model`` itself, and measure what it cost.
 
@@ -68,6 +70,7 @@ def convert(
         progress: called with a description, steps done and steps in all.
         random_weights: ``model`` is known to be untrained, so that nothing is required of its
             output. A classifier that prefers no class is taken for untrained anyway.
+        found: the sites of this very model, for callers that convert it again and again.
 
     Raises:
         InputError: as `plan`.
@@ -79,7 +82,7 @@ def convert(
     autocast = torch.autocast(device, enabled=False) if known else nullcontext()
     with torch.inference_mode(False), autocast:  # whatever the caller has switched on
         return _convert(
-            model, recipe, example, calibration, seed, progress or silent, random_weights
+            model, recipe, example, calibration, seed, progress or silent, random_weights, found
         )
 
 
@@ -91,10 +94,11 @@ def _convert(
     seed: int,
     progress: Progress,
     random_weights: bool,
+    found: Found | None,
 ) -> ConvertResult:
     clock, before = _Clock(), _parameters(model)
     with evaluating(model) as modes, ExitStack() as structure:
-        found = find(model, example)
+        found = found or find(model, example)
         plan = plan_found(model, recipe, found)
         for one in structure.enter_context(isolating(model, plan)):
             for module in get(model, one.path).modules():

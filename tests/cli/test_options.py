@@ -56,6 +56,15 @@ OFFERED = {
         --at --image --interpolation --json --mean --output --overwrite --quiet --site --std
         --trust-code -o -q ARTIFACT
     """,
+    "search": """
+        --arch --batch --budget --data-dir --device --image-count --images --init --input-size
+        --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
+        --recipe --score --seed --set --split --std --threads --time --trust-code --trust-pickle
+        --use-ema -o -q -r SOURCE
+    """,
+    "diff": """
+        --exit-code --json --output --overwrite --quiet -o -q A B
+    """,
     "report": """
         --json --output --overwrite --quiet -o -q FOLDER
     """,
@@ -94,7 +103,7 @@ OFFERED = {
         --json --output --overwrite --quiet -o -q
     """,
     "bench op": """
-        --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
+        --ablation --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
         --quiet --rivals --seed --shapes --threads --time -q
     """,
     "bench model": """

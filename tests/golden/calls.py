@@ -131,9 +131,27 @@ recipe copy convnext key.yaml
 recipe nonsense
 bench model nowhere
 bench model model.pt
+report bare
+report good -o page.pdf
+offsets good --image nowhere.png -o x.png
+offsets good --image html.pt -o x.png
+offsets good --image html.pt -o x.gif
+offsets bare --image html.pt -o x.png
+diff good convnext
+diff bare good
+diff model.pt good
+diff convnex convnext
+bench op --ablation --rivals sdpa
 run convnex --source model.pt --data builtin:cluttered-digits -o x
 run convnext --source nowhere.pt --data builtin:cluttered-digits -o x
 run convnext
+search model.pt --budget "latency<0.8" -o x
+search model.pt --budget latncy<=0.8 -o x
+search model.pt --budget "agreement<=0.9" -o x
+search model.pt --budget flops<=2000000000 -o x
+search model.pt --budget sites>=2.5 -o x
+search model.pt --budget kl<=0.1 -o x --score fishr
+search model.pt --budget kl<=0.1 -o x --init paper
 """
 
 

@@ -25,7 +25,7 @@ ORDER = (
     ("artifact",),
     ("verify", "finetune", "bench", "export", "report"),
     ("pipeline",),
-    ("ablate",),
+    ("ablate", "search"),
     ("cli",),
 )
 """From the ground floor up. A room imports from rooms above it in this list, and from its own."""

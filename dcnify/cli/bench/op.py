@@ -13,7 +13,7 @@ from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
 
 if TYPE_CHECKING:
-    from dcnify.bench import CaseResult, Measurement, Report
+    from dcnify.bench import AblationReport, CaseResult, Measurement, Report
 
 
 @verb
@@ -29,19 +29,29 @@ def op(spec: OpBenchSpec, files: FilesSpec, terminal: Terminal) -> None:
     shape         batch       µs         p20-p80   GB/s   of copy   grid_sample    sdpa
     56x56x128g4       4    5,550    5,217-5,912   3.33       15%         14.9x   33.0x
     $ dcnify bench op --csv op.csv --plot op.png
+    $ dcnify bench op --ablation
     """
     csv, plot = files.csv, files.plot
     if csv and plot and csv.resolve() == plot.resolve():
         raise InputError(f"--csv and --plot both name {csv}")
     written = files.check()
-    from dcnify.bench import run, settle, write_csv, write_plot
+    from dcnify.bench import run, run_ablation, settle, write_ablation_csv, write_csv, write_plot
 
     bench = settle(spec)
+    if plot and spec.ablation:
+        raise InputError("--plot draws how rivals compare, and --ablation has none; take --csv")
     if plot and all(rival.missing for rival in bench.rivals):
         raise InputError("--plot draws how rivals compare, and none is to be measured")
     count = len(bench.cases)
     runs = f"{count} interleaved run{'s' * (count > 1)}"
     terminal.say(f"measuring on {bench.device}: {runs}")
+    if spec.ablation:
+        with terminal.progress("preparing") as shown:
+            ablation = run_ablation(bench, shown.phase)
+        if csv:
+            files.write(csv, lambda path: write_ablation_csv(ablation, path))
+        terminal.emit(ablation.to_dict(), lambda: _ablation(ablation, written))
+        return
     with terminal.progress("preparing") as shown:
         report = run(bench, shown.phase)
     if csv:
@@ -49,6 +59,28 @@ def op(spec: OpBenchSpec, files: FilesSpec, terminal: Terminal) -> None:
     if plot:
         files.write(plot, lambda path: write_plot(report, path))
     terminal.emit(report.to_dict(), lambda: _render(report, written))
+
+
+def _ablation(report: AblationReport, written: list[Path]) -> list[Any]:
+    about = {one.name: one.about for one in report.variants}
+    parts: list[Any] = [report.machine.line, ""]
+    for case in report.cases:
+        rows = [
+            (
+                one.variant,
+                _us(one.p50_us),
+                f"{_us(one.p20_us)}-{_us(one.p80_us)}",
+                f"{one.ratio_p50:.2f}x",
+                f"{one.ratio_p20:.2f}-{one.ratio_p80:.2f}",
+                about[one.variant],
+            )
+            for one in case.timings
+        ]
+        columns = ("variant", ">µs", ">p20-p80", ">of dcnv4", ">p20-p80", "what it is")
+        title = f"{case.batch}x{case.shape}, {case.dtype}, {case.pass_name}"
+        parts += [table(columns, rows, title), ""]
+        parts += [f"- {one.contender}: {one.reason}" for one in case.skipped]
+    return parts + [f"wrote {path}" for path in written]
 
 
 def _render(report: Report, written: list[Path]) -> list[Any]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from dcnify.cli.flatten import Offer, verb
 from dcnify.cli.options import must_exist
+from dcnify.cli.pages.output import PageSpec
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
-from dcnify.spec import Spec, option
+from dcnify.spec import option
 
 if TYPE_CHECKING:
     from dcnify.report.view import Page
@@ -22,46 +23,23 @@ KINDS = {
     "ablation": ("dcnify.ablate.results.report", "is_ablation", "read_ablation"),
 }
 """What can be shown: a module, its test whether a path is that, and what makes a page of it."""
-RENDERERS = {".html": "html", ".md": "markdown"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSpec(Spec):
+class ReportSpec(PageSpec):
     """What to show, and where the page goes."""
 
     folder: Path = option(
         help="An artifact, or the folder of 'dcnify run' or 'dcnify ablate'.", metavar="FOLDER"
     )
-    output: Path | None = option(
-        None,
-        help="The page, ending in .html or .md; without it, it is printed.",
-        flags=("--output", "-o"),
-        metavar="PAGE",
-    )
-    overwrite: bool = option(False, help="Replace a file that is not a page of dcnify's.")
 
     def check(self) -> None:
         """
         Raises:
             InputError: the folder is missing, or the page cannot be written.
         """
-        from dcnify.files import check_file
-        from dcnify.report.render import is_page
-
         must_exist(self.folder)
-        if self.output is not None:
-            if self.output.suffix.lower() not in RENDERERS:
-                raise InputError(f"{self.output}: a page ends in {' or '.join(RENDERERS)}")
-            check_file(self.output, self.overwrite or is_page(self.output))
-
-    def write(self, page: Page) -> None:
-        """Write the page, if a file is named."""
-        from dcnify.files import write_file
-        from dcnify.report import render
-
-        if self.output is not None:
-            text = getattr(render, RENDERERS[self.output.suffix.lower()])(page)
-            write_file(self.output, lambda path: path.write_text(text, "utf-8"), overwrite=True)
+        super().check()
 
 
 @verb

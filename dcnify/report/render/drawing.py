@@ -85,8 +85,9 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as .png, .svg or .pdf."""
     from matplotlib import rc_context
 
+    undated = {"Date": None} if path.suffix.lower() == ".svg" else None
     with rc_context(SETTINGS):
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=150, metadata=undated)
 
 
 def svg(chart: Chart, name: str) -> str:
@@ -205,7 +206,7 @@ def _bars(panel: Axes, chart: Chart, index: int, look: dict[str, Any]) -> None:
 
 
 def _set_axis(panel: Axes, which: str, axis: Axis) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogFormatter
 
     ticks = panel.xaxis if which == "x" else panel.yaxis
     panel.set(**{f"{which}label": _literal(axis.label)})
@@ -217,8 +218,18 @@ def _set_axis(panel: Axes, which: str, axis: Axis) -> None:
         return
     if axis.log:
         panel.set(**{f"{which}scale": "log"})
-    scale = axis.quantity.scale if axis.quantity else 1.0
-    if scale != 1.0:
+        sparse = LogFormatter()  # knows which to label, and writes 6e-01
+        sparse.set_axis(ticks)
+
+        def minor(value: float, _: int) -> str:
+            sparse.set_locs()
+            return f"{value:g}" if sparse(value) else ""
+
+        ticks.set_minor_formatter(FuncFormatter(minor))
+    if axis.quantity and axis.quantity.style == "short":
+        ticks.set_major_formatter(FuncFormatter(lambda value, _: axis.text(value)))
+    else:
+        scale = axis.quantity.scale if axis.quantity else 1.0
         ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value * scale:g}"))
 
 

@@ -52,7 +52,7 @@ def _part(part: Part) -> Iterator[str]:
             target = part.file.replace(" ", "%20")
             yield from (f"![{_literal(part.alt)}]({target})", "", _literal(part.caption))
         case Figure():
-            yield _literal(f"{part.caption}: {part.alt}")
+            yield _literal(part.words)
         case Network():
             yield from ("```text", *network_lines(part), "```")
 

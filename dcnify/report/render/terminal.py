@@ -50,7 +50,7 @@ def _rendered(part: Page | Section | Part) -> Iterator[str | RichTable]:
         case Code():
             yield part.text.rstrip("\n")
         case Figure():
-            yield f"{part.caption}: {part.alt}"
+            yield part.words
         case Network():
             yield from network_lines(part)
 

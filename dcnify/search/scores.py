@@ -1,0 +1,115 @@
+"""The damage of every candidate: measured one by one, or estimated for all from gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dcnify.errors import CheckError, InputError
+from dcnify.inherit.distance import are_logits
+from dcnify.progress import silent
+from dcnify.search.choose.methods import Chosen, names_of
+from dcnify.search.choose.prediction import Effects, agreement, damage
+from dcnify.search.fisher import score_by_gradients
+from dcnify.search.measured import Measured, Store
+from dcnify.search.place import Place
+from dcnify.search.verify import measure
+from dcnify.surgery.new_modules import new_modules
+
+_FEWEST = 3
+"""Candidates from which on sets are measured to see how damages add up."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The candidates that can be swapped, and what each does to the output."""
+
+    effects: Effects
+    """Of the candidates that can be swapped, in the plan's order."""
+    original: Effects
+    """The original's outputs alone, all of them."""
+    usable: tuple[str, ...]
+    alone: dict[str, Measured]
+    """Every candidate by path; without outputs where they are estimated."""
+    sets: tuple[tuple[Chosen, float], ...] = ()
+    """Sets of `usable` that were measured to see how damages add up, with their damage."""
+
+
+def score(place: Place, store: Store, say: Callable[[str], None]) -> Scores:
+    """Score every candidate, as the request says.
+
+    Raises:
+        InputError: gradients are asked for, and the model does not give them.
+        CheckError: no candidate can be swapped.
+    """
+    outputs = place.outputs(place.model)
+    empty = outputs.new_zeros((0, *outputs.shape))
+    logits = are_logits(outputs, place.model)
+    original = Effects(outputs, empty, logits)
+    if place.spec.score == "fisher":
+        return _with_sets(place, store, say, _by_gradients(place, original))
+    alone: dict[str, Measured] = {}
+    for done, path in enumerate(place.paths):
+        place.progress("measuring swaps", done, len(place.paths))
+        alone[path] = found = measure(place, store, [path])
+        say(f"[{done + 1}/{len(place.paths)}] {path}: {_harm(found, original)}")
+    usable = tuple(path for path, one in alone.items() if one.outputs is not None)
+    if not usable:
+        raise CheckError(f"no layer can be swapped: {next(iter(alone.values())).refused}")
+    changes = torch.stack([_outputs(alone[path]) - outputs for path in usable])
+    effects = Effects(outputs, changes, logits)
+    return _with_sets(place, store, say, Scores(effects, original, usable, alone))
+
+
+def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: Scores) -> Scores:
+    """The scores with effects that fit the damage of all swaps, and of every second one."""
+    count = len(scores.usable)
+    if count < _FEWEST:
+        return scores
+    sets: list[tuple[Chosen, float]] = []
+    for chosen in (np.ones(count, bool), np.arange(count) % 2 == 0):
+        place.progress("measuring sets", len(sets), 2)
+        found = measure(place, store, names_of(chosen, scores.usable))
+        if found.outputs is None:
+            continue
+        original = scores.original
+        harm = damage(original.original, found.outputs, original.are_logits)
+        sets.append((chosen, harm))
+        say(f"{int(chosen.sum())} of {count} layers: {_harm(found, original)}")
+    effects = scores.effects.fitted_to(sets)
+    return replace(scores, effects=effects, sets=tuple(sets))
+
+
+def _by_gradients(place: Place, original: Effects) -> Scores:
+    began = time.perf_counter()
+    if not original.are_logits:
+        raise InputError("--score fisher needs a model whose output is (B, classes)")
+    fresh, _warnings = new_modules(place.model, place.plan, place.found, place.spec.seed, silent)
+    effects, sqnr = score_by_gradients(place.model, fresh, place.images.calls, place.progress)
+    seconds = round((time.perf_counter() - began) / len(fresh), 3)
+    alone = {
+        path: Measured((path,), None, sqnr_db={path: sqnr[path]}, seconds=seconds)
+        for path in place.paths
+    }
+    return Scores(effects, original, place.paths, alone)
+
+
+def _harm(found: Measured, original: Effects) -> str:
+    """What a set does to the output, in words."""
+    if found.outputs is None:
+        return found.refused
+    before, logits = original.original, original.are_logits
+    harm, took = damage(before, found.outputs, logits), f"{found.seconds:.1f} s"
+    if not logits:
+        return f"squared relative error {harm:.3g}, {took}"
+    return f"KL {harm:.3g}, agreement {agreement(before, found.outputs):.1%}, {took}"
+
+
+def _outputs(found: Measured) -> Tensor:
+    assert found.outputs is not None
+    return found.outputs

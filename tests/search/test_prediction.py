@@ -1,0 +1,143 @@
+"""Predictions of sets: outputs are added up, and what was measured rescales them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dcnify.search.choose.budget import parse_budget
+from dcnify.search.choose.decide import GREEDY, MILP, REVERT, decide
+from dcnify.search.choose.prediction import Cost, Effects, Prediction, damage
+
+
+@pytest.fixture
+def effects():
+    logits = 3 * torch.randn(32, 5)
+    return Effects(logits, 0.3 * torch.randn(4, 32, 5), True)
+
+
+def pick(*indices, count=4):
+    return np.isin(np.arange(count), indices)
+
+
+def prediction_of(effects, added=(-0.1, -0.2, -0.3, -0.4), **more):
+    cost = Cost(1.0, np.array(added))
+    return Prediction(effects, {"latency": cost, "flops": cost, "params": cost, **more})
+
+
+def test_the_changes_of_the_output_add_up(effects):
+    expected = damage(effects.original, effects.original + effects.changes[[0, 2]].sum(0), True)
+    assert effects.damage(pick(0, 2)) == pytest.approx(expected)
+
+
+def test_a_swap_alone_has_its_own_damage_in_the_matrix(effects):
+    assert np.diag(effects.matrix()) == pytest.approx([effects.damage(pick(i)) for i in range(4)])
+
+
+def test_of_small_changes_the_matrix_gives_the_damage_of_every_set(effects):
+    small = replace(effects, changes=0.02 * effects.changes)
+    matrix = small.matrix()
+    for chosen in (pick(0, 1), pick(1, 2, 3), pick(0, 1, 2, 3)):
+        assert chosen @ matrix @ chosen == pytest.approx(small.damage(chosen), rel=0.05)
+
+
+def test_opposite_changes_cancel(effects):
+    opposite = replace(effects, changes=torch.stack([effects.changes[0], -effects.changes[0]]))
+    both = np.ones(2, bool)
+    assert opposite.damage(both) == pytest.approx(0, abs=1e-9)
+    assert both @ opposite.matrix() @ both < 0.2 * np.trace(opposite.matrix())
+
+
+def test_without_classes_the_damage_is_the_squared_relative_error():
+    features = Effects(torch.ones(2, 4), torch.full((1, 2, 4), 0.5), False)
+    assert features.damage(np.array([True])) == pytest.approx(0.25)
+    assert features.agreement(np.array([True])) is None
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_a_measured_set_rescales_the_damage(effects, factor):
+    chosen = pick(0, 1, 3)
+    wanted = factor * effects.damage(chosen)
+    scaled = effects.scaled_to(chosen, wanted)
+    assert scaled.damage(chosen) == pytest.approx(wanted, rel=5e-3)
+    assert (scaled.damage(pick(2)) > effects.damage(pick(2))) == (factor > 1)
+
+
+def test_later_swaps_that_make_up_for_earlier_errors_are_learned_from_measured_sets():
+    torch.manual_seed(0)
+    plain = Effects(3 * torch.randn(64, 5), 0.3 * torch.randn(8, 64, 5), True)
+    truth = replace(plain, kept=0.5, fading=0.6)
+    seen = [pick(*range(8), count=8), pick(0, 2, 4, 6, count=8)]
+    fitted = plain.fitted_to([(one, truth.damage(one)) for one in seen])
+    for one in (pick(0, 1, 5, count=8), pick(2, 3, 4, 7, count=8), pick(1, 6, count=8)):
+        assert fitted.damage(one) == pytest.approx(truth.damage(one), rel=0.1)
+        assert plain.damage(one) > 1.2 * truth.damage(one)
+    alone = pick(3, count=8)
+    assert fitted.damage(alone) == pytest.approx(plain.damage(alone))
+
+
+def test_changes_that_simply_add_up_are_left_so(effects):
+    sets = [(one, effects.damage(one)) for one in (pick(0, 1, 2, 3), pick(0, 2))]
+    assert effects.fitted_to(sets).kept == pytest.approx(1, abs=0.02)
+
+
+def test_a_measured_set_rescales_what_swaps_cost():
+    cost = Cost(10.0, np.array([-1.0, -2.0]))
+    assert cost.scaled_to(np.array([True, True]), 4.0).of(np.array([True, False])) == 8.0
+
+
+def test_a_measurement_of_the_other_sign_is_no_factor():
+    cost = Cost(10.0, np.array([-1.0]))
+    assert cost.scaled_to(np.array([True]), 11.0) == cost
+
+
+def decided(effects, budget, **costs):
+    prediction = prediction_of(effects, **costs)
+    return decide(prediction, parse_budget([budget]), [3, 2, 1, 0]), prediction
+
+
+def test_a_bound_on_a_cost_is_met_with_least_damage(effects):
+    decision, prediction = decided(effects, "latency<=0.65")
+    chosen = decision.chosen[MILP]
+    assert decision.goal == "least damage"
+    assert prediction.values(chosen)["latency_ratio"] <= 0.65 + 1e-9
+    for method in (GREEDY, REVERT):
+        other = decision.chosen[method]
+        if other is not None:
+            matrix = effects.matrix()
+            assert chosen @ matrix @ chosen <= other @ matrix @ other + 1e-9
+
+
+def test_a_bound_on_agreement_is_held_by_the_cheapest_set(effects):
+    decision, prediction = decided(effects, "agreement>=85%")
+    values = prediction.values(decision.chosen[MILP])
+    assert decision.goal == "lowest latency"
+    assert values["agreement"] >= 0.85
+    assert values["latency_ratio"] < 1
+
+
+def test_where_no_swap_is_a_gain_as_many_as_fit_are_swapped(effects):
+    decision, prediction = decided(effects, "flops<=1.35", added=(0.1, 0.1, 0.1, 0.1))
+    assert decision.goal == "most layers"
+    assert prediction.values(decision.chosen[MILP])["sites"] == 3
+
+
+def test_a_number_of_sites_is_swapped_with_least_damage(effects):
+    decision, _ = decided(effects, "sites>=50%", added=(0.1, 0.1, 0.1, 0.1))
+    assert decision.goal == "least damage"
+    assert decision.chosen[MILP].sum() == 2
+
+
+def test_a_budget_that_nothing_meets_names_the_nearest_set(effects):
+    decision, prediction = decided(effects, "latency<=0.5", added=(-0.1,) * 4)
+    assert decision.chosen[MILP] is None
+    assert prediction.values(decision.nearest)["latency_ratio"] == pytest.approx(0.6)
+
+
+def test_agreement_and_cost_that_exclude_each_other_leave_no_set(effects):
+    decision, _ = decided(effects, "latency<=0.1,agreement>=100%")
+    assert decision.chosen[MILP] is None
+    assert decision.nearest is not None

@@ -1,0 +1,243 @@
+"""A search from end to end on a tiny model: what it writes, how it goes on, how it fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import dcnify
+from dcnify.bench.spec import ModelBenchSpec
+from dcnify.cli import main
+from dcnify.data.spec import ImageSpec
+from dcnify.errors import CheckError, InputError
+from dcnify.search import run as running
+from dcnify.search import scores, verify
+from dcnify.sources.spec import SourceSpec
+
+SOURCE = "python:support.models:tiny_convnext"
+ARGS = ("ls_init_value=1.0", "num_classes=10")
+OPTIONS = {
+    "images": ImageSpec("builtin:cluttered-digits", image_count=16),
+    "bench": ModelBenchSpec(seconds=0.1, batch=1),
+    "overrides": ["require=null"],
+}
+TYPED = (
+    *("--input-size", "32", "--model-arg", ARGS[0], "--model-arg", ARGS[1]),
+    *("--images", "builtin:cluttered-digits", "--image-count", "16"),
+    *("--batch", "1", "--time", "0.1", "--set", "require=null"),
+)
+
+
+def search(folder, budget="sites>=2", **options):
+    """Search a tiny ConvNeXt, and return the result and what was said."""
+    said = []
+    source = SourceSpec(SOURCE, input_size="32", model_arg=ARGS)
+    result = dcnify.search(source, budget, output=folder, say=said.append, **{**OPTIONS, **options})
+    return result, said
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "found"
+    result, said = search(folder)
+    return folder, result, said
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """A folder in which everything is measured, to search again in."""
+    return shutil.copytree(done[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """The sets that are converted, as their paths."""
+    seen = []
+    alone, several = verify.Place.converted, verify.Place.convert
+
+    def one(self, paths):
+        seen.append(tuple(paths))
+        return alone(self, paths)
+
+    def many(self, recipe):
+        seen.append(tuple(path for swap in recipe.swaps for path in swap.select.modules))
+        return several(self, recipe)
+
+    monkeypatch.setattr(verify.Place, "converted", one)
+    monkeypatch.setattr(verify.Place, "convert", many)
+    return seen
+
+
+def test_the_artifact_has_the_chosen_layers_and_loads(done):
+    folder, result, _ = done
+    model = dcnify.load(folder / "artifact", trust_code=True)
+    assert len(result.chosen) == 2
+    for one in result.candidates:
+        swapped = not isinstance(model.get_submodule(one.path), torch.nn.Conv2d)
+        assert swapped == (one.path in result.chosen)
+
+
+def test_the_recipe_that_is_written_selects_the_same_layers(done):
+    folder, result, _ = done
+    recipe = dcnify.Recipe.load(folder / "recipe.yaml")
+    from support.models import tiny_convnext
+
+    plan = dcnify.plan(tiny_convnext(num_classes=10), recipe, torch.randn(1, 3, 32, 32))
+    assert tuple(swap.site.path for swap in plan.swaps) == result.chosen
+
+
+def test_what_is_chosen_does_least_damage_of_all_pairs_as_predicted(done):
+    _, result, _ = done
+    by_method = {one.method: one for one in result.sets}
+    assert by_method["milp"].paths == result.rounds[0].paths
+    harms = [one.predicted["kl"] for one in result.sets if one.predicted["sites"] == 2]
+    assert by_method["milp"].predicted["kl"] == pytest.approx(min(harms), rel=1e-3)
+
+
+def test_costs_that_are_counted_come_out_as_predicted(done):
+    (first, *_) = done[1].rounds
+    for name in ("sites", "flops_ratio", "params_ratio"):
+        assert first.measured[name] == pytest.approx(first.predicted[name], rel=1e-6)
+
+
+def test_the_files_hold_every_measurement(done):
+    folder, result, said = done
+    data = json.loads((folder / "search.json").read_text())
+    assert len(data["candidates"]) == 5
+    assert all(one["values"]["kl"] >= 0 for one in data["candidates"])
+    assert data["chosen"] == list(result.chosen)
+    assert sum(line.startswith("[") for line in said) == 5
+
+
+def test_a_second_call_converts_what_is_chosen_and_nothing_else(copied, conversions):
+    again, _ = search(copied)
+    assert set(conversions) == {again.chosen}
+
+
+def test_another_budget_measures_no_layer_again(copied, conversions):
+    result, _ = search(copied, "flops<=1.2", overwrite=True)
+    assert result.goal == "most layers"
+    assert all(len(one) > 1 for one in conversions)
+    assert result.artifact["flops_ratio"] <= 1.2
+
+
+def test_a_search_that_was_stopped_goes_on(tmp_path, conversions, monkeypatch):
+    real = scores.measure
+
+    def stopped(place, store, paths):
+        if len(conversions) == 2:
+            raise KeyboardInterrupt
+        return real(place, store, paths)
+
+    monkeypatch.setattr(scores, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "x")
+    monkeypatch.setattr(scores, "measure", real)
+    before = list(conversions)
+    assert not (tmp_path / "x/artifact").exists()
+    search(tmp_path / "x")
+    singles = [one for one in conversions if len(one) == 1]
+    assert len(before) == 2
+    assert len(singles) == len(set(singles)) == 5
+
+
+def test_a_measurement_that_is_damaged_is_made_again(copied, conversions):
+    for path in (copied / "measured").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    search(copied)
+    assert len([one for one in conversions if len(one) == 1]) == 5
+
+
+def test_other_images_are_measured_anew(copied, conversions):
+    search(copied, images=ImageSpec("builtin:cluttered-digits", image_count=8), overwrite=True)
+    assert len([one for one in conversions if len(one) == 1]) == 5
+
+
+def test_gradients_score_without_a_conversion(tmp_path, conversions):
+    result, _ = search(tmp_path / "x", score="fisher")
+    assert all(len(one) > 1 for one in conversions)
+    assert all(one.values["kl"] >= 0 for one in result.candidates)
+
+
+def test_the_model_is_as_it_was_after_each_measurement(tmp_path):
+    spec = running.SearchSpec(
+        source=SourceSpec(SOURCE, input_size="32", model_arg=ARGS),
+        budget=("sites>=1",),
+        recipe="convnext-calibrated",
+        output=str(tmp_path),
+        images=OPTIONS["images"],
+    )
+    place = running.open_place(spec)
+    before = place.outputs(place.model)
+    with place.converted([place.paths[1]]) as result:
+        assert not torch.equal(place.outputs(result.model), before)
+    assert torch.equal(place.outputs(place.model), before)
+
+
+def test_a_budget_that_no_set_meets_is_exit_3_and_says_what_is_nearest(copied, capsys):
+    shutil.rmtree(copied / "artifact")
+    code = main(["search", SOURCE, *TYPED, "--budget", "flops<=0.5", "-o", str(copied)])
+    out, err = capsys.readouterr()
+    assert code == 3
+    assert out == ""
+    (line,) = [one for one in err.splitlines() if one.startswith("error:")]
+    assert "the nearest, 1 layer, misses flops<=0.5" in line
+    assert not (copied / "artifact").exists()
+    assert "failure" in json.loads((copied / "search.json").read_text())
+
+
+def test_the_verb_prints_tables_or_json(copied, capsys):
+    args = ["search", SOURCE, *TYPED, "--budget", "sites>=2", "-o", str(copied)]
+    assert main(args) == 0
+    out, _ = capsys.readouterr()
+    assert "by greedy, predicted" in out
+    assert "chosen, measured" in out
+    assert main([*args, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["chosen"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"budget": "latncy<=1"}, "did you mean 'latency'"),
+        ({"score": "fishr"}, "--score fishr: not known, did you mean 'fisher'"),
+        ({"init": "paper"}, "--init paper: not known"),
+        ({"recipe": "vit"}, "selects nothing"),
+        ({"recipe": "convnex"}, "did you mean 'convnext'"),
+        ({"images": ImageSpec("nowhere")}, "nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(tmp_path, change, words):
+    with pytest.raises(InputError, match=words) as caught:
+        search(tmp_path / "x", **change)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        search(tmp_path)
+
+
+def test_an_artifact_for_another_budget_is_kept_unless_told(done):
+    with pytest.raises(InputError, match=r"holds the search for sites>=2: pass --overwrite"):
+        search(done[0], "sites>=3")
+
+
+def test_a_bound_on_classes_needs_a_classifier(tmp_path):
+    source = SourceSpec(SOURCE, input_size="32", model_arg=("num_classes=0",))
+    with pytest.raises(InputError, match="not \\(B, classes\\)"):
+        dcnify.search(source, "agreement>=90%", output=tmp_path / "x", **OPTIONS)
+    result = dcnify.search(source, "sites>=1", output=tmp_path / "x", **OPTIONS)
+    assert result.measure == "error"
+
+
+def test_a_layer_that_its_recipe_refuses_is_no_candidate(tmp_path):
+    overrides = ["require=null", "swaps.dw7.require.sqnr_db=200"]
+    with pytest.raises(CheckError, match="no layer can be swapped"):
+        search(tmp_path / "x", overrides=overrides)
