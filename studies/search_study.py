@@ -190,7 +190,8 @@ def show(rows: Sequence[Row], study: Study) -> None:
     effects = study.prediction.effects
     print(f"random sets better than the search: {better} of {len(randoms)}")
     print(f"predictions: median error {np.median(off):.0%}, within 20%: {(off <= 0.2).mean():.0%}")
-    print(f"kept {effects.kept:.2f}, fading {effects.fading:.2f}; {study.machine}")
+    kept = " to ".join(f"{one:.2f}" for one in effects.kept)
+    print(f"kept {kept}, fading {effects.fading:.2f}; {study.machine}")
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
