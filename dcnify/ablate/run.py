@@ -158,6 +158,9 @@ def work(
     store.requeue()
     tally = Tally(store, prepared.record, folder, progress, say)
     if jobs > 1:
+        timed = [one for one in ("latency", "throughput") if one in prepared.record.measure]
+        if timed and _share_devices(jobs):
+            say(f"{jobs} jobs disturb each other: {timed[0]} is truest with --jobs 1")
         work_in_processes(jobs, folder, prepared.url, store, tally, fail_fast=fail_fast)
         return tally
     worker = Worker(
@@ -168,6 +171,13 @@ def work(
     finally:
         tally.update(now=True)
     return tally
+
+
+def _share_devices(jobs: int) -> bool:
+    """Whether jobs run on the same processors while they are timed."""
+    import torch
+
+    return torch.cuda.device_count() < jobs
 
 
 def _earlier(folder: Path, sweep: Sweep) -> AblationRecord | None:

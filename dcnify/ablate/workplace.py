@@ -18,6 +18,10 @@ from dcnify.recipe import Finetune, Recipe, load_finetune
 from dcnify.recipe.finetune.presets import usual_stages
 from dcnify.surgery import images_wanted
 
+ENOUGH_IMAGES = 128
+"""To compare trials on, where the person has images and does not say how many: a share of 16 would
+tell no two of them apart."""
+
 
 @dataclass
 class Workplace:
@@ -70,7 +74,13 @@ class Workplace:
         if key not in self._images:
             data = self.data(recipe) if "finetune" in self.setting.measure else None
             self._images[key] = fidelity_images(
-                self.setting.run, recipe, self.source, shape, data, self.progress
+                self.setting.run,
+                recipe,
+                self.source,
+                shape,
+                data,
+                self.progress,
+                least=ENOUGH_IMAGES,
             )
         return self._images[key]
 

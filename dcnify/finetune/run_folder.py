@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from dcnify.recipe.finetune.section import Finetune
 
 RUN, METRICS, CURVE = "run.json", "metrics.jsonl", "curve.png"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
-_SAME = ("artifact", "weights", "data", "processes", "fsdp", "stages")
+_SAME = ("artifact", "weights", "data", "normalisation", "processes", "fsdp", "stages")
 """Keys of `describe_run` that must not change when a run is resumed."""
 
 
@@ -80,7 +80,8 @@ def find_checkpoint(
     ``about`` is what `describe_run` returns now; `InputError` if the folder's run is another one.
     """
     try:
-        before = {"fsdp": False, **json.loads((folder / RUN).read_text("utf-8"))}
+        later = {"fsdp": False, "normalisation": about["normalisation"]}  # than version 0.1.0
+        before = later | json.loads((folder / RUN).read_text("utf-8"))
         differ = [key for key in _SAME if before[key] != about[key]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / RUN} cannot be read: begin again with --overwrite") from error
@@ -106,8 +107,10 @@ def same_stages(dumped: Any, other: Any) -> bool:
         return False
 
 
-def describe_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, Any]:
-    """Describe a run for ``run.json`` and the report."""
+def describe_run(
+    record: Artifact, data: Labelled, config: Mapping[str, Any], plan: Finetune
+) -> dict[str, Any]:
+    """Describe a run for ``run.json`` and the report; ``config`` is timm's data config."""
     weights = record.path / WEIGHTS if record.path.is_dir() else record.path
     stages = [
         [s.name, s.epochs, s.steps, s.batch_size, s.accumulate, list(s.train)] for s in plan.stages
@@ -116,6 +119,7 @@ def describe_run(record: Artifact, data: Labelled, plan: Finetune) -> dict[str, 
         "artifact": str(record.path),
         "weights": sha256_file(weights),
         "data": data.origin,
+        "normalisation": {key: list(config[key]) for key in ("mean", "std")},
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "fsdp": fsdp.is_requested(),
         "stages": stages,

@@ -126,7 +126,7 @@ def finetune(
     _to_float32(model, original, say)
     swapped = [swap.site.path for swap in record.plan.swaps]
     check_stages(plan, model, swapped, dataset, config, cpu=how.cpu)
-    about = describe_run(record, dataset, plan)
+    about = describe_run(record, dataset, config, plan)
     checkpoints = Checkpoints(folder / CHECKPOINTS, say)
     checkpoint, state = None, TrainingState()
     if how.resume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PENALTIES = tuple(10.0**power for power in range(-5, 1))
+PENALTIES = tuple(10.0 ** (power / 2) for power in range(-10, 1))
 """Relative to the mean square of the features."""
 
 
@@ -56,11 +56,16 @@ class Ridge:
         self._square[half] += float(left.square().sum())
         self._rows[half] += len(x)
 
-    def solve(self) -> tuple[Tensor, float]:
+    def solve(self, slack: float = 0.0) -> tuple[Tensor, float]:
         """(outputs, features) W, and the share of the targets' square that it leaves unexplained.
 
         The share, of what the prior leaves, is measured on images that W was not fitted to. Where
         nothing is gained there, W is the prior.
+
+        Args:
+            slack: how much more than the least error, as a share of it, may be left by a W nearer
+                to the prior (as the one-standard-error rule of Breiman et al., 1984, with a share
+                in place of the standard error).
         """
         if self._first is not None:
             (x, t), self._first = self._first, None
@@ -71,9 +76,10 @@ class Ridge:
         if not (min(self._rows) and total > 0 and scale > 0):
             return self.prior.clone(), 1.0
         errors = {penalty: self._left_out(penalty * scale) for penalty in PENALTIES}
-        penalty = min(errors, key=errors.__getitem__)
-        if errors[penalty] >= total:  # nothing carries over from image to image
+        enough = (1 + slack) * min(errors.values())
+        if enough >= total:  # nothing carries over from image to image
             return self.prior.clone(), 1.0
+        penalty = max(one for one, error in errors.items() if error <= enough)
         gram, cross = self._gram[0] + self._gram[1], self._cross[0] + self._cross[1]
         return self.prior + _solved(gram, cross, 2 * penalty * scale), errors[penalty] / total
 

@@ -21,25 +21,29 @@ def fidelity_images(
     shape: tuple[int, int, int],
     data: Labelled | None,
     progress: Progress,
+    least: int = 0,
 ) -> ImageBatch | None:
     """The images to measure fidelity and to calibrate on; by default some of the training data.
 
-    Without labels not those that are left out, on which the training is measured.
+    Without labels not those that are left out, on which the training is measured. ``least`` is how
+    many there are at least, where the person does not say how many and there are as many.
     """
+    wanted = max(images_wanted(recipe) or 0, least) or None
     if data is not None and isinstance(data.train, Examples) and data.classes is None:
         return load_batch(
             data.train.dataset,
-            spec.images.image_count or images_wanted(recipe) or len(data.train),
+            spec.images.image_count or wanted or len(data.train),
             shape,
             **source.statistics.over(IMAGENET).known(),
             on_progress=lambda done, total: progress("reading images", done, total),
         )
     own = spec.images.images is not None
     asked = spec.images if own else spec.data.image_spec(spec.images.image_count)
+    usual = asked.images is None
     return asked.load(
         shape,
         **source.statistics.known(),
-        count=images_wanted(recipe),
+        count=images_wanted(recipe) if usual else wanted,
         called="images" if own else "data",
         progress=progress,
     )

@@ -3,6 +3,7 @@
     make study                                    everything: hours on two cores
     python studies/inherit_study --only ViT --seeds 0 1
     python studies/inherit_study vary --variants "as it is" --seeds 0 1 2
+    python studies/inherit_study spend --seeds 0     agreement against seconds
     python studies/inherit_study table               from what has been measured so far
 
 What is done is kept in ``study-out/`` and not done again, so that the study can be interrupted, and
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 import dcnify
+from inherit_study.budget import STEPS, row_of_steps
 from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
 from inherit_study.models import SUBJECTS, Subject
 from inherit_study.tables import write
@@ -120,13 +122,26 @@ def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, A
     }
 
 
+def spend(subject: Subject, seed: int, folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Calibrations of several lengths, of the subjects at 64 pixels."""
+    if not subject.name.endswith("at 64 pixels"):
+        return
+    for steps, model_steps in STEPS:
+        yield (
+            f"spend {subject.name} {steps} {model_steps} {seed}",
+            lambda steps=steps, model_steps=model_steps: row_of_steps(
+                trained(subject, seed, folder / "models", say), subject, steps, model_steps, seed
+            ),
+        )
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("keep", "back", "vary", "table")
+    parts = ("keep", "back", "vary", "spend", "table")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
@@ -146,6 +161,7 @@ def main() -> None:
         "keep": functools.partial(keep, methods=methods, where=options.sites),
         "back": functools.partial(back, methods=[one for one in BACK_FROM if one in methods]),
         "vary": functools.partial(vary, names=options.variants),
+        "spend": spend,
     }
     for seed in options.seeds:
         for subject in subjects:

@@ -33,16 +33,19 @@ def write(rows: Sequence[dict[str, Any]]) -> None:
     kept = [row for row in rows if "retention" in row and "variant" not in row]
     varied = [row for row in rows if "variant" in row]
     back = [row for row in rows if "curve" in row]
+    spent = [row for row in rows if "CPU seconds" in row]
     _csv(kept, RESULTS / "inherit.csv")
     _csv(
         [{k: v for k, v in row.items() if k != "curve"} for row in back],
         RESULTS / "inherit-back.csv",
     )
     _csv(varied, RESULTS / "inherit-variants.csv")
+    _csv(spent, RESULTS / "inherit-seconds.csv")
     for sites in SITES:
         _say(f"{sites} of the layers", _kept([row for row in kept if row["sites"] == sites]))
     _say("steps of training with labels, by seed", _back(back))
     _say("other ways", _varied(varied))
+    _say("steps of calibration", _spent(spent))
     if back:
         _plot(back, RESULTS / "inherit-back.svg")
 
@@ -51,7 +54,8 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     """As the tables are ordered."""
     subjects = [subject.name for subject in SUBJECTS]
     variant = list(VARIANTS).index(row["variant"]) if "variant" in row else 0
-    start = list(METHODS).index(row.get("method") or row["start"])
+    method = row.get("method") or row.get("start")
+    start = list(METHODS).index(method) if method else row["layer steps"] + row["model steps"]
     return subjects.index(row["subject"]), variant, row.get("sites", ""), start, row["seed"]
 
 
@@ -125,6 +129,20 @@ def _back(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
             for share in (0.05, 0.02, 0.01)
         )
         yield subject, start, *near
+
+
+def _spent(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+    steps = ("layer steps", "model steps")
+    yield "model", *steps, "seeds", "original", "converted", "agreement", "KL", "CPU seconds"
+    for (subject, *taken), some in _groups(rows, "subject", *steps).items():
+        yield (
+            subject,
+            *map(str, taken),
+            str(len(some)),
+            *(_percent(some, key) for key in ("original", "accuracy", "agreement")),
+            _mean(some, "KL", ".2f"),
+            _mean(some, "CPU seconds", ".0f"),
+        )
 
 
 def _steps_to(row: dict[str, Any], wanted: float) -> int | None:

@@ -90,7 +90,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, said, capsys, tmp_path, mon
 def test_two_processes_share_the_trials(tmp_path):
     text = SWEEP.replace("[3, 1]", "[3, 1, 5]")
     (tmp_path / "small.yaml").write_text(text)
-    command = ["ablate", "run", "small.yaml", *SOURCE, "-o", "x", "--jobs", "2", "--quiet"]
+    command = ["ablate", "run", "small.yaml", *SOURCE, "-o", "x", "--jobs", "2"]
+    command += ["--measure", "latency"]
     support = str(Path(__file__).resolve().parents[1])
     done = subprocess.run(
         [sys.executable, "-m", "dcnify", *command],
@@ -101,6 +102,7 @@ def test_two_processes_share_the_trials(tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
+    assert "latency is truest with --jobs 1" in done.stdout + done.stderr
     found = [json.loads(one.read_text()) for one in (tmp_path / "x/trials").glob("*.json")]
     assert len(found) == 3
     assert {one["state"] for one in found} == {"done"}

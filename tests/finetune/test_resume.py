@@ -232,6 +232,8 @@ def test_what_is_resumed_must_be_the_same_run(whole, handing_over, made, tmp_pat
         run(tmp_path, "out", plain, artifact=made, resume=True)
     with pytest.raises(InputError, match="was begun with other data"):
         run(tmp_path, "out", plan, artifact=handing_over, resume=True, count=64)
+    with pytest.raises(InputError, match="was begun with other normalisation"):
+        run(tmp_path, "out", plan, artifact=handing_over, resume=True, mean=(0.2,))
     other = stages(tmp_path, PLAN[0])
     with pytest.raises(InputError, match="was begun with other stages"):
         run(tmp_path, "out", other, artifact=handing_over, resume=True)

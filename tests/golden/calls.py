@@ -131,6 +131,17 @@ recipe copy convnext key.yaml
 recipe nonsense
 bench model nowhere
 bench model model.pt
+report bare
+report good -o page.pdf
+offsets good --image nowhere.png -o x.png
+offsets good --image html.pt -o x.png
+offsets good --image html.pt -o x.gif
+offsets bare --image html.pt -o x.png
+diff good convnext
+diff bare good
+diff model.pt good
+diff convnex convnext
+bench op --ablation --rivals sdpa
 run convnex --source model.pt --data builtin:cluttered-digits -o x
 run convnext --source nowhere.pt --data builtin:cluttered-digits -o x
 run convnext

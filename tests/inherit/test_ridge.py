@@ -60,3 +60,21 @@ def test_rows_that_are_not_finite_are_left_out():
         x[3, 2], y[7, 1] = float("nan"), float("inf")
     found, _left = fitted(torch.zeros(3, 6, dtype=torch.float64), pairs)
     assert float((found - pairs[0][2]).norm() / pairs[0][2].norm()) < 1e-4
+
+
+def test_slack_takes_a_nearer_map_that_leaves_little_more():
+    direction = torch.tensor([1.0, 1e-3], dtype=torch.float64)  # of the second feature there is
+    made = torch.Generator().manual_seed(0)  # little, so that fitting it takes large weights
+    pairs = []
+    for _ in range(6):
+        x = torch.randn(200, 2, generator=made, dtype=torch.float64) * direction
+        noise = torch.randn(200, 1, generator=made, dtype=torch.float64)
+        pairs.append((x, x[:, :1] + 50 * x[:, 1:] + 0.3 * noise, None))
+    prior = torch.zeros(1, 2, dtype=torch.float64)
+    ridges = [Ridge(prior) for _ in range(2)]
+    for ridge in ridges:
+        for x, y, _ in pairs:
+            ridge.add(x, y)
+    (best, least), (near, left) = ridges[0].solve(), ridges[1].solve(slack=0.05)
+    assert least <= left <= 1.05 * least
+    assert float(near.norm()) < 0.5 * float(best.norm())

@@ -82,21 +82,12 @@ def figure_of(charts: Sequence[Chart], title: str = "", width: float = _WIDTH) -
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as .png of 256 colours, .svg or .pdf."""
+    """Write a figure as .png, .svg or .pdf."""
     from matplotlib import rc_context
 
+    undated = {"Date": None} if path.suffix.lower() == ".svg" else None
     with rc_context(SETTINGS):
-        if path.suffix.lower() != ".png":
-            undated = {"Date": None} if path.suffix.lower() == ".svg" else None
-            figure.savefig(path, dpi=150, metadata=undated)
-            return
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-    Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(
-        path, optimize=True
-    )
+        figure.savefig(path, dpi=150, metadata=undated)
 
 
 def svg(chart: Chart, name: str) -> str:
