@@ -99,8 +99,9 @@ def time_swaps(
             progress("warming up", done + 1, len(timed))
         progress("timing", 0, 1)
         found = interleave(timed, clock, bench.seconds, bench.seed)
+        machine = describe(bench.device)
     swaps = tuple(SwapTiming(path, found[f"old {path}"], found[f"new {path}"]) for path in calls)
-    return PlanTimings(describe(bench.device), shape, swaps, found["original"], found["converted"])
+    return PlanTimings(machine, shape, swaps, found["original"], found["converted"])
 
 
 def _fill(model: nn.Module, plan: Plan, before: nn.Module, random: torch.Generator) -> None:

@@ -21,7 +21,8 @@ from dcnify.search.place import Place
 from dcnify.search.verify import measure
 from dcnify.surgery.new_modules import new_modules
 
-_FEWEST = 3
+_SETS = ("all", "every second", "the first half", "the last half")
+_FEWEST = 4
 """Candidates from which on sets are measured to see how damages add up."""
 
 
@@ -67,20 +68,21 @@ def score(place: Place, store: Store, say: Callable[[str], None]) -> Scores:
 
 
 def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: Scores) -> Scores:
-    """The scores with effects that fit the damage of all swaps, and of every second one."""
+    """The scores with effects that fit the damage of sets: all, every second, and both halves."""
     count = len(scores.usable)
     if count < _FEWEST:
         return scores
-    sets: list[tuple[Chosen, float]] = []
-    for chosen in (np.ones(count, bool), np.arange(count) % 2 == 0):
-        place.progress("measuring sets", len(sets), 2)
+    places, sets = np.arange(count), list[tuple[Chosen, float]]()
+    asked = (places >= 0, places % 2 == 0, places < count // 2, places >= count // 2)
+    for done, chosen in enumerate(asked):
+        place.progress("measuring sets", done, len(asked))
         found = measure(place, store, names_of(chosen, scores.usable))
         if found.outputs is None:
             continue
         original = scores.original
         harm = damage(original.original, found.outputs, original.are_logits)
         sets.append((chosen, harm))
-        say(f"{int(chosen.sum())} of {count} layers: {_harm(found, original)}")
+        say(f"{_SETS[done]} of {count} layers: {_harm(found, original)}")
     effects = scores.effects.fitted_to(sets)
     return replace(scores, effects=effects, sets=tuple(sets))
 

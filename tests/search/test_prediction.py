@@ -69,8 +69,8 @@ def test_a_measured_set_rescales_the_damage(effects, factor):
 def test_later_swaps_that_make_up_for_earlier_errors_are_learned_from_measured_sets():
     torch.manual_seed(0)
     plain = Effects(3 * torch.randn(64, 5), 0.3 * torch.randn(8, 64, 5), True)
-    truth = replace(plain, kept=0.5, fading=0.6)
-    seen = [pick(*range(8), count=8), pick(0, 2, 4, 6, count=8)]
+    truth = replace(plain, kept=(0.4, 0.8), fading=0.6)
+    seen = [pick(*one, count=8) for one in (range(8), range(0, 8, 2), range(4), range(4, 8))]
     fitted = plain.fitted_to([(one, truth.damage(one)) for one in seen])
     for one in (pick(0, 1, 5, count=8), pick(2, 3, 4, 7, count=8), pick(1, 6, count=8)):
         assert fitted.damage(one) == pytest.approx(truth.damage(one), rel=0.1)
@@ -81,7 +81,7 @@ def test_later_swaps_that_make_up_for_earlier_errors_are_learned_from_measured_s
 
 def test_changes_that_simply_add_up_are_left_so(effects):
     sets = [(one, effects.damage(one)) for one in (pick(0, 1, 2, 3), pick(0, 2))]
-    assert effects.fitted_to(sets).kept == pytest.approx(1, abs=0.02)
+    assert effects.fitted_to(sets).kept == pytest.approx((1, 1), abs=0.05)
 
 
 def test_a_measured_set_rescales_what_swaps_cost():

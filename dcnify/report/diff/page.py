@@ -84,7 +84,7 @@ def _layers(paths: Sequence[str]) -> str:
 
 def _weights(found: Sequence[WeightChange]) -> Iterator[Part]:
     differ = [one for one in found if not one.same]
-    equal = len(found) - len(differ)
+    equal = [one.layer for one in found if one.same]
     if differ:
         columns = (
             Column("layer", code=True),
@@ -109,8 +109,4 @@ def _weights(found: Sequence[WeightChange]) -> Iterator[Part]:
             "Without a match: tensors that one side alone has, or of another shape."
         )
     if equal:
-        yield Text(
-            f"All tensors are equal in {equal} of {len(found)} rows."
-            if differ
-            else "All tensors are equal."
-        )
+        yield Text(f"Equal: {_layers(equal)}.")

@@ -3,8 +3,8 @@
 Costs add up. Damage does not. Two swaps may push the output the same way or against each other, so
 what is added up are the changes of the output on every image, and the damage is taken of the sum.
 And where layers are fitted on images in the order in which they run, each new layer makes up for a
-part of the errors before it: a change counts less the more swaps come after it. How much less is
-fitted to a few sets that were measured.
+part of the errors before it: a change counts less the more swaps come after it. How much less, in
+the first layers and in the last, is fitted to a few sets that were measured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dcnify.search.choose.methods import Chosen, Vector
 
 KL, ERROR = "kl", "error"
 _CLOSE, _STEPS = 1e-3, 40
-_FITTING, _PRIOR = 80, 1e-3
+_FITTING, _PRIOR = 150, 1e-3
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ class Effects:
     are_logits: bool
     factor: float = 1.0
     """What changes are multiplied by, after a set was measured."""
-    kept: float = 1.0
-    """Share of a change that is left after many later swaps."""
+    kept: tuple[float, float] = (1.0, 1.0)
+    """Share of a change that is left after many later swaps: of the first layer and of the last,
+    and in between along a line."""
     fading: float = 0.7
     """Share of the rest that each later swap leaves."""
 
@@ -67,7 +68,8 @@ class Effects:
     def shares(self, chosen: Chosen) -> Vector:
         """(n,): the share that is left of each change, in a set or added to it."""
         later: Vector = np.cumsum(chosen[::-1].astype(np.float64))[::-1] - chosen
-        shares: Vector = self.kept + (1 - self.kept) * self.fading**later
+        kept = np.linspace(*self.kept, len(chosen))
+        shares: Vector = kept + (1 - kept) * self.fading**later
         return self.factor * shares
 
     def output(self, chosen: Chosen) -> Tensor:
@@ -119,15 +121,15 @@ class Effects:
         sets = [(chosen, found) for chosen, found in measured if found > 0 and chosen.sum() > 1]
 
         def with_shares(point: Vector) -> Effects:
-            kept, fading = 2 / (1 + np.exp(-point))
-            return replace(self, kept=float(kept), fading=float(fading / 2))
+            first, last, fading = 1 / (1 + np.exp(-point))
+            return replace(self, kept=(2 * first, 2 * last), fading=fading)
 
         def miss(point: Vector) -> float:
             one = with_shares(point)
             off = [np.log(max(one.damage(chosen), 1e-12) / found) for chosen, found in sets]
             return float(np.square(off).sum() + _PRIOR * np.square(point - start).sum())
 
-        start = np.array([0.0, np.log(0.7 / 0.3)])
+        start = np.array([0.0, 0.0, np.log(0.7 / 0.3)])
         if not sets:
             return self
         found = minimize(miss, start, method="Nelder-Mead", options={"maxiter": _FITTING})
