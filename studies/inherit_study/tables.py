@@ -134,7 +134,9 @@ def _back(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
 def _spent(rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
     steps = ("layer steps", "model steps")
     yield "model", *steps, "seeds", "original", "converted", "agreement", "KL", "CPU seconds"
-    for (subject, *taken), some in _groups(rows, "subject", *steps).items():
+    rows = sorted(rows, key=lambda row: row["CPU seconds"])
+    groups = _groups(sorted(rows, key=lambda row: row["subject"]), "subject", *steps)
+    for (subject, *taken), some in groups.items():
         yield (
             subject,
             *map(str, taken),
