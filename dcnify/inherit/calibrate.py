@@ -12,7 +12,9 @@ from dcnify.inherit.output_projection import fit_output
 from dcnify.inherit.train_layer import train_layer
 
 
-def calibrate_in_turns(module: Any, old: nn.Module, calls: Sequence[Call], steps: int) -> None:
+def calibrate_in_turns(
+    module: Any, old: nn.Module, calls: Sequence[Call], steps: int, slack: float = 0.0
+) -> None:
     """Take turns, twice: descent brings points and weights nearer, the projection takes the rest.
 
     Args:
@@ -21,10 +23,11 @@ def calibrate_in_turns(module: Any, old: nn.Module, calls: Sequence[Call], steps
         old: the layer that it replaces.
         calls: calls of the old layer.
         steps: of descent, in all.
+        slack: of the projection, as in `Ridge.solve`.
     """
     dcn = module.dcn
     learned = [*dcn.parameters(), *([] if getattr(module, "bias", None) is None else [module.bias])]
     halves = [some for some in (steps // 2, steps - steps // 2) if some]
     for some in halves or [0]:
         train_layer(module, learned, old, calls, some)
-        fit_output(module, dcn, lambda call: module.image_of(call.on(old)), calls)
+        fit_output(module, dcn, lambda call: module.image_of(call.on(old)), calls, slack)

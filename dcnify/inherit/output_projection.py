@@ -13,14 +13,14 @@ from dcnify.inherit.precision import in_float32, wide
 from dcnify.inherit.ridge import Ridge
 from dcnify.nn import DCNv4
 
-_SLACK = 0.02
-"""The last hundredths of the error are bought with weights that are up to fifty times larger, which
-a ViT then has to unlearn as a whole."""
-
 
 @torch.no_grad()
 def fit_output(
-    layer: nn.Module, dcn: DCNv4, old: Callable[[Any], Tensor], inputs: Sequence[Call | Tensor]
+    layer: nn.Module,
+    dcn: DCNv4,
+    old: Callable[[Any], Tensor],
+    inputs: Sequence[Call | Tensor],
+    slack: float = 0.0,
 ) -> None:
     """Fit the output projection of ``dcn``, drawn to what it is, to what the old layer gives.
 
@@ -33,6 +33,7 @@ def fit_output(
         dcn: as it is in ``layer``, or ``layer`` itself.
         old: takes one of ``inputs`` to what ``dcn`` should give there, (B, Ho, Wo, C).
         inputs: calls of the layer, or batches of its only input.
+        slack: as in `Ridge.solve`.
     """
     if dcn.without_pointwise:
         return
@@ -49,7 +50,7 @@ def fit_output(
                 one = rows[image].flatten(0, 1)
                 one = one if linear.bias is None else with_one(one)
                 ridge.add(one, wanted[image].flatten(0, 1))
-    fitted, _left = ridge.solve(_SLACK)
+    fitted, _left = ridge.solve(slack)
     columns = linear.weight.shape[1]
     linear.weight.copy_(fitted[:, :columns])
     if linear.bias is not None:

@@ -75,7 +75,8 @@ class Ridge:
         total = sum(self._square)
         if not (min(self._rows) and total > 0 and scale > 0):
             return self.prior.clone(), 1.0
-        errors = {penalty: self._left_out(penalty * scale) for penalty in PENALTIES}
+        tried = PENALTIES if slack else PENALTIES[::2]
+        errors = {penalty: self._left_out(penalty * scale) for penalty in tried}
         enough = (1 + slack) * min(errors.values())
         if enough >= total:  # nothing carries over from image to image
             return self.prior.clone(), 1.0

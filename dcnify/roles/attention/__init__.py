@@ -38,7 +38,7 @@ register(
                 arguments=lazy(f"{__name__}.replace:arguments"),
                 transfer=lazy(f"{__name__}.replace:transfer"),
                 fit=lazy(f"{__name__}.fit:fit"),
-                calibrate=lazy("dcnify.inherit.calibrate:calibrate_in_turns"),
+                calibrate=lazy(f"{__name__}.calibrate:calibrate"),
                 always=lazy(f"{__name__}.replace:carry_prefix"),
                 takes_original=True,
                 flops=lazy(f"{__name__}.replace:flops"),
