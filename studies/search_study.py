@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -168,17 +169,10 @@ def main() -> None:
         other = study.row(name, chosen)
         found = study.search(f"flops<={other.flops + 1e-6:.6f},sites>={other.layers}")
         rows += [other, study.row(f"search at the cost of {name}", found)]
-    few = min(options.random, _sets(count, size) - 1)
+    few = min(options.random, comb(count, size))
     rows += [study.row(*one) for one in random_sets(count, size, few)]
     write(options.out / "sets.csv", rows)
     show(rows, study)
-
-
-def _sets(count: int, size: int) -> int:
-    """How many sets of a size there are."""
-    from math import comb
-
-    return comb(count, size)
 
 
 def show(rows: Sequence[Row], study: Study) -> None:

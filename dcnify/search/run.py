@@ -123,7 +123,7 @@ def _implied(place: Place, budget: Budget) -> list[Bound]:
     named = {bound.quantity for bound in budget}
     asked = (("agreement", ">=", require.agreement), ("kl", "<=", require.kl))
     return [
-        Bound(name, sense, value)
+        Bound(name, sense, value, is_implied=True)
         for name, sense, value in asked
         if value is not None and name not in named and place.found.capture.classes
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dcnify.search.choose.budget import parse_budget
+from dcnify.search.choose.budget import Bound, parse_budget
 from dcnify.search.choose.decide import GREEDY, MILP, REVERT, decide
 from dcnify.search.choose.prediction import Cost, Effects, Prediction, damage
 
@@ -117,6 +117,16 @@ def test_a_bound_on_agreement_is_held_by_the_cheapest_set(effects):
     assert decision.goal == "lowest latency"
     assert values["agreement"] >= 0.85
     assert values["latency_ratio"] < 1
+
+
+def test_what_a_recipe_requires_holds_and_does_not_decide_what_is_best(effects):
+    prediction = prediction_of(effects)
+    asked = parse_budget(["sites>=2"])
+    required = Bound("agreement", ">=", 0.5, is_implied=True)
+    decision = decide(prediction, (*asked, required), [3, 2, 1, 0])
+    assert decision.goal == "least damage"
+    alone = decide(prediction, asked, [3, 2, 1, 0])
+    assert (decision.chosen[MILP] == alone.chosen[MILP]).all()
 
 
 def test_where_no_swap_is_a_gain_as_many_as_fit_are_swapped(effects):

@@ -43,6 +43,8 @@ class Bound:
     """A ratio to the original, milliseconds, a count, nats, or a share."""
     is_ratio: bool = False
     """Whether ``value`` is a ratio to the original, or a share of the candidates for ``sites``."""
+    is_implied: bool = False
+    """Whether the recipe asks for it: it holds as well, and does not decide what is best."""
 
     @property
     def key(self) -> str:

@@ -53,7 +53,8 @@ def decide(prediction: Prediction, budget: Budget, worst_first: Sequence[int]) -
         budget: what holds of the set.
         worst_first: candidates in the order in which they would be reverted.
     """
-    keeps = any(bound.quantity in ("kl", "agreement") for bound in budget)
+    asked = [bound.quantity for bound in budget if not bound.is_implied]
+    keeps = "kl" in asked or "agreement" in asked
     named = [bound.quantity for bound in budget if bound.quantity in COSTS]
     cost = (*named, "latency")[0]
     goal, minimise = "least damage", _DAMAGE
