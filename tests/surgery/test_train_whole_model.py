@@ -13,6 +13,7 @@ from torch import nn
 
 import dcnify
 from dcnify.data import ImageBatch
+from dcnify.surgery.calibrate import train_whole_model as whole
 from dcnify.surgery.calibrate.train_whole_model import train_whole_model
 
 _BLOBS = torch.randn(96, 3, 6, 6, generator=torch.Generator().manual_seed(3))
@@ -233,3 +234,15 @@ def test_learning_never_ends_worse_than_it_began_on_the_images_left_out():
     assert all(
         torch.equal(a, b) for a, b in zip(same.parameters(), original.parameters(), strict=True)
     )
+
+
+def test_what_comes_no_closer_is_tried_again_at_a_tenth_of_the_rate(monkeypatch):
+    for name in ("LEARNING_RATE", "LEARNING_RATE_OF_OTHERS"):
+        usual = getattr(whole, name)
+        monkeypatch.setattr(whole, name, 30 * usual)
+    init = SHORT.replace("model_steps: 16", "model_steps: 30")
+    result = convert(tiny_convnext(), "depthwise_conv", init, FEW)
+    layers, model = result.report.steps[1:]
+    assert model.step == "calibrate: model"
+    assert model.output.sqnr_db > layers.output.sqnr_db
+    assert not any("came no closer" in line for line in result.report.warnings)

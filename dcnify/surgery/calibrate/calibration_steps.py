@@ -20,6 +20,9 @@ from dcnify.words import first_line
 
 _LAYERS_ONLY = "model_steps: 0 calibrates layer by layer only"
 _NEAR = "with pointwise: true and model_steps: 0 no copy is needed"
+_RATES = (1.0, 0.1)
+"""Of training the model as a whole, relative to the usual: a start that is close already is thrown
+away from the original by the first, and comes closer with the second."""
 _MARGIN = 0.9
 """Share of its first error that a layer may have, as it is held and measured on other images."""
 
@@ -119,28 +122,35 @@ def _calibrate_model(
     transaction = measurements.transaction
     layers = measurements.checkpoint()
     original = _original(transaction, _LAYERS_ONLY)
-    transaction.put_in()
     at_most = {path: _MARGIN * 10 ** (-site.sqnr_db / 10) for path, site in start.sites.items()}
-    try:
-        train_whole_model(
-            transaction.model,
-            original,
-            list(start.states),
-            images.batches,
-            model_steps(transaction.plan),
-            example=images.example,
-            seed=seed,
-            progress=measurements.progress,
-            at_most=at_most,
-            frozen=transaction.frozen(),
-        )
-    except DcnifyError:
-        raise
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
-        words = f"the model cannot learn as a whole: {first_line(error)}; {_LAYERS_ONLY}"
-        raise InputError(words) from error
-    measurements.measure("calibrate: model", _only(layers, start.states), floor=start)
-    if measurements.came_closer():
-        return ()
-    measurements.undo_step(layers)
-    return ("as a whole the model came no closer to the original; its layers alone are kept",)
+    for rate in _RATES:
+        transaction.put_in()
+        try:
+            train_whole_model(
+                transaction.model,
+                original,
+                list(start.states),
+                images.batches,
+                model_steps(transaction.plan),
+                example=images.example,
+                seed=seed,
+                progress=measurements.progress,
+                at_most=at_most,
+                frozen=transaction.frozen(),
+                rate=rate,
+            )
+        except DcnifyError:
+            raise
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
+            words = f"the model cannot learn as a whole: {first_line(error)}; {_LAYERS_ONLY}"
+            raise InputError(words) from error
+        measurements.measure("calibrate: model", _only(layers, start.states), floor=start)
+        if measurements.came_closer():
+            return ()
+        measurements.undo_step(layers)
+        if rate != _RATES[-1]:
+            measurements.forget_step()
+    return (
+        "as a whole the model came no closer to the original, nor at a tenth of the rate; its "
+        "layers alone are kept",
+    )

@@ -40,6 +40,7 @@ def train_whole_model(
     progress: Progress = silent,
     at_most: Mapping[str, float] | None = None,
     frozen: Iterable[nn.Parameter] = (),
+    rate: float = 1.0,
 ) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` to do what ``original`` does. Both stay in eval mode.
 
@@ -60,6 +61,7 @@ def train_whole_model(
         at_most: by path, the largest relative square error that a new layer may have on the old
             layer's inputs.
         frozen: parameters that do not learn.
+        rate: factor of the learning rates.
 
     Returns:
         The output's error on the images held out, before and after.
@@ -77,7 +79,9 @@ def train_whole_model(
         learned = [parameter for group in groups for parameter in group["params"]]
         first = kept = [parameter.detach().clone() for parameter in learned]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _decay(step, steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: rate * _decay(step, steps)
+        )
         for step in range(steps):
             optimizer.zero_grad()
             with torch.enable_grad():

@@ -156,6 +156,10 @@ class Measurements:
         self._sites |= checkpoint.sites
         self._output = before.output
 
+    def forget_step(self) -> None:
+        """Take the last step out of the record, to do it in another way."""
+        self.steps = self.steps[:-1]
+
     def mark_reverted(self, paths: Sequence[str]) -> None:
         """Mark layers whose original was put back, and measure the model again without them."""
         for path in paths:
