@@ -321,7 +321,8 @@ def test_what_was_begun_whole_does_not_go_on_in_shares(tmp_path):
     from dcnify.finetune.checkpoints import Checkpoints
     from dcnify.finetune.run_folder import RUN, find_checkpoint
 
-    about = dict.fromkeys(("artifact", "weights", "data", "processes", "stages", "finetune"), 2)
+    keys = ("artifact", "weights", "data", "normalisation", "processes", "stages", "finetune")
+    about = dict.fromkeys(keys, 2)
     (tmp_path / RUN).write_text(json.dumps(about))  # as before there was FSDP
     checkpoints = Checkpoints(tmp_path / "checkpoints", print)
     assert find_checkpoint(tmp_path, checkpoints, {**about, "fsdp": False}, print)[0] is None

@@ -12,6 +12,7 @@ from support.processes import run_python
 TESTS = Path(__file__).resolve().parents[1]
 ROLES = ("depthwise_conv", "attention", "dcnv3")
 OPERATORS = {
+    "bench/ablation/variants.py": "the operator of that name",
     "verify/operator.py": "the operator of that name",
     "sources/identify/internimage_sizes.py": "the core_op of a checkpoint's configuration",
 }
