@@ -23,6 +23,7 @@ from dcnify.nn.depthwise import as_original
 from dcnify.progress import Progress, silent
 from dcnify.search.choose.prediction import Effects
 from dcnify.surgery.fidelity.measure import Agreement
+from dcnify.words import first_line
 
 _CLASSES = 8
 """Logits of an image that are followed: a backward pass for each."""
@@ -54,7 +55,8 @@ def score_by_gradients(
         try:
             logits, changed = _one_call(model, replacements, example, fidelity)
         except (RuntimeError, NotImplementedError, TypeError) as error:
-            raise InputError(f"--score fisher: the model gives no gradients: {error}") from error
+            words = f"--score fisher: the model gives no gradients: {first_line(error)}"
+            raise InputError(words) from error
         originals.append(logits)
         changes.append(changed)
         progress("scoring by gradients", done + 1, len(examples))

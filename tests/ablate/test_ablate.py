@@ -71,6 +71,7 @@ def test_every_trial_has_its_json(done):
     assert len(found) == 8
     assert {one["state"] for one in found} == {"done"}
     assert all(one["values"].keys() >= {"agreement", "kl", "parameters", "flops"} for one in found)
+    assert {one["images"]["count"] for one in found} == {128}, "16 would tell no two apart"
     assert "8 trials: 4 points x 2 seeds" in said
 
 

@@ -10,7 +10,10 @@ from support.models import OnImage, SelfAttention, recipe, tiny_vit
 from torch import nn
 
 import dcnify
+from dcnify.graph.calls import Call
+from dcnify.inherit.calibrate import calibrate_in_turns
 from dcnify.nn import PrefixAttention
+from dcnify.roles.attention.calibrate import calibrate
 
 GRID = (10, 11)
 MAP = torch.randn(2, 16, *GRID, generator=torch.Generator().manual_seed(2))
@@ -204,3 +207,22 @@ def test_other_forms_of_the_layer_take_the_points_too(options):
         mixer.qkv.weight[32:] = torch.eye(16)
         mixer.proj.weight.copy_(torch.eye(16))
     assert inside(layer, mixer, image.flatten(2).transpose(1, 2)) < 0.2
+
+
+def test_its_projection_is_not_grown_for_the_last_hundredths_of_the_error():
+    torch.manual_seed(0)
+    model = tiny_vit()
+    path = next(name for name, part in model.named_modules() if name.endswith("attn"))
+    old = model.get_submodule(path)
+    alike = torch.randn(4, old.qkv.in_features)  # features say little beyond a few directions
+    noise = [0.03 * torch.randn(4, 17, old.qkv.in_features) for _ in range(6)]
+    calls = [torch.randn(4, 17, 4) @ alike + one for one in noise]
+    how = recipe("attention", "transfer")
+    images = torch.randn(1, 3, *model.patch_embed.img_size)
+    new = dcnify.convert(copy.deepcopy(model), how, images, images).model.get_submodule(path)
+    made = {}
+    for fit in (calibrate, calibrate_in_turns):
+        module = copy.deepcopy(new)
+        fit(module, old, [Call((one,), {}) for one in calls], 0)
+        made[fit] = float((module.dcn.output_proj.weight - new.dcn.output_proj.weight).norm())
+    assert 0 <= made[calibrate] < 0.9 * made[calibrate_in_turns]

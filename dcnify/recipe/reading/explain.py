@@ -200,6 +200,8 @@ def _model_at(model: type[BaseModel], path: DataPath) -> type[BaseModel] | None:
 
 
 def _document(model: type[BaseModel]) -> str:
+    if "factors" in model.model_fields:
+        return "sweep"
     return "recipe" if "swaps" in model.model_fields else "fine-tuning section"
 
 
