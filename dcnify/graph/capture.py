@@ -6,7 +6,6 @@ how each module was called from Python, and which nodes depend on the image.
 """
 
 import copy
-import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,22 +19,10 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind
 
 from dcnify.errors import DcnifyError, InputError
+from dcnify.graph.call_shape import CallShape, record_shapes
 from dcnify.graph.calls import output_tensor, tensors_in
 from dcnify.graph.example import Example
 from dcnify.words import first_line
-
-
-@dataclass(frozen=True)
-class CallShape:
-    """How Python called a module once, without the tensors.
-
-    ``returns`` is ``tensor``, ``tuple[n]`` for a tuple of ``n`` whose first item is a tensor, or
-    another type's name.
-    """
-
-    returns: str
-    masked: bool = False
-    """Whether a mask or causality was asked for."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,7 @@ def capture(
     _put_forwards_into_classes(twin)
     calls: dict[str, list[CallShape]] = defaultdict(list)
     for path, module in twin.named_modules():
-        module.register_forward_hook(_recorder(calls[path]), with_kwargs=True)
+        record_shapes(module, calls[path])
     twin.register_forward_hook(lambda _module, _args, output: _plain_output(output))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -250,29 +237,3 @@ def _put_forwards_into_classes(twin: nn.Module) -> None:
             names = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
             module.__class__ = type(kind.__name__, (kind,), {**names, "forward": own.__func__})
             del module.forward
-
-
-def _recorder(seen: list[CallShape]):
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        seen.append(CallShape(_returns(output), _masked(module, args, kwargs)))
-
-    return hook
-
-
-def _masked(module: nn.Module, args: tuple, kwargs: dict) -> bool:
-    try:
-        given = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        given = kwargs
-    if given.get("is_causal"):
-        return True
-    return any("mask" in name and isinstance(v, torch.Tensor) for name, v in given.items())
-
-
-def _returns(output: Any) -> str:
-    if isinstance(output, torch.Tensor):
-        return "tensor"
-    if type(output) is tuple and output and isinstance(output[0], torch.Tensor):
-        rest_is_optional = all(o is None or isinstance(o, torch.Tensor) for o in output[1:])
-        return f"tuple[{len(output)}]" if rest_is_optional else "tuple with non-tensor items"
-    return type(output).__name__

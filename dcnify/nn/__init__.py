@@ -6,7 +6,7 @@ from dcnify.nn.dcnv4 import DCNv4
 from dcnify.nn.depthwise import DepthwiseDCNv4
 from dcnify.nn.handover import Handover
 from dcnify.nn.prefix import PrefixAttention
-from dcnify.nn.tokens import TokenDCNv4
+from dcnify.nn.tokens import TokenDCNv4, connect_grids
 
 __all__ = [
     "DCNv3",
@@ -16,4 +16,5 @@ __all__ = [
     "Handover",
     "PrefixAttention",
     "TokenDCNv4",
+    "connect_grids",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +10,11 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.dcnv4 import DCNv4
-from dcnify.nn.geometry import tensor_given
 from dcnify.nn.prefix import PrefixAttention
+from dcnify.nn.token_call import TokenCall
+from dcnify.nn.token_grid import MapRule, MapSize, remove_map_sizes
 
-_MASKS = ("attn_mask", "mask", "key_padding_mask", "attention_mask", "head_mask")
+Pair = tuple[int, int]
 
 
 class TokenDCNv4(nn.Module):
@@ -22,7 +22,7 @@ class TokenDCNv4(nn.Module):
 
     Args:
         channels: C.
-        grid: (H, W) of the captured token grid. Other sizes of the same aspect ratio work too.
+        grid: (H, W) of the captured token grid. Another one comes from the call, or from a map.
         layout: ``BNC``, ``BHWC`` or ``BCHW``: how the caller passes tokens.
         prefix_tokens: P tokens in front of the grid; N = P + H·W.
         prefix: ``attend`` (prefix queries attend over all tokens), ``mean`` (the mean of the
@@ -30,6 +30,9 @@ class TokenDCNv4(nn.Module):
         attend: for ``attend``, arguments of `PrefixAttention`; None keeps the whole original layer
             (given as ``original``) and uses its first P outputs.
         returns: ``tensor``, or ``tuple[n]`` for callers that expect (tokens, None, ...).
+        call: arguments of `TokenCall`: how the old layer was called.
+        grid_from: arguments of `MapRule`: the feature map that the grid follows from, for
+            `connect_grids`.
         original: the replaced layer, kept only where ``attend`` needs it.
         kernel_size, padding, dilation, groups, offset_scale, dw_kernel_size, softmax,
         remove_center, center_feature_scale, offset_rank, pointwise: as in `DCNv4`.
@@ -38,7 +41,7 @@ class TokenDCNv4(nn.Module):
         x of the given layout -> the same shape.
 
     Raises:
-        InputError: a mask or causality is asked for, or the tokens do not form the grid.
+        InputError: a mask or causality is asked for, or the grid of the tokens is not known.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class TokenDCNv4(nn.Module):
         prefix: str = "attend",
         attend: dict[str, Any] | None = None,
         returns: str = "tensor",
+        call: Mapping[str, Any] | None = None,
+        grid_from: Mapping[str, Any] | None = None,
         kernel_size: int | tuple[int, int] = 3,
         padding: int | tuple[int, int] = 1,
         dilation: int | tuple[int, int] = 1,
@@ -69,6 +74,9 @@ class TokenDCNv4(nn.Module):
         self.prefix_tokens, self.prefix = prefix_tokens, prefix
         self.extra_returns = 0 if returns == "tensor" else int(returns[6:-1]) - 1
         self.returns_tuple = returns != "tensor"
+        self.call = TokenCall.from_dict(call or {})
+        self.map_rule = MapRule.from_dict(grid_from) if grid_from else None
+        self.map_size: MapSize | None = None
         self.dcn = DCNv4(
             channels,
             kernel_size=kernel_size,
@@ -91,21 +99,24 @@ class TokenDCNv4(nn.Module):
                 self.prefix_attn = original
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        _refuse_masks(kwargs)
-        y = self._mix(tensor_given(args, kwargs), args, kwargs)
+        x = self.call.tokens_of(args, kwargs)
+        y = self._mix(x, args, kwargs)
         return (y, *(None,) * self.extra_returns) if self.returns_tuple else y
 
-    def image_of(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, C) the grid in ``tokens``, which are in the caller's layout."""
+    def image_of(self, tokens: torch.Tensor, given: Pair | None = None) -> torch.Tensor:
+        """(B, H, W, C) the grid in ``tokens``, which are in the caller's layout.
+
+        ``given`` is the grid that the caller passes, if it does.
+        """
         if self.layout == "BCHW":
             return tokens.permute(0, 2, 3, 1)
         if self.layout == "BHWC":
             return tokens
-        height, width = self._grid_of(tokens.shape[1])
-        return tokens[:, self.prefix_tokens :].unflatten(1, (height, width))
+        grid = self._grid_of(tokens.shape[1] - self.prefix_tokens, given)
+        return tokens[:, self.prefix_tokens :].unflatten(1, grid)
 
     def _mix(self, x: torch.Tensor, args: tuple, kwargs: dict[str, Any]) -> torch.Tensor:
-        image = self.image_of(x)
+        image = self.image_of(x, self.call.grid_of(args, kwargs))
         y = self.dcn(image)
         if self.layout == "BCHW":
             return y.permute(0, 3, 1, 2)
@@ -132,20 +143,26 @@ class TokenDCNv4(nn.Module):
         y = self.prefix_attn(*args, **kwargs)
         return (y[0] if isinstance(y, tuple) else y)[:, :count]
 
-    def _grid_of(self, tokens: int) -> tuple[int, int]:
-        height, width = self.grid
-        count = tokens - self.prefix_tokens
-        if count == height * width:
-            return height, width
-        common = math.gcd(height, width)
-        step = math.isqrt(max(count, 0) // ((height // common) * (width // common)))
-        height, width = height // common * step, width // common * step
-        if count <= 0 or height * width != count:
-            raise InputError(
-                f"{tokens} tokens ({self.prefix_tokens} prefix) do not form a grid with the "
-                f"proportions of {self.grid[0]}x{self.grid[1]}, the grid this layer was made for"
-            )
-        return height, width
+    def _grid_of(self, count: int, given: Pair | None) -> Pair:
+        """The grid of ``count`` tokens: as the caller says, or the map upstream.
+
+        Without either (a layer on its own) it is the captured one.
+        """
+        if given is not None and given[0] * given[1] == count:
+            return given
+        source = self.map_size
+        size = None if source is None else source.size
+        grid = None if source is None else source.grid_of(count)
+        if grid is None and size is None and count == self.grid[0] * self.grid[1]:
+            grid = self.grid
+        if grid is not None:
+            return grid
+        why = f"this layer was made for {self.grid[0]}x{self.grid[1]}, and is told no other size"
+        if source is not None and size is not None:
+            why = f"{source.rule} is {size[0]}x{size[1]}"
+            if source.rule.stride != (1, 1):
+                why += f", {source.rule.stride[0]}x{source.rule.stride[1]} of it a token"
+        raise InputError(f"the grid of {count} image tokens is not known: {why}")
 
     def extra_repr(self) -> str:
         grid = f"{self.grid[0]}x{self.grid[1]}"
@@ -155,9 +172,40 @@ class TokenDCNv4(nn.Module):
         return text
 
 
-def _refuse_masks(kwargs: dict[str, Any]) -> None:
-    for name in _MASKS:
-        if kwargs.get(name) is not None:
-            raise InputError(f"DCNv4 cannot honour {name}: this layer replaced an unmasked one")
-    if kwargs.get("is_causal"):
-        raise InputError("DCNv4 cannot be causal: this layer replaced a non-causal one")
+def connect_grids(model: nn.Module, image_shape: tuple[int, ...] = ()) -> None:
+    """Let the layers of tokens in ``model`` know the size of the map that their grid follows from.
+
+    Call it whenever layers were put in or taken out: what was connected before is forgotten.
+
+    Args:
+        model: the whole model.
+        image_shape: (B, C, H, W) of the input that the layers' own grids belong to. Layers from
+            plans that said nothing about calls follow the model's input.
+    """
+    layers = []
+    for module in model.modules():
+        remove_map_sizes(module)
+        if isinstance(module, TokenDCNv4) and module.layout == "BNC":
+            layers.append(module)
+    sizes: dict[MapRule, MapSize] = {}
+    for layer in layers:
+        rule = layer.map_rule
+        if rule is None and layer.call == TokenCall():
+            rule = _rule_of_input(image_shape, layer.grid)
+        if rule is not None and rule not in sizes:
+            sizes[rule] = MapSize(rule)
+            sizes[rule].watch(_module_at(model, rule.module))
+        layer.map_size = None if rule is None else sizes[rule]
+
+
+def _rule_of_input(shape: tuple[int, ...], grid: Pair) -> MapRule | None:
+    if len(shape) != 4 or shape[2] % grid[0] or shape[3] % grid[1]:
+        return None
+    return MapRule("", "input", stride=(shape[2] // grid[0], shape[3] // grid[1]))
+
+
+def _module_at(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise InputError(f"plan: the model has no module {path!r}") from None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.nn import connect_grids
 from dcnify.nn.handover import Handover, Pairs
 from dcnify.surgery.build import carry_settings, get, put, put_at
 from dcnify.surgery.changes.bias_removal import Removed, in_block_of, linear_at
@@ -152,6 +153,7 @@ def finish(model: nn.Module, plan: Plan, *, force: bool = False) -> Plan:
             put_at(model, path, module.new)
     for layer in layers.values():
         layer.thaw()
+    connect_grids(model, plan.input_shape)
     return dataclasses.replace(plan, swaps=settled(plan.swaps))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from dcnify.nn import connect_grids
 from dcnify.surgery.build import build, get, put
 from dcnify.surgery.changes.bias_removal import remove_biases
 from dcnify.surgery.handover import begin
@@ -23,4 +24,5 @@ def replay(model: nn.Module, plan: Plan) -> nn.Module:
         old[swap.site.path] = get(model, swap.site.path)
         put(model, swap, build(swap.module, original=old[swap.site.path]))
     begin(model, plan, old, remove_biases(model, plan.trims))
+    connect_grids(model, plan.input_shape)
     return model

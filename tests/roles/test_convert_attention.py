@@ -139,26 +139,6 @@ def test_all_layouts_compute_the_same():
     assert close(outputs[2], outputs[0])
 
 
-def test_a_mask_is_refused_and_an_absent_one_accepted():
-    model = tiny_vit()
-    x = tokens(model)
-    convert(model)
-    layer = model.blocks[0].attn
-    assert layer(x, attn_mask=None, is_causal=False).shape == x.shape
-    with pytest.raises(InputError, match="attn_mask"):
-        layer(x, attn_mask=torch.zeros(17, 17))
-    with pytest.raises(InputError, match="causal"):
-        layer(x, is_causal=True)
-
-
-def test_other_image_sizes_of_the_same_proportions_work():
-    model = tiny_vit(dynamic_img_size=True)
-    convert(model)
-    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 5)
-    with pytest.raises(InputError, match="do not form a grid"):
-        model(torch.randn(1, 3, 64, 32))
-
-
 def test_rectangular_grids_are_read_from_the_capture():
     model = tiny_vit(img_size=(32, 64))
     image = torch.randn(1, 3, 32, 64)

@@ -22,6 +22,7 @@ from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
+from dcnify.roles.attention.layout import layout_of, shape_of, text_of
 from dcnify.roles.attention.region import region_around
 from dcnify.roles.base import Seen
 from dcnify.roles.find import site_at
@@ -76,9 +77,9 @@ def _parts(capture: Capture, axes: AxesOf, cores: list[Core], miss: NearMiss) ->
     """The attention, or each of several, as a part of a larger forward: sites once isolated."""
 
     def fits(first: fx.Node, last: fx.Node) -> bool:
-        if not (first in axes and last in axes and _shape(first) == _shape(last)):
+        if not (first in axes and last in axes and shape_of(first) == shape_of(last)):
             return False
-        layout = _layout(axes[first], axes[last])
+        layout = layout_of(axes[first], axes[last])
         return layout is not None and _mixes_all(cores, layout)
 
     ends = region_around(capture, [core.node for core in cores], fits)
@@ -215,20 +216,20 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         return f"its module reads {len(region.inputs)} tensors that depend on the image, not one"
     if len(region.outputs) != 1:
         return f"its module hands out {len(region.outputs)} tensors, not one"
-    before, after = _shape(region.inputs[0]), _shape(region.outputs[0])
+    before, after = shape_of(region.inputs[0]), shape_of(region.outputs[0])
     if before != after:
-        return f"{_RESHAPES} {_text(before)} and returns {_text(after)}"
+        return f"{_RESHAPES} {text_of(before)} and returns {text_of(after)}"
     if _bypasses(capture, region, {core.node for core in cores}):
         return "the image also reaches its output beside the attention (a residual, gate or branch)"
-    layout = _layout(axes.get(region.inputs[0], ()), axes.get(region.outputs[0], ()))
+    layout = layout_of(axes.get(region.inputs[0], ()), axes.get(region.outputs[0], ()))
     if layout is None:
-        return f"the axes of its {_text(before)} input could not be traced to the image"
+        return f"the axes of its {text_of(before)} input could not be traced to the image"
     name, tokens, grid = layout
     if tokens.after or tokens.before != cores[0].queries.before:
         return "some of its tokens are not queries, or come after the image's"
     if any(raster_grid(core.queries) != grid for core in cores):
         return "its queries are a part of its tokens: window or block attention"
-    if any(call.masked for call in capture.calls.get(region.path, ())):
+    if any(call.masks or call.causal for call in capture.calls.get(region.path, ())):
         return "it is called with a mask, which DCNv4 does not have"
     returns = {call.returns for call in capture.calls.get(region.path, ())}
     if len(returns) != 1 or not next(iter(returns)).startswith(("tensor", "tuple[")):
@@ -255,26 +256,3 @@ def _bypasses(capture: Capture, region: Region, cores: set[fx.Node]) -> bool:
         if any(arg in reached for arg in node.all_input_nodes):
             reached.add(node)
     return region.outputs[0] in reached
-
-
-def _layout(before: Axes, after: Axes) -> tuple[str, Axis, tuple[int, int]] | None:
-    """Layout name, token axis and grid of a tensor that holds whole images' tokens."""
-    if len(before) == 3:
-        grid = raster_grid(before[1])
-        if grid and not before[0].spatial:
-            return "BNC", before[1], grid
-    if len(before) == 4 and not before[0].spatial:
-        for name, row, col in (("BCHW", 2, 3), ("BHWC", 1, 2)):
-            both = Axis((*before[row].factors, *before[col].factors))
-            grid = raster_grid(both)
-            if grid == (before[row].size, before[col].size):
-                return name, both, grid
-    return None
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(int(size) for size in node.meta["val"].shape)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(str(size) for size in shape) + ")"

@@ -10,6 +10,7 @@ from torch import nn
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.nn import DCNv4, PrefixAttention, TokenDCNv4
+from dcnify.roles.attention.call import call_of, map_rule
 from dcnify.roles.attention.projections import Affine, read_projections
 from dcnify.roles.base import Arguments, Count, Found, Keys
 
@@ -24,7 +25,10 @@ def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
         "prefix": keys["prefix"],
         "returns": site.returns,
         "padding": padding,
+        "call": call_of(found, site).to_dict(),
     }
+    if site.layout == "BNC" and (rule := map_rule(found, site)) is not None:
+        args["grid_from"] = rule.to_dict()
     if not site.prefix_tokens or args["prefix"] != "attend":
         return args, ()
     read = read_projections(found, site)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dcnify.graph.channels import Neighbours
+from dcnify.nn import connect_grids
 from dcnify.surgery.build import get, put
 from dcnify.surgery.changes.bias_removal import Removed, remove_biases, restore_biases
 from dcnify.surgery.changes.neighbours import give_back, tensors_of
@@ -62,6 +63,7 @@ class Transaction:
         with torch.no_grad():
             for path in self._removed.keys() & self.refitted_weights.keys():
                 self.model.get_parameter(f"{path}.weight").copy_(self.refitted_weights[path])
+        connect_grids(self.model)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -81,6 +83,7 @@ class Transaction:
         finally:
             model.restore()
             vars(self).update(own)
+            connect_grids(self.model)
 
     def undo(self) -> None:
         """Leave the model as it was in the beginning."""
@@ -151,6 +154,7 @@ class Transaction:
         restore_biases(self.model, back)
         self._removed = {path: one for path, one in self._removed.items() if path not in back}
         self.plan = plan
+        connect_grids(self.model)
 
     def _give_back(self, path: str, near: Neighbours, kept: Collection[str]) -> None:
         assert self._copy is not None
@@ -172,6 +176,7 @@ class Transaction:
     def begin_handover(self) -> None:
         """Put old layers beside the new ones where the plan says so."""
         begin(self.model, self.plan, self._old, self._removed)
+        connect_grids(self.model)
 
     def restore_modes(self) -> None:
         """Put each new layer into the training mode of the old one."""
@@ -184,6 +189,7 @@ class Transaction:
         for swap in self.plan.swaps:
             put(self.model, swap, self._old[swap.site.path])
         restore_biases(self.model, self._removed)
+        connect_grids(self.model)
         self._in_place, self._removed = False, {}
 
 

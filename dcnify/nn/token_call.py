@@ -1,0 +1,96 @@
+"""How a layer of tokens is called: which argument holds them, which the grid, which a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dcnify.errors import InputError
+from dcnify.nn.geometry import tensor_given
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TokenCall:
+    """The call of the old layer, as it was when the model was captured.
+
+    Args:
+        parameters: names of the positional parameters; empty if they are not known.
+        tokens: the parameter that holds the tokens; empty for the first tensor.
+        others: parameters that held other tensors, keys and values or position embeddings say.
+        grid: parameters that hold the rows and columns of the tokens: one pair, or two numbers.
+    """
+
+    parameters: tuple[str, ...] = ()
+    tokens: str = ""
+    others: tuple[str, ...] = ()
+    grid: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TokenCall:
+        """Read what `to_dict` wrote."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**known)
+
+    def tokens_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+        """The tokens that a call passes.
+
+        Raises:
+            InputError: there are none, or the call asks for a mask or for causality.
+        """
+        named = self._named(args, kwargs)
+        tokens = named.get(self.tokens)
+        if not isinstance(tokens, Tensor):
+            tokens = tensor_given(args, kwargs)
+        for name, value in named.items():
+            if value is True and "causal" in name:
+                raise InputError("DCNv4 cannot be causal: this layer replaced a non-causal one")
+            if isinstance(value, Tensor) and value is not tokens and self._may_mask(name, value):
+                self._refuse_mask(name, value)
+        return tokens
+
+    def grid_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Pair | None:
+        """The rows and columns that a call passes; None if it does not."""
+        named = self._named(args, kwargs)
+        given = [named.get(name) for name in self.grid]
+        sizes = given[0] if len(given) == 1 else given
+        if not isinstance(sizes, tuple | list) or len(sizes) != 2:
+            return None
+        if any(isinstance(size, Tensor) for size in sizes):  # as torch.jit.trace passes numbers
+            sizes = [int(size) for size in sizes]
+        rows: Any
+        columns: Any
+        rows, columns = (size if isinstance(size, int | torch.SymInt) else None for size in sizes)
+        return None if rows is None or columns is None else (rows, columns)
+
+    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        count = len(self.parameters)
+        names = (self.parameters[i] if i < count else f"argument {i}" for i in range(len(args)))
+        return {**dict(zip(names, args, strict=True)), **kwargs}
+
+    def _may_mask(self, name: str, value: Tensor) -> bool:
+        if name in self.grid:
+            return False
+        if "mask" in name or value.dtype == torch.bool:
+            return True
+        return bool(self.parameters) and name not in self.others
+
+    def _refuse_mask(self, name: str, mask: Tensor) -> None:
+        """Raise unless ``mask`` lets every token see every other, as one does that tracing made."""
+        ignores = "padding" in name or "need_weights" in self.parameters  # as torch's own layer
+        added = mask.is_floating_point() and "head" not in name
+        nothing = mask == 0 if added or ignores else mask == 1
+        problem = f"DCNv4 cannot honour {name}: this layer replaced one that was called without"
+        if torch.compiler.is_compiling():
+            torch._assert_async(nothing.all(), problem)
+        elif not nothing.all():
+            raise InputError(problem)
