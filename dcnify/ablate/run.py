@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from dcnify._version import __version__
 from dcnify.ablate.check import Checked, base_setting, check
@@ -49,6 +49,8 @@ class Prepared:
     record: AblationRecord
     store: Store
     place: Workplace | None
+    scratch: TemporaryDirectory[str] | None = None
+    """What ``folder`` is in where there is only a storage; gone with this object."""
 
 
 def prepare(
@@ -130,7 +132,8 @@ def join(spec: JoinSpec, *, progress: Progress = silent) -> Prepared:
         store = open_store(spec.storage, spec.study)
         check_version(store)
         record = AblationRecord.from_dict(store.about()["record"])
-        return Prepared(Path(mkdtemp(prefix="dcnify-")), spec.storage, record, store, None)
+        scratch = TemporaryDirectory(prefix="dcnify-")
+        return Prepared(Path(scratch.name), spec.storage, record, store, None, scratch)
     folder = Path(spec.folder).resolve()
     record = read_record(folder)
     url = storage_url(folder, record, spec.storage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dcnify.errors import InputError
@@ -121,6 +121,12 @@ class Plan:
 
 
 def _swap(data: dict[str, Any]) -> PlannedSwap:
+    if unknown := data.keys() - {one.name for one in fields(PlannedSwap)}:
+        raise InputError(
+            f"the plan says {min(unknown)!r} of the swap at {Site.from_dict(data['site']).path}, "
+            "which this version does not know: it was written by another; convert again, or "
+            "install that one"
+        )
     return PlannedSwap(
         **{
             **data,

@@ -26,13 +26,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from torch import nn
 
 import dcnify
 from inherit_study.budget import STEPS, row_of_steps
 from inherit_study.conversions import METHODS, SITES, chosen, converted, row_of
 from inherit_study.models import SUBJECTS, Subject
 from inherit_study.tables import write
-from inherit_study.training import accuracy, steps_back, trained
+from inherit_study.tasks import Task
+from inherit_study.training import accuracy, shortest_back, steps_back, trained
 from inherit_study.variants import VARIANTS
 
 MOST_STEPS, WITHIN = 2000, 0.01
@@ -103,14 +105,46 @@ def back(
         )
 
 
-def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
+def shortest(
+    subject: Subject, seed: int, folder: Path, methods: Collection[str] = BACK_FROM
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """How short a training each start needs whose rate comes down, all sites converted."""
+    for method in methods:
+        yield (
+            f"shortest {subject.name} {method} {seed}",
+            lambda method=method: _shortest(subject, seed, folder, method),
+        )
+
+
+def _shortest(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
+    start, task, original = _start(subject, seed, folder, method)
+    steps, rate, tried = shortest_back(start, task, original - WITHIN, seed)
+    return {
+        "subject": subject.name,
+        "start": method,
+        "seed": seed,
+        "original": original,
+        "steps of the shortest": steps,
+        "rate": rate,
+        "tried": tried,
+    }
+
+
+def _start(subject: Subject, seed: int, folder: Path, method: str) -> tuple[nn.Module, Task, float]:
+    """The converted model, its task and the original's accuracy."""
     model, task = trained(subject, seed, folder / "models", say), subject.data()
-    original = accuracy(model, task)
     artifact = artifact_of(subject, seed, folder, "all", method)
     if artifact.exists():
         start = dcnify.load(artifact)
     else:
-        start = converted(model, subject, chosen(model, subject, "all"), method, seed).model
+        result = converted(model, subject, chosen(model, subject, "all"), method, seed)
+        dcnify.save(result, artifact)
+        start = result.model
+    return start, task, accuracy(model, task)
+
+
+def _back(subject: Subject, seed: int, folder: Path, method: str) -> dict[str, Any]:
+    start, task, original = _start(subject, seed, folder, method)
     steps, curve = steps_back(start, task, original - WITHIN, MOST_STEPS, seed)
     return {
         "subject": subject.name,
@@ -141,7 +175,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("keep", "back", "vary", "spend", "table")
+    parts = ("keep", "back", "shortest", "vary", "spend", "table")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="all by default")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="subjects, all by default")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=())
@@ -160,6 +194,9 @@ def main() -> None:
     jobs = {
         "keep": functools.partial(keep, methods=methods, where=options.sites),
         "back": functools.partial(back, methods=[one for one in BACK_FROM if one in methods]),
+        "shortest": functools.partial(
+            shortest, methods=[one for one in BACK_FROM if one in methods]
+        ),
         "vary": functools.partial(vary, names=options.variants),
         "spend": spend,
     }
@@ -173,7 +210,7 @@ def main() -> None:
                     if not file.exists():
                         row = measure()
                         file.write_text(json.dumps(row, indent=1))
-                        say(f"{key}: {row.get('accuracy', row.get('steps'))}")
+                        say(f"{key}: {row.get('accuracy', row.get('steps', row.get('tried')))}")
     if "table" in wanted:
         write([json.loads(file.read_text()) for file in sorted(rows.glob("*.json"))])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ BATCH = 64
 TUNING_RATE, AVERAGED, LOOK_EVERY = 1e-3, 0.98, 25
 """Of the training that follows a conversion: learning rate, decay of the averaged weights that are
 looked at, and how often."""
+SHORT, SHORT_RATES = (10, 25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1200), (1e-3, 3e-4)
+"""Steps and rates of the trainings that come to an end."""
 
 
 @torch.inference_mode()
@@ -81,6 +84,48 @@ def steps_back(
         if (step + 1) % LOOK_EVERY == 0:
             curve.append(accuracy(average.module, task))
     return (most, curve) if curve[-1] >= wanted else (None, curve)
+
+
+def shortest_back(
+    start: nn.Module, task: Task, wanted: float, seed: int
+) -> tuple[int | None, float | None, list[tuple[float, int, float]]]:
+    """Train with labels, each time anew from the start, for longer and longer.
+
+    Every training is one of its own: its rate comes down to zero at its end. The second rate is
+    only tried for fewer steps than the first needed.
+
+    Returns:
+        Steps of the shortest training whose end is as good as ``wanted`` (None if none is), its
+        rate, and of each training the rate, the steps and the accuracy at its end.
+    """
+    tried: list[tuple[float, int, float]] = []
+    if (accuracy_now := accuracy(start, task)) >= wanted:
+        return 0, None, [(0.0, 0, accuracy_now)]
+    best: tuple[int, float] | None = None
+    for rate in SHORT_RATES:
+        for steps in SHORT:
+            if best is not None and steps >= best[0]:
+                break
+            model = copy.deepcopy(start)
+            _train_for(model, task, rate, steps, seed)
+            tried.append((rate, steps, accuracy(model, task)))
+            if tried[-1][-1] >= wanted:
+                best = steps, rate
+                break
+    return (*best, tried) if best else (None, None, tried)
+
+
+def _train_for(model: nn.Module, task: Task, rate: float, steps: int, seed: int) -> None:
+    """A tenth of the steps to warm up, then a cosine to zero."""
+    order = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(100 + seed))
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    model.train()
+    for step in range(steps):
+        _step(model, optimizer, task, order[step * BATCH : (step + 1) * BATCH])
+        schedule.step()
 
 
 def _step(

@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from dcnify.ablate.state.record import STATE
 from dcnify.cli import main
 
 SOURCE = ("--source", "python:support.models:tiny_convnext", "--input-size", "32")
@@ -52,6 +54,15 @@ def test_status_and_report_say_what_is_there(folder, capsys):
 def test_a_worker_finds_nothing_left_to_do(folder, capsys):
     code, out, _ = call(capsys, "worker", folder / "x")
     assert (code, out) == (0, "0 trials ended meanwhile\n")
+
+
+def test_a_worker_that_knows_the_storage_alone_leaves_no_folder(folder, capsys, monkeypatch):
+    (at := folder / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(at))
+    state = folder / "x" / STATE
+    code, out, _ = call(capsys, "worker", "--storage", f"sqlite:///{state}", "--json")
+    assert (code, json.loads(out)["folder"]) == (0, None)
+    assert list(at.iterdir()) == []
 
 
 def test_a_page_of_the_folder_is_made_by_report(folder, capsys):

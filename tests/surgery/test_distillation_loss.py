@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 
+import pytest
 import torch
 from support import models
 from torch import nn
@@ -17,6 +18,7 @@ from dcnify.surgery.changes.transaction import Transaction
 from dcnify.surgery.fidelity.images import Images
 from dcnify.surgery.fidelity.measurements import Measurements
 from dcnify.surgery.new_modules import new_modules
+from dcnify.surgery.result import OutputFidelity, StepFidelity
 
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 EXAMPLE = dcnify.Example.of(IMAGES)
@@ -129,3 +131,29 @@ def test_a_step_that_changes_nothing_came_no_closer():
         bias.sub_(100)
     measurements.measure("better")
     assert measurements.came_closer()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "closer"),
+    [
+        (
+            OutputFidelity(9, 0.9, 0.90, 64, kl=0.027),
+            OutputFidelity(12, 0.9, 0.95, 64, kl=0.045),
+            False,
+        ),
+        (
+            OutputFidelity(12, 0.9, 0.95, 64, kl=0.045),
+            OutputFidelity(9, 0.9, 0.90, 64, kl=0.027),
+            True,
+        ),
+        (OutputFidelity(9.0, 0.9, None, 64), OutputFidelity(9.5, 0.9, None, 64), True),
+        (OutputFidelity(9.0, 0.9, None, 64), OutputFidelity(8.5, 0.9, None, 64), False),
+    ],
+)
+def test_predictions_decide_what_is_closer_and_sqnr_only_without_them(before, now, closer):
+    model = models.tiny_convnext()
+    plan = dcnify.plan(model, models.recipe("depthwise_conv"), torch.zeros(1, 3, 32, 32))
+    transaction = Transaction(model, plan, {})
+    measurements = Measurements(transaction, Images(EXAMPLE, (IMAGES,)))
+    measurements.steps = (StepFidelity("layers", (), before), StepFidelity("model", (), now))
+    assert measurements.came_closer() is closer

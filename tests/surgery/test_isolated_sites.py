@@ -174,6 +174,14 @@ def test_a_plan_from_a_stranger_names_what_is_wrong_with_its_isolations():
         Plan.from_json(json.dumps(data))
 
 
+def test_a_plan_of_another_version_names_the_key_that_is_not_known():
+    plan = dcnify.plan(Images(ConvBlock()), recipe("depthwise_conv"), EXAMPLE)
+    data = json.loads(plan.to_json())
+    data["swaps"][0]["behind"] = None
+    with pytest.raises(InputError, match=f"'behind' of the swap at {plan.swaps[0].site.path}"):
+        Plan.from_json(json.dumps(data))
+
+
 class Looping(SdpaBlock):
     def forward(self, x):
         for _ in range(x.shape[1] // 64):

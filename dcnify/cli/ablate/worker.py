@@ -32,5 +32,6 @@ def worker(spec: Join, terminal: Terminal) -> None:
         )
     done = tally.ended
     terminal.emit(
-        {"folder": str(prepared.folder), "ended": done}, lambda: f"{done} trials ended meanwhile"
+        {"folder": None if prepared.scratch else str(prepared.folder), "ended": done},
+        lambda: f"{done} trials ended meanwhile",
     )

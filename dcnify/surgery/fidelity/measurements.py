@@ -142,11 +142,11 @@ class Measurements:
         return dataclasses.replace(output, uninformative=self._uninformative)
 
     def came_closer(self) -> bool:
-        """Whether the last step brought the output closer, or made it agree more often."""
+        """Whether the last step brought the output closer: its predictions, where it has any."""
         before, now = (step.output for step in self.steps[-2:])
-        if now.sqnr_db > before.sqnr_db:
-            return True
-        return (now.top1_agreement or 0) > (before.top1_agreement or 0)
+        if now.kl is not None and before.kl is not None:
+            return now.kl < before.kl
+        return now.sqnr_db > before.sqnr_db
 
     def undo_step(self, checkpoint: Checkpoint) -> None:
         """Return to ``checkpoint``, taken before the last step, which then changed nothing."""
