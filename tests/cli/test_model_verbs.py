@@ -207,6 +207,7 @@ def _files(tmp_path, weights):
     (tmp_path / "strict.yaml").write_text(RECIPE + "    require: {sqnr_db: 90}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -97,6 +97,7 @@ def test_other_weights_are_a_warning(dcnify):
     assert "warning: timm:test_convnext is not the source that was converted" in err
 
 
+@pytest.mark.slow
 def test_own_images_are_those_that_the_conversion_took(dcnify, tmp_path):
     (tmp_path / "photos").mkdir()
     for n in range(3):

@@ -141,6 +141,7 @@ def test_a_stage_on_labels_is_refused_with_the_way_out(made, photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_like_one_that_was_not(made, photos, done, tmp_path):
     class Killed(Exception):
         pass

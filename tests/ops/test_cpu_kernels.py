@@ -377,6 +377,7 @@ def test_a_cache_folder_that_fails_later_does_not_stop_a_call(tmp_path):
     assert python(program, **cache).split() == ["7", "5.0", "0"]
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path):
     ops = pathlib.Path(numba_path.__file__).parents[2]
     shutil.copytree(ops, tmp_path / "dcnify")
@@ -388,6 +389,7 @@ def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path
     assert [*before, python(program, cwd=tmp_path, **here).split()[2]] == ["0", "1", "0"]
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_again_when_the_cache_refers_to_a_class_that_is_gone(tmp_path):
     shutil.copytree(pathlib.Path(numba_path.__file__).parents[2], tmp_path / "dcnify")
     program = "import sys; sys.path.insert(0, '.')\n" + ONE_KERNEL + "print(*plane(), hits())"

@@ -40,6 +40,7 @@ def roles(sites) -> dict[str, int]:
     return dict(Counter(site.role for site in sites))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_convolutions_are_found(name):
     count, depths = DEPTHWISE[name]
