@@ -140,6 +140,7 @@ def test_trials_that_differ_only_in_fine_tuning_share_their_conversion(tmp_path)
     assert not any((tmp_path / "run/models").iterdir())
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_at_once_and_tried_again(tmp_path, monkeypatch):
     sweep = {**SWEEP, "factors": {KERNEL: [3, 1]}, "seeds": [0]}
     real = measure.measure

@@ -42,6 +42,7 @@ def _killed(whole, stage, step, folder):
     return stages(folder, *PLAN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [("align", 3), ("align", 5), ("recover", 2), ("recover", 9)])
 def test_a_run_that_died_at_any_step_ends_in_the_same_weights(at, whole, handing_over, tmp_path):
     plan = _killed(whole, *at, tmp_path)
@@ -187,6 +188,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handin
     assert same(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_path):
     plan = _killed(whole, "recover", 6, tmp_path)
     for one in _checkpoints(tmp_path):

@@ -132,6 +132,7 @@ def test_a_handover_that_no_stage_names_is_the_last_ones(handing_over, made, tmp
     assert weights(tmp_path / "out").keys() == weights(made).keys()
 
 
+@pytest.mark.slow
 def test_the_original_is_not_touched_and_not_saved(made, tmp_path):
     from dcnify.artifact import open_source
 

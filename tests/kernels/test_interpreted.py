@@ -117,6 +117,7 @@ def test_indices_of_64_bits_compute_the_same(monkeypatch):
     check(*call, groups=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_offsets_and_mask_in_two_tensors_agree_and_are_not_copied(dtype, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "contiguous", _refuse_to_copy(torch.Tensor.contiguous))

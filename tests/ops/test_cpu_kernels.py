@@ -314,6 +314,7 @@ def call():
 """
 
 
+@pytest.mark.slow
 def test_importing_the_operators_does_not_import_numba():
     program = "import sys, dcnify.ops.numba.launch; print('numba' in sys.modules)"
     assert python(program).strip() == "False"
@@ -324,6 +325,7 @@ def test_without_numba_the_kernels_are_not_available():
     assert python(program + "print(numba_path.available())").strip() == "False"
 
 
+@pytest.mark.slow
 def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_says_so():
     program = ONE_CALL + "print(numba_path.available(), numba_path.available())"
     printed = python(program, NUMBA_DISABLE_JIT="1")

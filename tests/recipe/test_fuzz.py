@@ -49,6 +49,7 @@ def reads_or_refuses(text: str, overrides: tuple[str, ...] = ()) -> None:
         assert len(refusal.splitlines()) == 1
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.data())
 def test_random_edits_of_the_text_never_escape(data):

@@ -325,6 +325,7 @@ def test_a_model_that_holds_a_module_twice_has_all_its_sites():
     assert len(sites) == 5
 
 
+@pytest.mark.slow
 def test_what_was_converted_exactly_says_so_when_converted_again():
     model = model_of("intern_image_t")
     convert(model, EXACT)

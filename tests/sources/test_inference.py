@@ -87,6 +87,7 @@ def test_progress_is_reported():
     assert any("test_convnext2" in phase for phase, _, _ in seen)
 
 
+@pytest.mark.slow
 def test_an_inferred_source_says_what_was_inferred(tmp_path):
     model = timm.create_model("test_convnext2", num_classes=3).eval()
     torch.save(model.state_dict(), tmp_path / "m.pth")

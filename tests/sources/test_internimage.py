@@ -131,6 +131,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OWN)
 def test_sizes_of_one_s_own_are_read_from_the_weights(tmp_path, kind):
     name, args = OWN[kind]
@@ -200,6 +201,7 @@ def test_weights_of_another_variant_name_what_differs_and_the_variant(tmp_path, 
         assert words in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["intern_image_t", "intern_image_s", "flash_intern_image_s"])
 def test_a_segmentation_checkpoint_gives_its_backbone(tmp_path, name):
     model = tiny(name)
@@ -221,6 +223,7 @@ def test_a_backbone_takes_the_architecture_that_is_named(tmp_path):
     assert "--arch intern_image_t --model-arg channels=16" in said_of(path, arch="intern_image_s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "model.", "backbone."])
 def test_a_backbone_alone_is_one_too(tmp_path, prefix):
     held = in_a_segmenter(tiny().state_dict(), decode_head=0, neck=0)["state_dict"]
@@ -262,6 +265,7 @@ def test_a_backbone_goes_with_the_user_s_own_architecture(tmp_path, monkeypatch)
     assert any("left out 5 tensors" in note for note in source.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out", "out.pt"])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_backbone_is_saved_and_loaded(stand_in, tmp_path, output, known):

@@ -72,6 +72,7 @@ def test_what_required_a_gradient_still_does_and_holds_none():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.slow
 def test_prefix_tokens_stay_exact_through_calibration():
     model = tiny_vit()
     old, seen = copy.deepcopy(model.blocks[0].attn), []
@@ -84,6 +85,7 @@ def test_prefix_tokens_stay_exact_through_calibration():
         assert torch.allclose(new(seen[0])[:, :1], old(seen[0])[:, :1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_image_calibrates_without_being_told_to_stop():
     model = tiny_convnext()
     result = dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES[:1])
@@ -171,6 +173,7 @@ def test_without_steps_only_output_projections_change_which_have_a_closed_form()
     assert all(new.sqnr_db >= old.sqnr_db for old, new in pairs)
 
 
+@pytest.mark.slow
 def test_without_steps_or_projections_nothing_changes():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"

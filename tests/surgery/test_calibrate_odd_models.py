@@ -109,6 +109,7 @@ class Remembers(Net):
         self.last = self(IMAGES[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: Casts().bfloat16(), InPlace, Remembers])
 def test_a_model_that_cannot_learn_as_a_whole_is_told_how_to_go_on(make):
     model = make()
@@ -122,6 +123,7 @@ def test_a_model_that_cannot_learn_as_a_whole_is_told_how_to_go_on(make):
     assert gained(convert(model, LAYERS).report) >= 0
 
 
+@pytest.mark.slow
 def test_layers_learn_in_half_precision_too():
     model = Net().half()
     pointers = [p.data_ptr() for p in model.head.parameters()]
@@ -129,6 +131,7 @@ def test_layers_learn_in_half_precision_too():
     assert [p.data_ptr() for p in model.head.parameters()] == pointers
 
 
+@pytest.mark.slow
 def test_images_that_are_not_finite_are_left_out_and_told():
     odd = IMAGES.clone()
     odd[[40, 63], 0, 3, 3] = torch.tensor([float("nan"), float("inf")])

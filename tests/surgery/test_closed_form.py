@@ -99,6 +99,7 @@ def test_a_layer_is_measured_as_the_original_would_see_it() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_plan_names_every_layer_that_changes() -> None:
     model = network()
     plan = dcnify.plan(model, recipe(), IMAGES[:1])
@@ -208,6 +209,7 @@ def test_reverts_for_the_output_fit_the_others_again_and_end_above_the_floor() -
         assert torch.equal(state[f"{path}.weight"], original.state_dict()[f"{path}.weight"])
 
 
+@pytest.mark.slow
 def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     def fail(*_args, **_kwargs):
         raise RuntimeError("no refit")
@@ -222,6 +224,7 @@ def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_not_finite_is_named() -> None:
     model = network()
     with torch.no_grad():
@@ -267,6 +270,7 @@ def test_an_order_is_undone_where_another_layer_has_fitted_the_tensor() -> None:
     torch.testing.assert_close(model[2].bias, original[2].bias)
 
 
+@pytest.mark.slow
 def test_no_more_images_are_looked_at_than_the_recipe_says() -> None:
     few = CLOSED.replace("batches: 12", "batches: 2")
     result = dcnify.convert(network(), recipe(few), IMAGES[:1], IMAGES)

@@ -70,6 +70,7 @@ def test_an_artifact_of_a_finished_handover_is_as_if_there_had_been_none(case, t
     assert torch.equal(outputs(dcnify.load(one)), outputs(twin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_artifact_in_the_middle_of_a_handover_comes_back_bit_for_bit(case, tmp_path):
     make, given = CASES[case]
@@ -244,6 +245,7 @@ def _staged(stages: list[int], hand: bool) -> Recipe:
     return Recipe.from_yaml(recipe("depthwise_conv").to_yaml(), overrides=words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 def test_an_artifact_in_mid_handover_can_be_converted_again_elsewhere(again, tmp_path):
     first = convert(tiny_convnext(), _staged([0, 1], True))

@@ -107,6 +107,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_conversion_that_is_interrupted_leaves_every_weight_as_it_was():
     model = tiny_convnext()
     before, layers = copy.deepcopy(model.state_dict()), list(model.modules())
@@ -182,6 +183,7 @@ def test_feature_maps_are_learned_where_there_are_no_classes():
     assert model.output.sqnr_db > layers.output.sqnr_db
 
 
+@pytest.mark.slow
 def test_a_model_that_goes_on_in_place_is_learned_from_all_the_same():
     class InPlace(nn.Module):
         def __init__(self):
@@ -202,6 +204,7 @@ def test_a_model_that_goes_on_in_place_is_learned_from_all_the_same():
     assert model.sites[0].sqnr_db > layers.sites[0].sqnr_db - 1
 
 
+@pytest.mark.slow
 def test_labels_say_how_many_images_are_right_before_and_after():
     model = tiny_convnext()
     with torch.no_grad():
@@ -220,6 +223,7 @@ def test_images_of_several_sizes_are_learned_from():
     assert report.images["calibrated_on"] == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_images_do_not_stop_it(count):
     report = convert(tiny_convnext(), "depthwise_conv", SHORT, IMAGES[:count]).report
