@@ -16,11 +16,12 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint types docs wordings study real-study finetune-study search-study clean
+.PHONY: help demo test test-slow lint types docs wordings study real-study finetune-study search-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
-	@echo "make test    run the whole test suite       (ARGS='tests/data -k digits' for a part)"
+	@echo "make test    run the tests, in minutes      (ARGS='tests/data -k digits' for a part)"
+	@echo "make test-slow   run the others: kills, several processes, whole trainings, every group width"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   mypy over dcnify/ and kernels/"
 	@echo "make docs    pages of the Python API, in build/docs"
@@ -35,7 +36,10 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
 study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)

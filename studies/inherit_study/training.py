@@ -116,11 +116,11 @@ def shortest_back(
 
 
 def _train_for(model: nn.Module, task: Task, rate: float, steps: int, seed: int) -> None:
-    """A tenth of the steps to warm up, then a cosine to zero."""
+    """A fifth of the steps to warm up, then a cosine to zero."""
     order = torch.randperm(len(task.labels), generator=torch.Generator().manual_seed(100 + seed))
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
+        optimizer, rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
     model.train()
     for step in range(steps):

@@ -121,6 +121,7 @@ def test_only_what_is_new_is_done(done, counted, tmp_path):
     assert len(read_results(folder).points) == 4
 
 
+@pytest.mark.slow
 def test_trials_that_differ_only_in_fine_tuning_share_their_conversion(tmp_path):
     sweep = {
         **SWEEP,
@@ -139,6 +140,7 @@ def test_trials_that_differ_only_in_fine_tuning_share_their_conversion(tmp_path)
     assert not any((tmp_path / "run/models").iterdir())
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_at_once_and_tried_again(tmp_path, monkeypatch):
     sweep = {**SWEEP, "factors": {KERNEL: [3, 1]}, "seeds": [0]}
     real = measure.measure
@@ -160,6 +162,7 @@ def test_a_failure_is_said_at_once_and_tried_again(tmp_path, monkeypatch):
     assert any(line.startswith("[2/2] kernel_size=1") for line in said)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_requires_too_much_is_infeasible_and_not_tried_again(tmp_path, counted):
     sweep = {
         **SWEEP,
@@ -173,6 +176,7 @@ def test_a_recipe_that_requires_too_much_is_infeasible_and_not_tried_again(tmp_p
     assert len(counted) == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_what_was_measured(tmp_path, monkeypatch):
     import errno
 
@@ -198,6 +202,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_measured(tmp_path, monkeyp
     assert result.report.rows[1]["agreement"] is not None
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing(tmp_path, monkeypatch):
     sweep = {**SWEEP, "factors": {KERNEL: [3, 1]}, "seeds": [0]}
     real, calls = measure.measure, []
@@ -287,6 +292,7 @@ def test_a_folder_of_another_sweep_or_model_or_version_is_refused(done, tmp_path
         ablate(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_a_thousand_points_are_planned_on_one_capture(tmp_path, monkeypatch):
     from dcnify.ablate import check
     from dcnify.sources.spec import SourceSpec

@@ -121,6 +121,7 @@ def opened():
     return open_source(SOURCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(sweeps()))
 def test_a_sweep_that_ships_can_be_run(name, opened):
     found = Sweep.load(name)

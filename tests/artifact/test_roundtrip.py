@@ -69,6 +69,7 @@ TABLES = {  # models that compute buffers which no state dict holds
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_buffers_that_no_state_dict_holds_come_back(stand_in, tmp_path, name, dtype):

@@ -78,6 +78,7 @@ def test_quiet_says_nothing_besides_the_result(dcnify):
     assert "grid_sample" not in out
 
 
+@pytest.mark.slow
 def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
     code, out, _ = dcnify(*TINY, "--json", "--dtype", "float64,float32", "--offsets", "0.5")
     data = json.loads(out, parse_constant=pytest.fail)

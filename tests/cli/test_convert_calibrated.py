@@ -34,6 +34,7 @@ def convert(capsys, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_every_step_is_in_the_table_in_the_report_and_in_the_plot(convert, tmp_path):
     data = ("--images", "builtin:cluttered-digits", "--image-count", "12", "--plot", "seen.png")
     code, out, err = convert(*data)

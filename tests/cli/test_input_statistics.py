@@ -61,6 +61,7 @@ def test_weights_without_statistics_are_shown_images_as_timm_has_it_and_a_line_s
     assert images["interpolation"] == "bicubic"
 
 
+@pytest.mark.slow
 def test_what_is_given_is_used_recorded_and_found_again(run):
     data, err = run("convert", "weights.safetensors", *TIMM, "-o", "out", *GIVEN)
     assert "assumed" not in err
@@ -84,6 +85,7 @@ def test_one_of_the_two_leaves_the_other_to_be_assumed(run):
     assert "give --std if" in line
 
 
+@pytest.mark.slow
 def test_fine_tuning_reads_the_artifact_and_may_be_told_otherwise(run):
     run("convert", "weights.safetensors", *TIMM, "-o", "out", *GIVEN)
     record = read_artifact("out")

@@ -150,6 +150,7 @@ def test_a_perfect_layer_still_gives_valid_json(dcnify, monkeypatch, tmp_path):
     json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=pytest.fail)
 
 
+@pytest.mark.slow
 def test_a_second_conversion_builds_on_the_first(dcnify, checkpoint):
     late = ("-r", "convnext-late", "--set", "swaps.late.init=paper")
     assert dcnify("convert", checkpoint, *late, *ARCH, "-o", "one", *SMALL)[0] == 0
@@ -207,6 +208,7 @@ def _files(tmp_path, weights):
     (tmp_path / "strict.yaml").write_text(RECIPE + "    require: {sqnr_db: 90}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

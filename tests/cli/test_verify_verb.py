@@ -97,6 +97,7 @@ def test_other_weights_are_a_warning(dcnify):
     assert "warning: timm:test_convnext is not the source that was converted" in err
 
 
+@pytest.mark.slow
 def test_own_images_are_those_that_the_conversion_took(dcnify, tmp_path):
     (tmp_path / "photos").mkdir()
     for n in range(3):
@@ -142,6 +143,7 @@ def test_wrong_input_is_one_line(dcnify, tmp_path, args, words):
     assert (tmp_path / "taken.png").read_text() == "keep me"
 
 
+@pytest.mark.slow
 def test_the_plot_of_a_verification_is_an_image(dcnify, tmp_path):
     args = ("verify", "out", "--against", "model.pt", "--plot", "plot.png", *ARCH)
     assert dcnify(*args)[0] == 0
@@ -153,6 +155,7 @@ def test_the_plot_of_a_verification_is_an_image(dcnify, tmp_path):
     assert (tmp_path / "alone.png").stat().st_size != (tmp_path / "plot.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_convert_draws_what_it_measured(dcnify, tmp_path):
     args = ("convert", "model.pt", "-r", "convnext", "-o", "new", "--input-size", "64", *ARCH)
     assert dcnify(*args, "--plot", "plot.png")[0] == 0

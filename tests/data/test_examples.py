@@ -77,6 +77,7 @@ def test_workers_make_what_the_main_process_makes_in_each_epoch(persistent):
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_spawned_workers_hear_of_the_epoch_and_tell_of_broken_files(tmp_path):
     examples = files(tmp_path, 4, {1: b"broken"})
     alone = epochs(examples)

@@ -53,6 +53,7 @@ def test_the_original_is_not_needed_to_train(small, tmp_path):
     assert loss == pytest.approx(2.3, abs=0.5)  # ten classes, untrained
 
 
+@pytest.mark.slow
 def test_timms_parts_train_a_converted_model_and_its_checkpoint_loads_back(examples, tmp_path):
     import timm_loop
     from small_artifact import small_artifact

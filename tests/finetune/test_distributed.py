@@ -27,6 +27,8 @@ PLAN = (
 )
 EVERY = {"keep_every": 2, "look_every": 2}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def alone(steady, tmp_path_factory):
@@ -94,7 +96,6 @@ def test_two_processes_go_on_where_they_were(together):
     assert same(together.with_name("died"), together)
 
 
-@pytest.mark.slow
 def test_torchrun_passes_a_signal_on_and_every_process_stops_after_a_checkpoint(steady, tmp_path):
     stages(tmp_path, {"name": "s", "steps": 100_000, "batch_size": 32, "augment": "none"})
     out, said = tmp_path / "out", tmp_path / "said"

@@ -56,6 +56,7 @@ def verified(path, against=None):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args", "recipe"),
     [

@@ -42,6 +42,7 @@ def _killed(whole, stage, step, folder):
     return stages(folder, *PLAN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [("align", 3), ("align", 5), ("recover", 2), ("recover", 9)])
 def test_a_run_that_died_at_any_step_ends_in_the_same_weights(at, whole, handing_over, tmp_path):
     plan = _killed(whole, *at, tmp_path)
@@ -50,6 +51,7 @@ def test_a_run_that_died_at_any_step_ends_in_the_same_weights(at, whole, handing
     assert _steps(tmp_path / "out") == _steps(whole)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_stage_that_follows_a_handover(handing_over, tmp_path):
     plan = (
         {"name": "recover", "steps": 3, "batch_size": 32, "handover": "{until: 0.5}"},
@@ -148,6 +150,7 @@ def _written(out):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number, whole, handing_over, tmp_path):
     plan = stages(tmp_path, *PLAN)
@@ -167,6 +170,7 @@ def _checkpoints(folder):
     return sorted((folder / "out" / TRAINING / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "missing", "state"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handing_over, tmp_path):
     plan = _killed(whole, "recover", 6, tmp_path)
@@ -184,6 +188,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage, whole, handin
     assert same(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_path):
     plan = _killed(whole, "recover", 6, tmp_path)
     for one in _checkpoints(tmp_path):
@@ -194,6 +199,7 @@ def test_without_any_sound_checkpoint_it_begins_again(whole, handing_over, tmp_p
     assert same(tmp_path / "out", whole)
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp_path):
     """Files may not grow beyond a size, which the weights do: as on a disk that is full."""
     plan = stages(tmp_path, *PLAN)

@@ -80,6 +80,7 @@ def test_a_stage_changes_what_it_trains_and_nothing_else(made, tmp_path):
     assert all(".conv_dw." in key for key in changed)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(made, tmp_path):
     plan = stages(tmp_path, {**ALL, "epochs": 1})
     state = torch.get_rng_state()
@@ -111,6 +112,7 @@ def test_several_passes_make_the_same_step_as_one(made, tmp_path):
     assert max(apart) < 0.02
 
 
+@pytest.mark.slow
 def test_layers_hand_over_and_the_old_ones_are_gone(handing_over, made, tmp_path):
     plan = stages(tmp_path, {**ALL, "epochs": 4, "handover": "{until: 0.5}"})
     beats = []
@@ -121,6 +123,7 @@ def test_layers_hand_over_and_the_old_ones_are_gone(handing_over, made, tmp_path
     assert not any(swap.handover for swap in read_artifact(tmp_path / "out").plan.swaps)
 
 
+@pytest.mark.slow
 def test_a_handover_that_no_stage_names_is_the_last_ones(handing_over, made, tmp_path):
     said = []
     plan = stages(tmp_path, ALIGN, ALL)
@@ -129,6 +132,7 @@ def test_a_handover_that_no_stage_names_is_the_last_ones(handing_over, made, tmp
     assert weights(tmp_path / "out").keys() == weights(made).keys()
 
 
+@pytest.mark.slow
 def test_the_original_is_not_touched_and_not_saved(made, tmp_path):
     from dcnify.artifact import open_source
 
@@ -164,6 +168,7 @@ def test_a_missing_original_is_named_where_a_stage_needs_it(made, tmp_path):
     assert "the original's accuracy is not measured" in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -38,6 +38,8 @@ BY_CLASS = {
 }
 EVERY = {"keep_every": 2, "look_every": 2}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def alone(steady, tmp_path_factory):

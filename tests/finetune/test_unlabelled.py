@@ -141,6 +141,7 @@ def test_a_stage_on_labels_is_refused_with_the_way_out(made, photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_training_ends_like_one_that_was_not(made, photos, done, tmp_path):
     class Killed(Exception):
         pass
@@ -156,6 +157,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(made, photos, done, tmp_p
     assert same(tmp_path / "out", done[0])
 
 
+@pytest.mark.slow
 def test_a_model_without_classes_is_compared_by_cosine(photos, tmp_path):
     made = converted(tmp_path, num_classes=0)
     summary = train(made, photos, tmp_path / "out", stages(tmp_path, DISTIL))

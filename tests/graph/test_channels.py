@@ -35,6 +35,7 @@ def _randomised(name: str) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv3_small_050", "mobilenetv1_100"])
 def test_another_order_and_gains_of_all_layers_leave_the_model_as_it_is(name: str) -> None:
     model = _randomised(name)

@@ -31,6 +31,7 @@ __all__ = ["interpreted"]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+@pytest.mark.slow
 @given(calls(kernel=4, step=2, padding=2, groups=4, batch=2, tail=3), st.sampled_from(DTYPES))
 @settings(max_examples=16)
 def test_forward_and_gradients_agree_with_the_reference(call, dtype):
@@ -38,12 +39,14 @@ def test_forward_and_gradients_agree_with_the_reference(call, dtype):
     check(*numbers(dtype=dtype, **given_tensors, **how), **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("width", [8, 12, 16, 24, 32, 48])
 def test_every_group_width_and_dtype_agrees(width, dtype):
     check(*numbers(batch=1, size=(5, 9), group_channels=width, groups=2, dtype=dtype), groups=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -62,6 +65,7 @@ def test_every_variant_agrees(how):
     check(*numbers(batch=1, size=(6, 7), group_channels=16, **how), **how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "batch"), [((8, 16), 1), ((8, 15), 2), ((16, 8), 1)])
 @pytest.mark.parametrize(("width", "groups"), [(8, 2), (16, 2), (32, 1)])
 def test_programs_of_two_dimensional_tiles_agree(size, batch, width, groups, monkeypatch):
@@ -77,6 +81,7 @@ def test_programs_of_two_dimensional_tiles_agree(size, batch, width, groups, mon
     assert tiled == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.0, 100.0])
 def test_points_near_and_far_from_their_tile_agree(spread):
     how = {"groups": 2}
@@ -99,6 +104,7 @@ def test_far_from_the_origin_fractions_keep_their_bits():
     assert found.shape == exact.shape
 
 
+@pytest.mark.slow
 def test_indices_of_64_bits_compute_the_same(monkeypatch):
     call = numbers(batch=2, size=(5, 9), group_channels=8, groups=2, wild=True)
     narrow = plan.plan_forward.__wrapped__, plan.plan_backward.__wrapped__
@@ -111,6 +117,7 @@ def test_indices_of_64_bits_compute_the_same(monkeypatch):
     check(*call, groups=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_offsets_and_mask_in_two_tensors_agree_and_are_not_copied(dtype, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "contiguous", _refuse_to_copy(torch.Tensor.contiguous))

@@ -35,6 +35,7 @@ def test_features_only_puts_out_four_maps(name):
         assert all(one.isfinite().all() for one in maps)
 
 
+@pytest.mark.slow
 @every_variant
 @pytest.mark.parametrize("indices", [(0, 1, 2, 3), (1, 3), (0, 2), (0,), (-1,), (-3, -2)])
 def test_features_only_computes_what_is_asked_for_and_holds_nothing_else(name, indices, images):

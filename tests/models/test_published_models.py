@@ -83,6 +83,7 @@ def published_keys(name: str) -> set[str]:
     return {f"{one}.{kind}" for one in both for kind in ("weight", "bias")} | set(single)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_sized_model_has_the_published_keys_and_number_of_parameters(name):
     with torch.device("meta"):
@@ -131,6 +132,7 @@ def test_its_layers_sample_and_normalise_as_published(name):
     assert start is None or start.detach().eq(torch.tensor(gamma)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 KNOWN = (
     "names = timm.list_models('*intern_image*', module='intern_image')",
     "assert len(names) == 11, names",
@@ -23,6 +25,7 @@ def test_importing_dcnify_alone_imports_neither_torch_nor_timm():
     run("import sys, dcnify", "assert not {'torch', 'timm'} & set(sys.modules)")
 
 
+@pytest.mark.slow
 def test_timm_imported_afterwards_knows_the_models_and_is_left_as_it_was():
     run(
         "import sys, dcnify",
@@ -36,6 +39,7 @@ def test_timm_imported_afterwards_knows_the_models_and_is_left_as_it_was():
     )
 
 
+@pytest.mark.slow
 def test_timm_imported_before_knows_the_models_and_reloading_registers_nothing_twice():
     run(
         "import importlib, timm",
@@ -49,6 +53,7 @@ def test_timm_imported_before_knows_the_models_and_reloading_registers_nothing_t
     )
 
 
+@pytest.mark.slow
 def test_looking_for_timm_and_reloading_before_it_is_imported_cost_it_nothing():
     run(
         "import sys, importlib, dcnify",

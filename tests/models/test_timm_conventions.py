@@ -270,6 +270,7 @@ def test_float32_is_float64_rounded(name, images):
     assert relative_error(logits, model.double()(images.double())) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "multiple"),
     [

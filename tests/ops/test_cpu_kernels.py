@@ -314,6 +314,7 @@ def call():
 """
 
 
+@pytest.mark.slow
 def test_importing_the_operators_does_not_import_numba():
     program = "import sys, dcnify.ops.numba.launch; print('numba' in sys.modules)"
     assert python(program).strip() == "False"
@@ -324,6 +325,7 @@ def test_without_numba_the_kernels_are_not_available():
     assert python(program + "print(numba_path.available())").strip() == "False"
 
 
+@pytest.mark.slow
 def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_says_so():
     program = ONE_CALL + "print(numba_path.available(), numba_path.available())"
     printed = python(program, NUMBA_DISABLE_JIT="1")
@@ -377,6 +379,7 @@ def test_a_cache_folder_that_fails_later_does_not_stop_a_call(tmp_path):
     assert python(program, **cache).split() == ["7", "5.0", "0"]
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path):
     ops = pathlib.Path(numba_path.__file__).parents[2]
     shutil.copytree(ops, tmp_path / "dcnify")
@@ -388,6 +391,7 @@ def test_kernels_are_compiled_again_when_a_file_they_inline_has_changed(tmp_path
     assert [*before, python(program, cwd=tmp_path, **here).split()[2]] == ["0", "1", "0"]
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_again_when_the_cache_refers_to_a_class_that_is_gone(tmp_path):
     shutil.copytree(pathlib.Path(numba_path.__file__).parents[2], tmp_path / "dcnify")
     program = "import sys; sys.path.insert(0, '.')\n" + ONE_KERNEL + "print(*plane(), hits())"

@@ -90,6 +90,7 @@ def test_the_work_of_another_recipe_or_seed_is_not_taken_for_this_ones(folder, d
     assert "was made with another seed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_died_in_the_training_goes_on_there(folder, done, monkeypatch):
     from dcnify.cli.progress import Display
 

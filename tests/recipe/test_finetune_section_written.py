@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.finetune_section_cases import GOOD, read
@@ -78,6 +79,7 @@ lengths = st.builds(lambda n: {"steps": n}, st.integers(1, 10**9)) | st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(st.tuples(stages, lengths), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
 def test_any_section_survives_the_round_trip(drawn, seed):

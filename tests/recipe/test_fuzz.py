@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,7 @@ def reads_or_refuses(text: str, overrides: tuple[str, ...] = ()) -> None:
         assert len(refusal.splitlines()) == 1
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.data())
 def test_random_edits_of_the_text_never_escape(data):
@@ -59,6 +61,7 @@ def test_random_edits_of_the_text_never_escape(data):
     reads_or_refuses(text)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.data())
 def test_random_values_in_random_places_never_escape(data):

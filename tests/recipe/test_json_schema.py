@@ -167,6 +167,7 @@ shapes = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.sampled_from([path for path, _ in SHORTHANDS + WRONG]), shapes)
 def test_no_recipe_that_loads_is_marked_as_wrong_by_an_editor(path, value):

@@ -198,6 +198,7 @@ def test_a_flash_model_of_another_offset_scale_samples_the_same_places():
     assert min(site.sqnr_db for site in result.report.sites) > 100
 
 
+@pytest.mark.slow
 def test_calibration_starts_closer_than_transfer_and_transfer_than_paper():
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     reached = []
@@ -215,6 +216,7 @@ def test_calibration_starts_closer_than_transfer_and_transfer_than_paper():
     assert result.report.images["calibrated_on"] == 12
 
 
+@pytest.mark.slow
 def test_a_failed_flash_conversion_puts_biases_and_layers_back():
     model = model_of("intern_image_t")
     before = copy.deepcopy(model.state_dict())
@@ -234,6 +236,7 @@ def test_a_reverted_layer_keeps_the_bias_beside_it():
     assert all(block.mlp.fc2.bias is not None for level in model.levels for block in level.blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["xl", "h", "g"])
 def test_sizes_without_a_flash_model_are_told_what_to_do(size):
     model = model_of(f"intern_image_{size}", **(HUGE if size in "hg" else {}))
@@ -322,6 +325,7 @@ def test_a_model_that_holds_a_module_twice_has_all_its_sites():
     assert len(sites) == 5
 
 
+@pytest.mark.slow
 def test_what_was_converted_exactly_says_so_when_converted_again():
     model = model_of("intern_image_t")
     convert(model, EXACT)
@@ -335,6 +339,7 @@ def test_no_images_certify_nothing():
         dcnify.convert(model, dcnify.Recipe.load(EXACT), IMAGES[:1], IMAGES[:0])
 
 
+@pytest.mark.slow
 def test_a_single_image_still_makes_up_for_what_is_dropped():
     images = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(5))
     calibrate = "{method: calibrate, steps: 30, model_steps: 30}"

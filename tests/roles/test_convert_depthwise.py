@@ -198,6 +198,7 @@ def test_copies_and_state_dict_hooks_work(converted):
     assert seen
 
 
+@pytest.mark.slow
 def test_torch_compile_captures_the_whole_model(converted):
     torch._dynamo.reset()
     compiled = torch.compile(converted.model, fullgraph=True, backend="aot_eager")

@@ -243,6 +243,7 @@ def test_the_zeros_of_the_padding_stay_zeros():
     assert relative(layer, conv, image) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_layer_and_leaves_the_global_one_alone():
     states = []
     for _ in range(2):

@@ -38,6 +38,7 @@ def test_a_bottleneck_that_saves_nothing_is_the_plain_layer():
     assert ranks == {8: None, 16: None, 24: 14, 32: 14}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["transfer", "fit"])
 @pytest.mark.parametrize(("role", "make"), ROLES)
 def test_a_static_start_does_not_depend_on_the_rank(role, make, method):

@@ -40,6 +40,7 @@ def roles(sites) -> dict[str, int]:
     return dict(Counter(site.role for site in sites))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_convolutions_are_found(name):
     count, depths = DEPTHWISE[name]
@@ -67,6 +68,7 @@ def test_register_tokens_count_as_prefix_tokens():
     assert {(s.prefix_tokens, s.grid, s.heads) for s in sites} == {(5, (37, 37), 12)}
 
 
+@pytest.mark.slow
 def test_a_model_with_both_roles_has_both():
     sites = sites_of("caformer_s18")
     assert roles(sites) == {"depthwise_conv": 6, "attention": 12}

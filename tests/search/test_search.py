@@ -128,6 +128,7 @@ def test_another_budget_measures_no_layer_again(copied, conversions):
     assert result.artifact["flops_ratio"] <= 1.2
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on(tmp_path, conversions, monkeypatch):
     real = scores.measure
 
@@ -195,6 +196,7 @@ def test_a_budget_that_no_set_meets_is_exit_3_and_says_what_is_nearest(copied, c
     assert "failure" in json.loads((copied / "search.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_verb_prints_tables_or_json(copied, capsys):
     args = ["search", SOURCE, *TYPED, "--budget", "sites>=2", "-o", str(copied)]
     assert main(args) == 0
@@ -235,6 +237,7 @@ def test_an_artifact_for_another_budget_is_kept_unless_told(done):
         search(done[0], "sites>=3")
 
 
+@pytest.mark.slow
 def test_a_bound_on_classes_needs_a_classifier(tmp_path):
     source = SourceSpec(SOURCE, input_size="32", model_arg=("num_classes=0",))
     with pytest.raises(InputError, match="not \\(B, classes\\)"):

@@ -78,6 +78,7 @@ def test_averaged_weights_that_are_not_there_are_an_error(tmp_path):
         open_source(trained(tmp_path, tiny(), **OPTIONS), use_ema=True)
 
 
+@pytest.mark.slow
 def test_what_the_user_says_wins_over_the_file(tmp_path):
     path = trained(tmp_path, tiny(), **OPTIONS)
     source = open_source(path, arch="convnext_femto", model_args={**SIZES, "drop_path_rate": 0.3})

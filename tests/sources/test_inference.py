@@ -15,6 +15,7 @@ def shapes(name, **args):
     return shapes_of(on_meta(lambda: timm.create_model(name, **args)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args"),
     [
@@ -30,6 +31,7 @@ def test_the_only_architecture_that_fits_is_found(name, args):
     assert found.examined > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "others"),
     [
@@ -44,6 +46,7 @@ def test_several_that_fit_are_listed_and_not_guessed(name, others):
         identify(shapes(name), {}, "m.pth")
 
 
+@pytest.mark.slow
 def test_a_model_at_its_own_size_hides_those_that_would_have_to_be_resized():
     with pytest.raises(
         InputError, match=r"fits 2 .*: deit_base_patch16_384, vit_base_patch16_384;"
@@ -51,12 +54,14 @@ def test_a_model_at_its_own_size_hides_those_that_would_have_to_be_resized():
         identify(shapes("vit_base_patch16_384"), {}, "m.pth")
 
 
+@pytest.mark.slow
 def test_another_image_size_is_found_when_nothing_else_fits():
     found = identify(shapes("vit_small_patch14_dinov2", img_size=280), {}, "m.pth")
     assert found.candidate.name == "vit_small_patch14_dinov2"
     assert found.candidate.args["img_size"] == 280
 
 
+@pytest.mark.slow
 def test_sizes_of_one_s_own_name_the_nearest_and_the_option():
     own = shapes("convnext_atto", depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
     with pytest.raises(InputError, match=r"the nearest is .*convnext.*--model-arg depths=\[\.\.\]"):
@@ -82,6 +87,7 @@ def test_progress_is_reported():
     assert any("test_convnext2" in phase for phase, _, _ in seen)
 
 
+@pytest.mark.slow
 def test_an_inferred_source_says_what_was_inferred(tmp_path):
     model = timm.create_model("test_convnext2", num_classes=3).eval()
     torch.save(model.state_dict(), tmp_path / "m.pth")

@@ -65,6 +65,7 @@ def unfilled(model):
     return {k: torch.zeros(()).expand(v.shape) for k, v in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1000, 21841, 7])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_published_model_is_told_by_its_shapes(name, classes):
@@ -75,6 +76,7 @@ def test_every_published_model_is_told_by_its_shapes(name, classes):
     assert not found.sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neck", [2, 0], ids=["in a segmenter", "alone"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_published_backbone_is_told_by_its_shapes(name, neck):
@@ -129,6 +131,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OWN)
 def test_sizes_of_one_s_own_are_read_from_the_weights(tmp_path, kind):
     name, args = OWN[kind]
@@ -185,6 +188,7 @@ def test_an_architecture_without_its_sizes_is_told_what_to_pass(tmp_path):
     ) in said_of(path, arch="intern_image_t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["intern_image_s", "flash_intern_image_t"])
 def test_weights_of_another_variant_name_what_differs_and_the_variant(tmp_path, name):
     state = unfilled(on_meta(lambda: timm.create_model(name)))
@@ -197,6 +201,7 @@ def test_weights_of_another_variant_name_what_differs_and_the_variant(tmp_path, 
         assert words in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["intern_image_t", "intern_image_s", "flash_intern_image_s"])
 def test_a_segmentation_checkpoint_gives_its_backbone(tmp_path, name):
     model = tiny(name)
@@ -210,6 +215,7 @@ def test_a_segmentation_checkpoint_gives_its_backbone(tmp_path, name):
             assert torch.equal(mine, other)
 
 
+@pytest.mark.slow
 def test_a_backbone_takes_the_architecture_that_is_named(tmp_path):
     path = saved(tmp_path, in_a_segmenter(tiny().state_dict()))
     source = open_source(path, arch="intern_image_t", model_args=TINY)
@@ -217,6 +223,7 @@ def test_a_backbone_takes_the_architecture_that_is_named(tmp_path):
     assert "--arch intern_image_t --model-arg channels=16" in said_of(path, arch="intern_image_s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "model.", "backbone."])
 def test_a_backbone_alone_is_one_too(tmp_path, prefix):
     held = in_a_segmenter(tiny().state_dict(), decode_head=0, neck=0)["state_dict"]
@@ -224,6 +231,7 @@ def test_a_backbone_alone_is_one_too(tmp_path, prefix):
     assert open_source(saved(tmp_path, held)).base.args["features_only"] is True
 
 
+@pytest.mark.slow
 def test_a_detector_with_two_backbones_is_not_guessed_at(tmp_path):
     state = in_a_segmenter(tiny().state_dict())["state_dict"]
     both = {
@@ -257,6 +265,7 @@ def test_a_backbone_goes_with_the_user_s_own_architecture(tmp_path, monkeypatch)
     assert any("left out 5 tensors" in note for note in source.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out", "out.pt"])
 @pytest.mark.parametrize("known", [True, False])
 def test_a_backbone_is_saved_and_loaded(stand_in, tmp_path, output, known):
@@ -284,6 +293,7 @@ def test_the_hugging_face_port_s_weights_are_read(tmp_path, file, name):
     assert any("Hugging Face port" in note for note in source.notes) == (name[-1] == "s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS[:7])
 def test_every_model_of_the_hugging_face_port_is_told_by_its_shapes(tmp_path, name):
     state = ported(unfilled(on_meta(lambda: timm.create_model(name))))
@@ -339,6 +349,7 @@ def test_a_folder_of_the_hugging_face_port_is_a_source(tmp_path, args):
     assert torch.equal(outputs(model), outputs(source.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args", [{"depths": [10**6] * 4}, {"channels": 10**9}, {"groups": "all"}, {"depths": None}]
 )
@@ -348,6 +359,7 @@ def test_an_absurd_folder_of_the_port_does_no_harm(tmp_path, args):
     said_of(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -371,6 +383,7 @@ def flash_result(**options):
     return dcnify.convert(model, dcnify.Recipe.load("internimage-flash"), image[:1], image)
 
 
+@pytest.mark.slow
 def test_what_became_a_flash_model_is_saved_as_one(tmp_path):
     result = flash_result()
     dcnify.save(result, tmp_path / "out")
@@ -387,6 +400,7 @@ def test_what_became_a_flash_model_is_saved_as_one(tmp_path):
         assert torch.equal(plain(image), result.model(image))
 
 
+@pytest.mark.slow
 def test_an_exact_conversion_keeps_its_base_and_loads_again(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("intern_image_h", **TINY, post_norm_block_ids=(1,)).eval()
@@ -427,6 +441,7 @@ def test_norms_between_blocks_are_taken_to_be_at_even_distances(tmp_path):
     assert any("assumed" in note and "post_norm_block_ids=[1, 3]" in note for note in source.notes)
 
 
+@pytest.mark.slow
 def test_a_part_converted_first_and_the_rest_later_loads_again(tmp_path):
     torch.manual_seed(0)
     model, image = tiny("intern_image_s"), torch.randn(4, 3, 64, 64)

@@ -56,6 +56,7 @@ def test_crops_are_the_same_each_time():
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [subject.name for subject in SUBJECTS])
 def test_every_subject_has_layers_that_its_recipe_takes(name):
     subject = next(one for one in SUBJECTS if one.name == name)

@@ -33,6 +33,7 @@ CALIBRATE = "[transfer, {method: calibrate, batches: 4, steps: 12, model_steps: 
 FEW = "[transfer, {method: calibrate, steps: 10, model_steps: 10}]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "role"), [(tiny_convnext, "depthwise_conv"), (tiny_vit, "attention")]
 )
@@ -48,6 +49,7 @@ def test_calibrated_layers_are_closer_on_images_that_were_left_out(make, role):
     assert sum(gained) / len(gained) > 0.3
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_images_give_the_same_bits():
     made = []
     for _ in range(2):
@@ -57,6 +59,7 @@ def test_the_same_seed_and_images_give_the_same_bits():
     assert all(torch.equal(made[0][key], made[1][key]) for key in made[0])
 
 
+@pytest.mark.slow
 def test_what_required_a_gradient_still_does_and_holds_none():
     model = tiny_convnext()
     for parameter in model.stem.parameters():
@@ -69,6 +72,7 @@ def test_what_required_a_gradient_still_does_and_holds_none():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.slow
 def test_prefix_tokens_stay_exact_through_calibration():
     model = tiny_vit()
     old, seen = copy.deepcopy(model.blocks[0].attn), []
@@ -81,6 +85,7 @@ def test_prefix_tokens_stay_exact_through_calibration():
         assert torch.allclose(new(seen[0])[:, :1], old(seen[0])[:, :1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_single_image_calibrates_without_being_told_to_stop():
     model = tiny_convnext()
     result = dcnify.convert(model, recipe("depthwise_conv", CALIBRATE), IMAGES[:1], IMAGES[:1])
@@ -135,6 +140,7 @@ def test_layers_that_no_image_reaches_are_named():
         dcnify.convert(model, dcnify.Recipe.from_yaml(text), IMAGES[:1], few)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["autocast", "inference_mode"])
 def test_what_the_caller_has_switched_on_makes_no_difference(mode):
     made = []
@@ -153,6 +159,7 @@ def _mode(name):
     return torch.inference_mode()
 
 
+@pytest.mark.slow
 def test_without_steps_only_output_projections_change_which_have_a_closed_form():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"
@@ -166,6 +173,7 @@ def test_without_steps_only_output_projections_change_which_have_a_closed_form()
     assert all(new.sqnr_db >= old.sqnr_db for old, new in pairs)
 
 
+@pytest.mark.slow
 def test_without_steps_or_projections_nothing_changes():
     model, other = tiny_convnext(), tiny_convnext()
     none = "[transfer, {method: calibrate, steps: 0, model_steps: 0}]"

@@ -52,6 +52,7 @@ def gained(report) -> float:
     return report.steps[-1].output.sqnr_db - report.steps[0].output.sqnr_db
 
 
+@pytest.mark.slow
 def test_parameters_without_dimensions_or_numbers():
     class Scaled(Net):
         def __init__(self):
@@ -64,6 +65,7 @@ def test_parameters_without_dimensions_or_numbers():
     assert gained(convert(Scaled()).report) > 1
 
 
+@pytest.mark.slow
 def test_pooled_features_are_no_logits_where_the_model_says_so():
     class Pooled(Net):
         num_classes = 0
@@ -75,6 +77,7 @@ def test_pooled_features_are_no_logits_where_the_model_says_so():
     assert report.steps[2].output.sqnr_db > report.steps[1].output.sqnr_db + 3
 
 
+@pytest.mark.slow
 def test_a_forward_that_refers_to_the_live_model_is_measured_against_the_original():
     model = Net()
     original, head = copy.deepcopy(model), model.head.forward
@@ -106,6 +109,7 @@ class Remembers(Net):
         self.last = self(IMAGES[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: Casts().bfloat16(), InPlace, Remembers])
 def test_a_model_that_cannot_learn_as_a_whole_is_told_how_to_go_on(make):
     model = make()
@@ -119,6 +123,7 @@ def test_a_model_that_cannot_learn_as_a_whole_is_told_how_to_go_on(make):
     assert gained(convert(model, LAYERS).report) >= 0
 
 
+@pytest.mark.slow
 def test_layers_learn_in_half_precision_too():
     model = Net().half()
     pointers = [p.data_ptr() for p in model.head.parameters()]
@@ -126,6 +131,7 @@ def test_layers_learn_in_half_precision_too():
     assert [p.data_ptr() for p in model.head.parameters()] == pointers
 
 
+@pytest.mark.slow
 def test_images_that_are_not_finite_are_left_out_and_told():
     odd = IMAGES.clone()
     odd[[40, 63], 0, 3, 3] = torch.tensor([float("nan"), float("inf")])
@@ -138,6 +144,7 @@ def test_images_that_are_not_finite_are_left_out_and_told():
         convert(Net(), images=odd)
 
 
+@pytest.mark.slow
 def test_the_whole_model_looks_at_as_many_images_as_its_layers():
     few = MODEL.replace("batches: 12", "batches: 2")
     other = torch.cat([IMAGES[:24], IMAGES[24:].flip(0)])
@@ -145,6 +152,7 @@ def test_the_whole_model_looks_at_as_many_images_as_its_layers():
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
+@pytest.mark.slow
 def test_gradients_that_the_caller_holds_stay():
     model = Net()
     held = torch.ones_like(model.head.weight)
@@ -153,6 +161,7 @@ def test_gradients_that_the_caller_holds_stay():
     assert model.head.weight.grad is held
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_where_a_new_layer_keeps_the_old_one():
     from support.handover_cases import tiny_beit
 
@@ -172,6 +181,7 @@ def test_what_is_frozen_stays_where_a_new_layer_keeps_the_old_one():
     assert len(report.steps) == 3
 
 
+@pytest.mark.slow
 def test_a_layer_that_gets_good_enough_in_the_end_is_not_reverted_before():
     report = convert(Net(), LAYERS).report
     layers = min(site.sqnr_db for site in report.sites)

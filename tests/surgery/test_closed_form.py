@@ -53,6 +53,7 @@ def network(seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_the_output_comes_far_closer_than_without_neighbours() -> None:
     errors = {}
     for init in ("transfer", "fit", CLOSED):
@@ -80,6 +81,7 @@ def test_alike_kernels_in_any_order_are_held_exactly() -> None:
     assert min(site.sqnr_db for site in result.report.sites) > 50
 
 
+@pytest.mark.slow
 def test_a_layer_is_measured_as_the_original_would_see_it() -> None:
     model, images = network(), IMAGES[:16]
     original = copy.deepcopy(model)
@@ -97,6 +99,7 @@ def test_a_layer_is_measured_as_the_original_would_see_it() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_plan_names_every_layer_that_changes() -> None:
     model = network()
     plan = dcnify.plan(model, recipe(), IMAGES[:1])
@@ -120,6 +123,7 @@ def test_the_plan_names_every_layer_that_changes() -> None:
     assert changed <= named | set(PATHS)
 
 
+@pytest.mark.slow
 def test_an_artifact_computes_the_same() -> None:
     model = network()
     result = dcnify.convert(model, recipe(), IMAGES[:1], IMAGES)
@@ -131,6 +135,7 @@ def test_an_artifact_computes_the_same() -> None:
     torch.testing.assert_close(twin(IMAGES), result.model(IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_a_layer_that_is_reverted_gives_its_neighbours_back(keep: int) -> None:
     model = network()
@@ -152,6 +157,7 @@ def test_a_layer_that_is_reverted_gives_its_neighbours_back(keep: int) -> None:
             assert torch.equal(model.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_with_all_layers_reverted_the_model_is_the_original() -> None:
     model = network()
     expected = model(IMAGES)
@@ -161,6 +167,7 @@ def test_with_all_layers_reverted_the_model_is_the_original() -> None:
     assert torch.equal(model(IMAGES), expected)
 
 
+@pytest.mark.slow
 def test_layers_that_made_up_for_a_reverted_one_are_fitted_again() -> None:
     first = RECIPE.replace("INIT", CLOSED)
     rest = first[first.index("  - name") :].replace("name: all", "name: rest")
@@ -180,6 +187,7 @@ def test_layers_that_made_up_for_a_reverted_one_are_fitted_again() -> None:
     assert errors[0] == pytest.approx(errors[1], rel=0.2)
 
 
+@pytest.mark.slow
 def test_reverts_for_the_output_fit_the_others_again_and_end_above_the_floor() -> None:
     model = network()
     with torch.no_grad():  # sure of what it says, unlike an untrained one
@@ -201,6 +209,7 @@ def test_reverts_for_the_output_fit_the_others_again_and_end_above_the_floor() -
         assert torch.equal(state[f"{path}.weight"], original.state_dict()[f"{path}.weight"])
 
 
+@pytest.mark.slow
 def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     def fail(*_args, **_kwargs):
         raise RuntimeError("no refit")
@@ -215,6 +224,7 @@ def test_if_the_refit_fails_the_model_is_as_it_was(monkeypatch) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_not_finite_is_named() -> None:
     model = network()
     with torch.no_grad():
@@ -226,6 +236,7 @@ def test_a_kernel_that_is_not_finite_is_named() -> None:
     assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_any_memory_format_gives_the_same(layout: torch.memory_format) -> None:
     results = []
@@ -236,6 +247,7 @@ def test_any_memory_format_gives_the_same(layout: torch.memory_format) -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_gradients_after_the_closed_form_start_from_it() -> None:
     longer = CLOSED.replace("model_steps: 0", "model_steps: 20")
     result = dcnify.convert(network(), recipe(longer), IMAGES[:1], IMAGES)
@@ -258,6 +270,7 @@ def test_an_order_is_undone_where_another_layer_has_fitted_the_tensor() -> None:
     torch.testing.assert_close(model[2].bias, original[2].bias)
 
 
+@pytest.mark.slow
 def test_no_more_images_are_looked_at_than_the_recipe_says() -> None:
     few = CLOSED.replace("batches: 12", "batches: 2")
     result = dcnify.convert(network(), recipe(few), IMAGES[:1], IMAGES)
@@ -295,6 +308,7 @@ def test_a_refit_that_has_nothing_to_mend_changes_nothing() -> None:
     torch.testing.assert_close(model[0].weight, was, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_whole_model_training_that_harmed_leaves_the_closed_form(monkeypatch) -> None:
     def harm(model: nn.Module, *_args, **_kwargs) -> tuple[float, float]:
         with torch.no_grad():

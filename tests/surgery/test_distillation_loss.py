@@ -89,6 +89,7 @@ def test_a_layer_that_errs_too_much_goes_back_as_far_as_it_must_and_no_farther()
     assert torch.equal(weight, last)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
     model = models.tiny_convnext()

@@ -55,6 +55,7 @@ def everything(roles):
     return dcnify.Recipe.from_yaml(f"version: 1\nname: everything\nswaps:\n{swaps}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_converts_saves_and_loads_bit_for_bit(name, tmp_path):
     roles, options = FAMILIES[name][0], dict(FAMILIES[name][1])

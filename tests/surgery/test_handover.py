@@ -30,6 +30,7 @@ from dcnify.recipe import Recipe
 from dcnify.surgery import Plan, handover
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_conversion_with_handover_starts_at_the_exact_original_function(case):
     make, given = CASES[case]
@@ -47,6 +48,7 @@ def test_a_conversion_with_handover_starts_at_the_exact_original_function(case):
     assert torch.equal(outputs(model), outputs(twin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_artifact_of_a_finished_handover_is_as_if_there_had_been_none(case, tmp_path):
     make, given = CASES[case]
@@ -68,6 +70,7 @@ def test_an_artifact_of_a_finished_handover_is_as_if_there_had_been_none(case, t
     assert torch.equal(outputs(dcnify.load(one)), outputs(twin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_artifact_in_the_middle_of_a_handover_comes_back_bit_for_bit(case, tmp_path):
     make, given = CASES[case]
@@ -242,6 +245,7 @@ def _staged(stages: list[int], hand: bool) -> Recipe:
     return Recipe.from_yaml(recipe("depthwise_conv").to_yaml(), overrides=words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 def test_an_artifact_in_mid_handover_can_be_converted_again_elsewhere(again, tmp_path):
     first = convert(tiny_convnext(), _staged([0, 1], True))
@@ -272,6 +276,7 @@ def test_a_whole_plan_that_was_finished_is_saved_as_it_stands(tmp_path):
     assert torch.equal(outputs(again.model), outputs(source.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["convnext", "internimage to flash"])
 def test_layers_that_hand_over_are_not_converted_again(case):
     make, given = CASES[case]

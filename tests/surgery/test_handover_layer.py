@@ -195,6 +195,7 @@ def test_gradients_under_checkpointing_are_the_same():
     assert apart(gradients[1], gradients[0].double()) < 1e-5
 
 
+@pytest.mark.slow
 def test_compiled_training_compiles_once_for_all_that_lies_between_the_ends():
     model = tiny_convnext()
     convert(model, handing("depthwise_conv"))
@@ -212,6 +213,7 @@ def test_compiled_training_compiles_once_for_all_that_lies_between_the_ends():
     assert compiles == [1, 2, 2, 2, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_may_look_at_both_outputs():
     model = tiny_convnext()
     convert(model, handing("depthwise_conv"))
@@ -226,6 +228,7 @@ def test_a_compiled_step_may_look_at_both_outputs():
     assert block.conv_dw.new.dcn.output_proj.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_export_takes_the_model_at_its_blend(strict):
     model = tiny_vit()

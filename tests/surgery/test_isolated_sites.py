@@ -216,6 +216,7 @@ def test_channels_of_a_functional_convolution_stay_tied():
     assert not any("dw_weight" in name for name in model.state_dict())
 
 
+@pytest.mark.slow
 def test_of_two_attentions_in_one_forward_either_can_be_swapped_alone():
     model = Tokens(TwoAttentions()).eval()
     names, expected = set(model.state_dict()), model(images())

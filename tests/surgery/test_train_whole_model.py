@@ -47,6 +47,7 @@ def convert(model: nn.Module, role: str, init: str, images=IMAGES, more: str = "
     return dcnify.convert(model, models.recipe(role, init, more), IMAGES[:1], images, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "role"), [(tiny_convnext, "depthwise_conv"), (tiny_vit, "attention")]
 )
@@ -63,6 +64,7 @@ def test_the_output_is_closer_on_images_that_were_left_out(make, role):
     assert model.steps[-1].sites == model.sites
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["transfer", "fit"])
 def test_no_layer_ends_farther_from_the_old_one_than_it_started(start):
     model = tiny_convnext()
@@ -76,6 +78,7 @@ def test_no_layer_ends_farther_from_the_old_one_than_it_started(start):
         assert last.sqnr_db >= first.sqnr_db, first.path
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_exact_already_is_left_alone():
     model = tiny_convnext()
     few = MODEL.replace("steps: 30", "steps: 2").replace("model_steps: 40", "model_steps: 8")
@@ -85,6 +88,7 @@ def test_a_layer_that_is_exact_already_is_left_alone():
     assert torch.allclose(model(IMAGES), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_and_what_is_not_may_change():
     model = tiny_convnext()
     model.stem.requires_grad_(False)
@@ -103,6 +107,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_conversion_that_is_interrupted_leaves_every_weight_as_it_was():
     model = tiny_convnext()
     before, layers = copy.deepcopy(model.state_dict()), list(model.modules())
@@ -120,6 +125,7 @@ def test_a_conversion_that_is_interrupted_leaves_every_weight_as_it_was():
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_reverted_is_the_original_module_untouched():
     model = tiny_convnext()
     old = {path: module for path, module in model.named_modules() if path.endswith("conv_dw")}
@@ -143,6 +149,7 @@ def test_a_layer_that_is_reverted_is_the_original_module_untouched():
     assert len(result.report.steps[-1].sites) == 5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_nobody_elses_random_numbers_change():
     made = []
     for seed in (1, 1, 2):
@@ -157,6 +164,7 @@ def test_the_same_seed_gives_the_same_bits_and_nobody_elses_random_numbers_chang
     assert not all(torch.equal(made[0][key], made[2][key]) for key in made[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_learns_and_stays_half_precision(dtype):
     recipe = models.recipe("depthwise_conv", SHORT.replace("model_steps: 16", "model_steps: 40"))
@@ -167,6 +175,7 @@ def test_half_precision_learns_and_stays_half_precision(dtype):
     assert model.output.sqnr_db > layers.output.sqnr_db
 
 
+@pytest.mark.slow
 def test_feature_maps_are_learned_where_there_are_no_classes():
     features = nn.Sequential(*list(tiny_convnext().children())[:2]).eval()
     layers, model = convert(features, "depthwise_conv", SHORT, FEW).report.steps[1:]
@@ -174,6 +183,7 @@ def test_feature_maps_are_learned_where_there_are_no_classes():
     assert model.output.sqnr_db > layers.output.sqnr_db
 
 
+@pytest.mark.slow
 def test_a_model_that_goes_on_in_place_is_learned_from_all_the_same():
     class InPlace(nn.Module):
         def __init__(self):
@@ -194,6 +204,7 @@ def test_a_model_that_goes_on_in_place_is_learned_from_all_the_same():
     assert model.sites[0].sqnr_db > layers.sites[0].sqnr_db - 1
 
 
+@pytest.mark.slow
 def test_labels_say_how_many_images_are_right_before_and_after():
     model = tiny_convnext()
     with torch.no_grad():
@@ -212,6 +223,7 @@ def test_images_of_several_sizes_are_learned_from():
     assert report.images["calibrated_on"] == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_images_do_not_stop_it(count):
     report = convert(tiny_convnext(), "depthwise_conv", SHORT, IMAGES[:count]).report

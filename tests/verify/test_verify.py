@@ -212,6 +212,7 @@ def test_overwriting_replaces_the_golden_output_too(converted, out):
     assert not checked(out).failed
 
 
+@pytest.mark.slow
 def test_a_model_in_training_is_saved_with_the_output_that_it_will_give(tmp_path):
     source = open_source("timm:mobilenetv3_small_050", model_args={"num_classes": 4})
     example = torch.randn(1, 3, 64, 64)

@@ -82,6 +82,7 @@ def test_the_right_source_gives_the_numbers_of_the_report(made, out):
     assert done.fidelity.output.cosine == pytest.approx(done.report["output"]["cosine"])
 
 
+@pytest.mark.slow
 def test_a_calibrated_artifact_is_measured_on_the_images_it_was_not_calibrated_on(made, tmp_path):
     source = opened(made / "m")
     steps = "swaps.dw7.init=[transfer, {method: calibrate, batches: 2, steps: 2}]"
