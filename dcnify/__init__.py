@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from dcnify._register import register_with_timm
+from dcnify._register import register_when_imported
 from dcnify._version import __version__
 
 _EXPORTS = {
@@ -59,4 +59,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-register_with_timm()
+register_when_imported()

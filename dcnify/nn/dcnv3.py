@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.nn.centers import blended, queries_at_centers
+from dcnify.nn.leaf import Leaf
 from dcnify.ops import dcnv3
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
 
-class DCNv3(nn.Module):
+class DCNv3(Leaf):
     """Deformable convolution v3 (InternImage, arXiv 2211.05778, section 3.1), channels last.
 
     Each query predicts offsets and aggregation weights from a depthwise convolution, a LayerNorm

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.nn.centers import blended, queries_at_centers
 from dcnify.nn.dcnv3 import DCNv3
+from dcnify.nn.leaf import Leaf
 from dcnify.ops import dcnv3, dcnv4
 from dcnify.ops.sampling import Sampling
 
@@ -150,7 +151,7 @@ def pack_(offset_mask: nn.Linear, parts: Dcnv3Parts) -> None:
         to[: len(packed)] = packed
 
 
-class FusedDCNv3(nn.Module):
+class FusedDCNv3(Leaf):
     """A DCNv3 layer with its own parts, but offsets and weights from one linear, and our kernel.
 
     The same function as the layer it takes its parts from: depthwise branch, projections and gate

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.nn.centers import at_centers, blended, convolved_at_centers
+from dcnify.nn.leaf import Leaf
 from dcnify.ops import dcnv4
 from dcnify.ops.sampling import Sampling, check_is_tensor, pair
 
 
-class DCNv4(nn.Module):
+class DCNv4(Leaf):
     """Deformable convolution v4 (arXiv 2401.06197, section 3), channels last.
 
     ``y = output_proj(op(value_proj(x), offset_mask(offset_mask_dw(x))))``. Each query predicts its

@@ -11,9 +11,10 @@ from torch import nn
 
 from dcnify.nn.dcnv4 import DCNv4
 from dcnify.nn.geometry import aligned_padding, same_padding, tensor_given
+from dcnify.nn.leaf import Leaf
 
 
-class DepthwiseDCNv4(nn.Module):
+class DepthwiseDCNv4(Leaf):
     """`DCNv4` for callers that speak (B, C, H, W): same output size and positions as the old layer.
 
     In channels_last memory format both permutes are views and the adapter adds no copy; any other

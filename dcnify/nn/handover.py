@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dcnify.errors import InputError
+from dcnify.nn.leaf import Leaf
 
 OLD, BOTH, NEW = "old", "both", "new"
 """Which layers run: at blend 1, between, at blend 0."""
 Pairs = list[tuple[Any, Any]]
 
 
-class Handover(nn.Module):
+class Handover(Leaf):
     """``blend · old(x) + (1 - blend) · new(x)``; at 1 and at 0 one of the two runs, alone.
 
     The old layer is frozen, except for parameters that it shares with the new one. Its training

@@ -10,6 +10,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.nn.dcnv4 import DCNv4
+from dcnify.nn.leaf import Leaf
 from dcnify.nn.prefix import PrefixAttention
 from dcnify.nn.token_call import TokenCall
 from dcnify.nn.token_grid import MapRule, MapSize, remove_map_sizes
@@ -17,7 +18,7 @@ from dcnify.nn.token_grid import MapRule, MapSize, remove_map_sizes
 Pair = tuple[int, int]
 
 
-class TokenDCNv4(nn.Module):
+class TokenDCNv4(Leaf):
     """`DCNv4` over the grid of image tokens, called the way the attention was called.
 
     Args:

@@ -1,4 +1,4 @@
-"""timm learns our models from `import dcnify`, in either order, and nobody waits for it."""
+"""PyTorch and timm learn ours from `import dcnify`, in any order, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from dcnify.nn import DCNv4
 
 KNOWN = (
     "names = timm.list_models('*intern_image*', module='intern_image')",
@@ -23,6 +26,18 @@ def run(*lines: str) -> None:
 
 def test_importing_dcnify_alone_imports_neither_torch_nor_timm():
     run("import sys, dcnify", "assert not {'torch', 'timm'} & set(sys.modules)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imports", ["import dcnify, torch", "import torch, dcnify"])
+def test_an_exported_program_loads_where_only_dcnify_is_imported(imports, tmp_path):
+    program = torch.export.export(DCNv4(16), (torch.randn(1, 4, 4, 16),))
+    torch.export.save(program, tmp_path / "layer.pt2")
+    run(
+        imports,
+        f"layer = torch.export.load({str(tmp_path / 'layer.pt2')!r}).module()",
+        "assert layer(torch.randn(1, 4, 4, 16)).shape == (1, 4, 4, 16)",
+    )
 
 
 @pytest.mark.slow
