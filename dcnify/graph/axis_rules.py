@@ -248,7 +248,8 @@ def _cat(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     result = list(broadcast(known, shape))
     spatial = [i for i, t in enumerate(tensors) if t in found and found[t][dim].spatial]
     if not spatial:
-        result[dim] = axis(CHANNEL, shape[dim])
+        lost = any(OTHER in found[t][dim].kinds for t in tensors if t in found)
+        result[dim] = axis(OTHER if lost else CHANNEL, shape[dim])
     elif len(spatial) == 1:
         middle = found[tensors[spatial[0]]][dim]
         before = sum(_shape(t)[dim] for t in tensors[: spatial[0]])

@@ -24,6 +24,9 @@ from dcnify.graph.calls import output_tensor, tensors_in
 from dcnify.graph.example import Example
 from dcnify.words import first_line
 
+_LIKE = ("ones", "zeros", "full", "empty")
+_SHAPE_ALONE = {f"new_{name}" for name in _LIKE} | {f"{name}_like" for name in _LIKE}
+
 
 @dataclass(frozen=True)
 class Region:
@@ -68,9 +71,16 @@ class Capture:
         inputs = {n for n in self.graph.nodes if n.op == "placeholder" and n not in known}
         return self._depending_on(inputs)
 
+    @cached_property
+    def parameter_dependent(self) -> frozenset[fx.Node]:
+        """Nodes whose value depends on a parameter of the model."""
+        return self._depending_on(set(self.parameters))
+
     def _depending_on(self, seen: set[fx.Node]) -> frozenset[fx.Node]:
         for node in self.graph.nodes:
-            if node.op != "output" and any(arg in seen for arg in node.all_input_nodes):
+            if node.op == "output" or reads_no_value(node):
+                continue
+            if any(arg in seen for arg in node.all_input_nodes):
                 seen.add(node)
         return frozenset(seen)
 
@@ -112,6 +122,12 @@ class Capture:
     def operations(self) -> Iterator[fx.Node]:
         """Nodes that compute something, in the order of execution."""
         return (node for node in self.graph.nodes if node.op == "call_function")
+
+
+def reads_no_value(node: fx.Node) -> bool:
+    """Whether an operation takes no more of its inputs than shape, type and device."""
+    name = str(node.target).removeprefix("aten.").split(".")[0]
+    return name in _SHAPE_ALONE
 
 
 def stack_of(node: fx.Node) -> dict[str, str]:

@@ -13,6 +13,8 @@ from dcnify.errors import InputError
 from dcnify.nn.geometry import tensor_given
 
 Pair = tuple[int, int]
+_HIDES = -1e4
+"""What is added to a score so that nothing is left of it; a position bias is far above."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class TokenCall:
     Args:
         parameters: names of the positional parameters; empty if they are not known.
         tokens: the parameter that holds the tokens; empty for the first tensor.
-        others: parameters that held other tensors, keys and values or position embeddings say.
+        others: parameters that held other tensors: keys and values, position embeddings, a bias.
         grid: parameters that hold the rows and columns of the tokens: one pair, or two numbers.
     """
 
@@ -50,7 +52,7 @@ class TokenCall:
         named = self._named(args, kwargs)
         tokens = named.get(self.tokens)
         if not isinstance(tokens, Tensor):
-            tokens = tensor_given(args, kwargs)
+            tokens = tensor_given((), {k: v for k, v in named.items() if "mask" not in k})
         for name, value in named.items():
             if value is True and "causal" in name:
                 raise InputError("DCNv4 cannot be causal: this layer replaced a non-causal one")
@@ -86,11 +88,27 @@ class TokenCall:
 
     def _refuse_mask(self, name: str, mask: Tensor) -> None:
         """Raise unless ``mask`` lets every token see every other, as one does that tracing made."""
-        ignores = "padding" in name or "need_weights" in self.parameters  # as torch's own layer
-        added = mask.is_floating_point() and "head" not in name
-        nothing = mask == 0 if added or ignores else mask == 1
-        problem = f"DCNv4 cannot honour {name}: this layer replaced one that was called without"
+        torchs_own = "need_weights" in self.parameters
+        nothing = lets_all_through(name, mask, torchs_own=torchs_own, bias=name in self.others)
+        what = name if "mask" in name else f"the tensor given as {name!r}"
+        problem = f"DCNv4 cannot honour {what}: this layer replaced one that was called without"
         if torch.compiler.is_compiling():
             torch._assert_async(nothing.all(), problem)
         elif not nothing.all():
             raise InputError(problem)
+
+
+def lets_all_through(
+    name: str, mask: Tensor, *, torchs_own: bool = False, bias: bool = False
+) -> Tensor:
+    """Where ``mask`` hides nothing, as booleans.
+
+    Args:
+        name: of the argument. Padding is marked by True, a mask over heads multiplies.
+        mask: booleans or 0 and 1, of which True is seen; or numbers that are added to scores.
+        torchs_own: for `torch.nn.MultiheadAttention`, where True is hidden.
+        bias: numbers may be a position bias, which shifts scores and hides nothing.
+    """
+    if mask.is_floating_point() and "head" not in name:
+        return mask > _HIDES if bias else mask == 0
+    return mask == 0 if torchs_own or "padding" in name else mask == 1

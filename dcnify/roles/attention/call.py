@@ -15,6 +15,7 @@ from dcnify.graph.site import Pair, Site
 from dcnify.nn.token_call import TokenCall
 from dcnify.nn.token_grid import MapRule
 from dcnify.roles.attention.layout import layout_of, shape_of
+from dcnify.roles.attention.masks import nodes_of
 from dcnify.roles.base import Found
 
 _AXES = "axes of all nodes"
@@ -26,7 +27,18 @@ def call_of(found: Found, site: Site) -> TokenCall:
     first = seen[0]
     tokens = next((a for a in first.tensors if a.shape == site.input_shape), None)
     name = tokens.name if tokens is not None else ""
-    others = [a.name for a in first.tensors if a.name != name and a not in first.masks]
+    region = found.capture.region_at(found.nodes[site.path], site.path)
+
+    def is_bias(mask: Argument) -> bool:
+        nodes = nodes_of(mask, found.capture, region)
+        learned = any(node in found.capture.parameter_dependent for node in nodes)
+        return learned and "head" not in mask.name
+
+    others = [
+        one.name
+        for one in first.tensors
+        if one.name != name and (one not in first.masks or is_bias(one))
+    ]
     return TokenCall(first.parameters, name, tuple(others), _grid_arguments(seen, site.grid))
 
 

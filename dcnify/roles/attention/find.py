@@ -23,12 +23,15 @@ from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
 from dcnify.roles.attention.layout import layout_of, shape_of, text_of
+from dcnify.roles.attention.masks import hides_by_call, hides_in_fused, hides_in_scores
 from dcnify.roles.attention.region import region_around
 from dcnify.roles.base import Seen
 from dcnify.roles.find import site_at
 
 ROLE = "attention"
 _FUSED = ("scaled_dot_product_attention", "scaled_dot_product_flash_attention_for_cpu")
+_CROSS = "cross-attention: its keys and values do not come from the image's tokens"
+_MASKED = "masked or causal attention: DCNv4 has no mask"
 _RESHAPES = "its module takes"
 _PRODUCTS = ("matmul", "bmm", "baddbmm", "mm", "einsum")
 
@@ -43,6 +46,9 @@ class Core:
     others: Axes
     """The query's axes in front of its last two: images, heads, windows."""
     width: Axis
+    keys: Axis
+    problem: str | None = None
+    """Why this is no self-attention over the image's tokens, whatever its axes."""
 
     @property
     def heads(self) -> int:
@@ -96,22 +102,41 @@ def _cores(capture: Capture, axes: AxesOf) -> Iterable[Core]:
             continue
         name = operation(node)
         if name in _FUSED:
-            given = node.all_input_nodes[0]
-            query = axes.get(given) or unknown(given.meta["val"].shape)
-            yield Core(node, query[-2], query[:-2], query[-1])
+            yield _fused_core(node, capture, axes)
         elif name in ("softmax", "safe_softmax"):
-            mixed = _product_after(node, capture)
-            scored = _product_before(node, mixed, capture) if mixed is not None else None
-            if mixed is not None and scored is not None:
-                yield _product_core(mixed, scored, axes)
+            core = _written_core(node, capture, axes)
+            if core is not None:
+                yield core
 
 
-def _product_core(mixed: fx.Node, scored: fx.Node, axes: AxesOf) -> Core:
+def _fused_core(node: fx.Node, capture: Capture, axes: AxesOf) -> Core:
+    query, key, value = (arguments_of(node)[name] for name in ("query", "key", "value"))
+    queries, keys = (axes.get(one) or unknown(one.meta["val"].shape) for one in (query, key))
+    problem = None
+    if not capture.image_dependent.issuperset((key, value)):
+        problem = _CROSS
+    elif hides_in_fused(capture, node):
+        problem = _MASKED
+    return Core(node, queries[-2], queries[:-2], queries[-1], keys[-2], problem)
+
+
+def _written_core(softmax: fx.Node, capture: Capture, axes: AxesOf) -> Core | None:
     """The core of an attention written out: scores = (..., queries, keys)."""
+    problem = None
+    mixed = _product_after(softmax, capture)
+    scored = _product_before(softmax, mixed, capture) if mixed is not None else None
+    if mixed is None or scored is None:
+        mixed = _product_after(softmax, capture, operands=1)
+        scored = _product_before(softmax, mixed, capture, operands=1) if mixed else None
+        problem = _CROSS
+    if mixed is None or scored is None or scored not in axes:
+        return None
+    if problem is None and hides_in_scores(capture, scored, softmax):
+        problem = _MASKED
     scores = axes[scored]
     left = next((n for n in _operands(scored) if n in axes), None)
     width = axes[left][-1] if left is not None else Axis()
-    return Core(mixed, scores[-2], scores[:-2], width)
+    return Core(mixed, scores[-2], scores[:-2], width, scores[-1], problem)
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
@@ -120,14 +145,20 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return list(node.all_input_nodes)
 
 
-def _is_mixing(node: fx.Node, capture: Capture) -> bool:
-    """A product of two operands that both depend on the image."""
-    if operation(node) not in _PRODUCTS:
+def _is_mixing(node: fx.Node, capture: Capture, operands: int) -> bool:
+    """A product of two operands, of which at least so many depend on the image.
+
+    A matrix beside one that does is a layer's weight.
+    """
+    given = _operands(node) if operation(node) in _PRODUCTS else []
+    if operands == 1 and any(len(n.meta["val"].shape) < 3 for n in given):
         return False
-    return sum(n in capture.image_dependent for n in _operands(node)) == 2
+    return sum(n in capture.image_dependent for n in given) >= operands
 
 
-def _product_before(softmax: fx.Node, mixed: fx.Node, capture: Capture) -> fx.Node | None:
+def _product_before(
+    softmax: fx.Node, mixed: fx.Node, capture: Capture, operands: int = 2
+) -> fx.Node | None:
     """The query-key product that feeds a softmax, through scales, biases, masks and head mixing.
 
     The search stays inside the module call that holds the softmax and the product with the values:
@@ -143,7 +174,7 @@ def _product_before(softmax: fx.Node, mixed: fx.Node, capture: Capture) -> fx.No
         if owner is not None and owner not in stack_of(node):
             continue
         seen.add(node)
-        if _is_mixing(node, capture):
+        if _is_mixing(node, capture, operands):
             return node
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and value.numel() >= size:
@@ -151,7 +182,7 @@ def _product_before(softmax: fx.Node, mixed: fx.Node, capture: Capture) -> fx.No
     return None
 
 
-def _product_after(softmax: fx.Node, capture: Capture) -> fx.Node | None:
+def _product_after(softmax: fx.Node, capture: Capture, operands: int = 2) -> fx.Node | None:
     """The product with the values that a softmax feeds, through dropout and head mixing."""
     frontier, seen = [softmax], set()
     size = softmax.meta["val"].numel()
@@ -161,7 +192,7 @@ def _product_after(softmax: fx.Node, capture: Capture) -> fx.Node | None:
             if user in seen:
                 continue
             seen.add(user)
-            if _is_mixing(user, capture):
+            if _is_mixing(user, capture, operands):
                 return user
             value = user.meta.get("val")
             if isinstance(value, torch.Tensor) and value.numel() == size:
@@ -170,8 +201,8 @@ def _product_after(softmax: fx.Node, capture: Capture) -> fx.Node | None:
 
 
 def _core_problem(core: Core) -> str | None:
-    if _is_masked(core.node):
-        return "masked or causal attention: DCNv4 has no mask"
+    if core.problem is not None:
+        return core.problem
     if not core.queries.spatial and core.width.spatial:
         return "cross-covariance attention: it mixes channels, not tokens"
     if not core.queries.spatial and CHANNEL in core.queries.kinds:
@@ -184,20 +215,12 @@ def _core_problem(core: Core) -> str | None:
     if not core.queries.spatial:
         count = core.queries.size
         return f"its {count} queries are not the image's tokens (class, pooling or block attention)"
+    if core.keys.spatial and (core.keys.after or core.keys.before > core.queries.before):
+        more = core.keys.after + max(core.keys.before - core.queries.before, 0)
+        return f"cross-attention: {more} of its keys are not among the tokens that ask"
     if raster_grid(core.queries) is None:
         return "its tokens are not in raster order (rows, then columns)"
     return None
-
-
-def _is_masked(node: fx.Node) -> bool:
-    """Whether a fused attention is causal or has a boolean mask; a float mask may be a bias."""
-    if operation(node) not in _FUSED:
-        return False
-    given = arguments_of(node)
-    mask = given.get("attn_mask")
-    return bool(given.get("is_causal")) or (
-        isinstance(mask, fx.Node) and mask.meta["val"].dtype == torch.bool
-    )
 
 
 def _owner(capture: Capture, axes: AxesOf, cores: list[Core], stack: dict[str, str]) -> Site | str:
@@ -229,7 +252,7 @@ def _site_at(capture: Capture, axes: AxesOf, cores: list[Core], region: Region) 
         return "some of its tokens are not queries, or come after the image's"
     if any(raster_grid(core.queries) != grid for core in cores):
         return "its queries are a part of its tokens: window or block attention"
-    if any(call.masks or call.causal for call in capture.calls.get(region.path, ())):
+    if hides_by_call(capture, region):
         return "it is called with a mask, which DCNv4 does not have"
     returns = {call.returns for call in capture.calls.get(region.path, ())}
     if len(returns) != 1 or not next(iter(returns)).startswith(("tensor", "tuple[")):
