@@ -41,7 +41,7 @@ class AblateSpec(WorkSpec):
         metavar="SWEEP",
     )
     source: SourceSpec = option(
-        help="What to convert: timm:NAME, a checkpoint, an artifact folder, or "
+        help="What to convert: timm:NAME, torchvision:NAME, a checkpoint, an artifact folder, or "
         "python:package.module:factory.",
         flags=("--source",),
         metavar="SOURCE",

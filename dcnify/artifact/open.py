@@ -25,13 +25,14 @@ def open_source(
     trust_code: bool = False,
     on_progress: Progress | None = None,
 ) -> OpenedModel:
-    """Open ``timm:NAME``, a weight file, an artifact, or ``python:package.module:factory``.
+    """Open ``timm:NAME``, ``torchvision:NAME``, a file, an artifact, or ``python:module:factory``.
 
     Args:
         spec: the source, or a `SourceSpec` that holds it and all options but ``on_progress``.
-        arch: the architecture of a weight file: a timm name, or ``python:package.module:factory``.
-        model_args: arguments for `timm.create_model` or the factory; they win over the file's.
-        pretrained: fetch timm's weights, for ``timm:``.
+        arch: the architecture of a weight file: a timm name, ``torchvision:NAME``, or
+            ``python:package.module:factory``.
+        model_args: arguments of the constructor or the factory; they win over the file's.
+        pretrained: fetch the published weights, for ``timm:`` and ``torchvision:``.
         use_ema: take a training checkpoint's averaged weights.
         trust_pickle: let a weight file run code.
         trust_code: let an artifact import the code it names.

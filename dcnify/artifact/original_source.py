@@ -69,11 +69,11 @@ def swaps_between(
 
 
 def _opened(spec: str, record: Artifact, weights: bool) -> OpenedModel:
-    if spec.startswith("timm:"):
-        named = record.base.kind == "timm" and spec == f"timm:{record.base.name}"
-        args = record.base.args if named else None
-        return open_source(spec, pretrained=weights, model_args=args)
     base = record.base
+    kind, _, name = spec.partition(":")
+    if kind in ("timm", "torchvision"):
+        named = base.kind == kind and name.partition(".")[0] == base.name.partition(".")[0]
+        return open_source(spec, pretrained=weights, model_args=base.args if named else None)
     if base.kind == "timm" and not base.name.startswith("flash_"):
         # Saves seconds of inference; not every source takes these options, though.
         with suppress(InputError):

@@ -25,7 +25,7 @@ class RunSpec(Spec):
         metavar="RECIPE",
     )
     source: SourceSpec = option(
-        help="What to convert: timm:NAME, a checkpoint, an artifact folder, or "
+        help="What to convert: timm:NAME, torchvision:NAME, a checkpoint, an artifact folder, or "
         "python:package.module:factory.",
         flags=("--source",),
         metavar="SOURCE",

@@ -22,7 +22,7 @@ class SearchSpec(Spec):
     """A search for the layers to swap: in which model, within which budget."""
 
     source: SourceSpec = option(
-        help="What to convert: timm:NAME, a checkpoint, an artifact folder, or "
+        help="What to convert: timm:NAME, torchvision:NAME, a checkpoint, an artifact folder, or "
         "python:package.module:factory.",
         flags=("--source",),
         metavar="SOURCE",

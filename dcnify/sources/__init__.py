@@ -1,1 +1,1 @@
-"""Open models: timm names, weight files, folders, the user's own code."""
+"""Open models: names of timm and torchvision, weight files, folders, the user's own code."""

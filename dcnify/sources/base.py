@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
+from dcnify.sources import timm_models, torchvision_models
 from dcnify.sources.factory import call_factory
-from dcnify.sources.timm_models import create
 
 # Arguments that reach for files, the network or another model; an artifact may not set them.
 _NOT_ARCHITECTURE = {
@@ -23,7 +23,10 @@ _NOT_ARCHITECTURE = {
     "pretrained_cfg",
     "pretrained_cfg_overlay",
     "pretrained_model_args",
+    "weights",
+    "weights_backbone",
 }
+KINDS = ("timm", "torchvision", "python")
 _LARGEST = 10**7
 _LONGEST = 1000
 
@@ -37,15 +40,17 @@ class Base:
     """
 
     kind: str
-    """``timm`` or ``python``."""
+    """``timm``, ``torchvision`` or ``python``."""
     name: str
-    """A timm name (``convnext_tiny``), or ``package.module:factory``."""
+    """A timm or torchvision name (``convnext_tiny``), or ``package.module:factory``."""
     args: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `timm.create_model` or of the factory."""
+    """Keyword arguments of `timm.create_model`, `torchvision.models.get_model` or the factory."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("timm", "python"):
-            raise InputError(f"a base is of kind 'timm' or 'python', not {self.kind!r}")
+        if self.kind not in KINDS:
+            raise InputError(
+                f"a base is of kind {' or '.join(map(repr, KINDS))}, not {self.kind!r}"
+            )
         try:
             plain = json.loads(json.dumps(dict(self.args), allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -73,8 +78,10 @@ class Base:
         refused = sorted(_NOT_ARCHITECTURE & set(data["args"]))
         if refused:
             raise InputError(f"the base may not set {', '.join(refused)}")
-        if data["kind"] == "timm" and ":" in data["name"]:
-            raise InputError(f"the base names a place ({data['name']!r}), not a timm architecture")
+        if data["kind"] != "python" and ":" in data["name"]:
+            raise InputError(
+                f"the base names a place ({data['name']!r}), not a {data['kind']} architecture"
+            )
         _check_size(data["args"])
         return cls(data["kind"], data["name"], data["args"])
 
@@ -82,7 +89,9 @@ class Base:
         """Build the architecture with fresh weights."""
         if self.kind == "python":
             return call_factory(self.name, self.args)
-        return create(self.name, self.args)
+        return (torchvision_models if self.kind == "torchvision" else timm_models).create(
+            self.name, self.args
+        )
 
 
 def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:

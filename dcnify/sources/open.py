@@ -1,4 +1,4 @@
-"""Open a timm name, a weight file, a timm folder, or the user's own code as a live model."""
+"""Open a name of timm or torchvision, a weight file, a timm folder, or the user's own code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
+from dcnify.sources import torchvision_models
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.factory import example_inputs
@@ -30,6 +31,8 @@ from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
 from dcnify.sources.weight_files import is_mappable, read_weights
 from dcnify.surgery.plan import Plan
+
+_RANDOM = ("weights are random; pretrained ones come with --pretrained",)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def open_model(
     path = Path(spec.source)
     if spec.kind == "timm":
         return _open_timm(spec, args)
+    if spec.kind == "torchvision":
+        return _open_torchvision(spec, args)
     if spec.kind == "python":
         base = Base("python", spec.name, args)
         return _opened(spec, base.build(), base)
@@ -113,10 +118,16 @@ def open_model(
 
 def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     model = create(spec.name, args, pretrained=spec.pretrained)
-    notes = ("weights are random; pretrained ones come with --pretrained",)
     in_hub = ":" in spec.name
     base = _describe(model) if in_hub else Base("timm", spec.name, architecture_args(args))
-    opened = _opened(spec, model, base, notes=() if spec.pretrained else notes)
+    opened = _opened(spec, model, base, notes=() if spec.pretrained else _RANDOM)
+    return dataclasses.replace(opened, random_weights=not spec.pretrained)
+
+
+def _open_torchvision(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
+    model = torchvision_models.create(spec.name, args, pretrained=spec.pretrained)
+    base = Base("torchvision", spec.name.partition(".")[0], architecture_args(args))
+    opened = _opened(spec, model, base, notes=() if spec.pretrained else _RANDOM)
     return dataclasses.replace(opened, random_weights=not spec.pretrained)
 
 
@@ -181,9 +192,9 @@ def _assumed(spec: SourceSpec, model: nn.Module, base: Base | None) -> str:
     """Whose statistics are taken, where a file or a factory says nothing about its weights."""
     if not pretrained_cfg_of(model).get("mean"):
         return "ImageNet"
-    if spec.kind == "timm":
+    if spec.kind in ("timm", "torchvision"):
         return ""
-    return f"timm's {base.name}" if base and base.kind == "timm" else "its pretrained_cfg"
+    return f"{base.kind}'s {base.name}" if base and base.kind != "python" else "its pretrained_cfg"
 
 
 def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:

@@ -11,7 +11,11 @@ from dcnify.files import is_regular, near_files
 from dcnify.spec import Spec, option
 from dcnify.words import did_you_mean, first_line
 
-PREFIXES = {"timm": "timm:convnext_tiny", "python": "python:package.module:factory"}
+PREFIXES = {
+    "timm": "timm:convnext_tiny",
+    "torchvision": "torchvision:resnet50",
+    "python": "python:package.module:factory",
+}
 """Valid prefixes of a source, each with an example."""
 
 _PREFIX = re.compile(r"([A-Za-z][\w-]+):(.*)", re.DOTALL)
@@ -26,18 +30,22 @@ class SourceSpec(Spec):
     """A source and the options for opening it; `dcnify.artifact.open_source` takes one."""
 
     source: str = option(
-        help="timm:NAME, a checkpoint (.pt .pth .tar .safetensors), an artifact folder, "
-        "or python:package.module:factory.",
+        help="timm:NAME, torchvision:NAME, a checkpoint (.pt .pth .tar .safetensors), an artifact "
+        "folder, or python:package.module:factory.",
         metavar="SOURCE",
     )
-    arch: str | None = option(None, help="The timm architecture, if the checkpoint names none.")
+    arch: str | None = option(
+        None,
+        help="The architecture, if the checkpoint names none: NAME of timm, torchvision:NAME, or "
+        "python:package.module:factory.",
+    )
     model_arg: tuple[str, ...] = option(
         (),
         help="An argument of the model's constructor, such as depths=[2,2,6,2] or num_classes=10. "
         "May be given more than once.",
         metavar="KEY=VALUE",
     )
-    pretrained: bool = option(False, help="timm: with weights from the hub.")
+    pretrained: bool = option(False, help="timm, torchvision: with the published weights.")
     use_ema: bool = option(False, help="Checkpoint: the averaged weights, not the last.")
     trust_pickle: bool = option(False, help="Unpickle a file that may run code. Yours only.")
     trust_code: bool = option(False, help="Import the Python code that an artifact names.")
@@ -49,7 +57,7 @@ class SourceSpec(Spec):
 
     @property
     def kind(self) -> str:
-        """``timm``, ``python``, or ``path`` for a file or folder."""
+        """``timm``, ``torchvision``, ``python``, or ``path`` for a file or folder."""
         prefix = self.source.partition(":")[0]
         return prefix if prefix != self.source and prefix in PREFIXES else "path"
 
@@ -88,8 +96,8 @@ class SourceSpec(Spec):
         """
         parse_model_args(self.model_arg)
         self._parse_size()
-        if self.kind != "timm":
-            why = f"is for timm:NAME, not for {self.source}"
+        if self.kind not in ("timm", "torchvision"):
+            why = f"is for timm:NAME and torchvision:NAME, not for {self.source}"
             refuse_options({"--pretrained": self.pretrained}, why)
         if self.kind == "path":
             _check_path(self.source)
@@ -167,6 +175,7 @@ def _unknown(source: str, path: Path) -> str:
     if prefix in _HUB:
         return f"{source}: write timm:{source}"
     known = [f"{one}:" for one in (*PREFIXES, _HUB[0])]
-    otherwise = f"; a source is a file, a folder, {' or '.join(PREFIXES.values())}"
+    *names, last = PREFIXES.values()
+    otherwise = f"; a source is a file, a folder, {', '.join(names)} or {last}"
     near = did_you_mean(f"{prefix}:", known, cutoff=0.5, otherwise=otherwise)
     return f"{source}: there is no prefix '{prefix}:'{near}"

@@ -1,6 +1,7 @@
 """Resolve a checkpoint: decide which architecture it belongs to, and fit its tensors to that."""
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,12 +48,16 @@ def resolve(
 ) -> Resolved:
     """Decide which architecture a checkpoint belongs to, and fit it strictly.
 
-    The architecture is, in this order, what the user says (``arch``, a timm name or
-    ``python:package.module:factory``), what the file says, and what the shapes tell. So are its
-    arguments, ``args``. Raises `InputError` if none fits, several do, or the named one does not.
+    The architecture is, in this order, what the user says (``arch``, a timm name,
+    ``torchvision:NAME`` or ``python:package.module:factory``), what the file says, and what the
+    shapes tell. So are its arguments, ``args``. Raises `InputError` if none fits, several do, or
+    the named one does not.
     """
-    if arch and arch.startswith("python:"):
-        return _fit_own_code(checkpoint, what, Base("python", arch.removeprefix("python:"), args))
+    kind, _, other = (arch or "").partition(":")
+    if kind == "python":
+        return _fit_as_it_is(checkpoint, what, Base(kind, other, args))
+    if kind == "torchvision":
+        return _fit_torchvision(checkpoint, what, other, args)
     checkpoint, notes = _in_published_names(checkpoint)
     said = (checkpoint.arch or "").removeprefix("timm:")
     if said and (":" in said or not timm.is_model(said)):
@@ -192,7 +197,7 @@ def _resampled(given: dict[str, Tensor], out: dict[str, Tensor]) -> list[str]:
     ]
 
 
-def _fit_own_code(checkpoint: Checkpoint, what: str, base: Base) -> Resolved:
+def _fit_as_it_is(checkpoint: Checkpoint, what: str, base: Base) -> Resolved:
     problems = []
     for view in prefix_views(shapes_of(checkpoint.tensors)):
         problem = mismatch_of(base.build, view.shapes, own_code=True)
@@ -202,6 +207,26 @@ def _fit_own_code(checkpoint: Checkpoint, what: str, base: Base) -> Resolved:
             return Resolved(base, tensors, (f"the architecture is {base}", *notes))
         problems.append(problem)
     raise InputError(f"{what} does not fit {base}: {problems[0]}")
+
+
+def _fit_torchvision(
+    checkpoint: Checkpoint, what: str, name: str, args: dict[str, Any]
+) -> Resolved:
+    """Fit torchvision's model, with as many classes as its last layer has rows."""
+    base = Base("torchvision", name, args)
+    try:
+        return _fit_as_it_is(checkpoint, what, base)
+    except InputError:
+        shapes = shapes_of(checkpoint.tensors).values()
+        rows = next((shape[0] for shape in reversed(shapes) if len(shape) > 1), None)
+        if rows is None or "num_classes" in args:
+            raise
+        with suppress(InputError):
+            more = Base("torchvision", name, {**args, "num_classes": rows})
+            found = _fit_as_it_is(checkpoint, what, more)
+            told = ("read from the shapes: num_classes",)
+            return dataclasses.replace(found, notes=(*found.notes, *told))
+        raise
 
 
 def _accepted(name: str, args: dict[str, Any]) -> dict[str, Any]:
