@@ -119,7 +119,7 @@ def test_callers_arguments_reach_both_layers():
     x = torch.randn(1, 17, 24)
     assert model.blocks[0].attn(x, attn_mask=None).shape == x.shape
     with pytest.raises(InputError, match="attn_mask"):
-        model.blocks[0].attn(x, attn_mask=torch.ones(17, 17, dtype=torch.bool))
+        model.blocks[0].attn(x, attn_mask=torch.ones(17, 17).tril().bool())
 
 
 def test_what_a_model_reads_of_the_layer_is_there():
