@@ -6,11 +6,14 @@ how each module was called from Python, and which nodes depend on the image.
 """
 
 import copy
+import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import StringIO
 from types import MethodType
 from typing import Any
 
@@ -22,7 +25,8 @@ from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.call_shape import CallShape, record_shapes
 from dcnify.graph.calls import output_tensor, tensors_in
 from dcnify.graph.example import Example
-from dcnify.words import first_line
+from dcnify.graph.given_model import why_not_captured
+from dcnify.graph.inlined import inline_wrapped
 
 _LIKE = ("ones", "zeros", "full", "empty")
 _SHAPE_ALONE = {f"new_{name}" for name in _LIKE} | {f"{name}_like" for name in _LIKE}
@@ -111,6 +115,10 @@ class Capture:
         key = next(key for key, owner in stack_of(node).items() if owner == path)
         return self.region(key, path)
 
+    def is_called(self, path: str) -> bool:
+        """Whether the module at ``path`` was called, under any of its names."""
+        return any(self.calls.get(one) for one in (path, *self.aliases.get(path, ())))
+
     @property
     def classes(self) -> int:
         """How many classes the model tells apart; 0 unless it returns logits (B, classes)."""
@@ -156,19 +164,23 @@ def capture(
     for path, module in twin.named_modules():
         record_shapes(module, calls[path])
     twin.register_forward_hook(lambda _module, _args, output: _plain_output(output))
+    logged = logging.root.manager.disable
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
+        # Where it fails it prints graphs and stacks; the error says it in one line.
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             kwargs = dict(example.kwargs)
+            logging.disable(logging.ERROR)
             program = torch.export.export(twin, example.args, kwargs, strict=False)
+            inline_wrapped(program.graph_module)
     except Exception as error:
-        reason = first_line(error)
         raise InputError(
-            f"the model does not run on a {example.describe()} input: {reason}"
+            f"the model does not run on a {example.describe()} input: {why_not_captured(error)}"
         ) from error
     finally:
+        logging.disable(logged)
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return _assemble(model, program, example, calls)
 

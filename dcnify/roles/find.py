@@ -12,6 +12,7 @@ from dcnify.errors import InputError
 from dcnify.graph.axis_rules import trace_axes
 from dcnify.graph.capture import Capture, Region, capture
 from dcnify.graph.flops import node_flops
+from dcnify.graph.given_model import module_of
 from dcnify.graph.isolation.candidates import Candidate, isolate_candidates
 from dcnify.graph.site import Facts, NearMiss, Pair, Site, Sites
 from dcnify.roles.base import ROLES, Found, Seen
@@ -40,6 +41,7 @@ def find(model: nn.Module, example: Any) -> Found:
     Where a site is a part of a module's forward, that part is isolated on a copy of the model, and
     the copy is captured again.
     """
+    model = module_of(model)
     found, candidates = _look(model, example)
     if not candidates:
         return found
@@ -81,7 +83,7 @@ def _look(model: nn.Module, example: Any) -> tuple[Found, list[Candidate]]:
     order = {node: index for index, node in enumerate(captured.graph.nodes)}
     seen.sort(key=lambda item: order[item[0]])
     held = dict(model.named_modules(remove_duplicate=False))
-    judged = [(node, _judged(node, item, held)) for node, item in seen]
+    judged = [(node, _judged(node, item, held, captured)) for node, item in seen]
     mine = [item for _node, item in judged if isinstance(item, Site)]
     others = [item for _node, item in judged if not isinstance(item, Site)]
     near = [item.miss if isinstance(item, Candidate) else item for item in others]
@@ -130,7 +132,7 @@ def site_at(
 
 
 def _judged(
-    node: fx.Node, seen: Site | NearMiss | Candidate, held: dict[str, nn.Module]
+    node: fx.Node, seen: Site | NearMiss | Candidate, held: dict[str, nn.Module], capture: Capture
 ) -> Site | NearMiss | Candidate:
     """What a role found, or a near miss where it cannot be swapped whatever the role."""
     item = seen.miss if isinstance(seen, Candidate) else seen
@@ -143,6 +145,9 @@ def _judged(
         return NearMiss(item.path, item.role, "part of a DCNv4 that is already there")
     if isinstance(item, Site) and item.path not in held:
         reason = "the model holds no module of this name: is a slice called?"
+        return NearMiss(item.path, item.role, reason)
+    if isinstance(item, Site) and not capture.is_called(item.path):
+        reason = "nothing calls it as a module: for an exported model, give the ExportedProgram"
         return NearMiss(item.path, item.role, reason)
     return seen
 

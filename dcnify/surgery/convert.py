@@ -16,6 +16,7 @@ from dcnify.data.statistics import Statistics, expect, pretrained_cfg_of
 from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
+from dcnify.graph.given_model import module_of
 from dcnify.progress import Progress, silent
 from dcnify.roles.base import Found
 from dcnify.roles.find import find
@@ -76,6 +77,7 @@ def convert(
         InputError: as `plan`.
         CheckError: an ``expect``, ``require`` or ``certify`` of the recipe is not met.
     """
+    model = module_of(model)
     example = Example.of(example)
     device = example.images.device.type
     known = torch.amp.is_autocast_available(device)

@@ -176,6 +176,9 @@ def _meta_twin(module: nn.Module) -> nn.Module:
         memo[id(parameter)] = twin
     for buffer in module.buffers():
         memo[id(buffer)] = buffer.to("meta")
+    for part in module.modules():  # a weight that is computed from others cannot be copied
+        made = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
+        memo |= {id(value): value.detach().to("meta") for value in made}
     return copy.deepcopy(module, memo)
 
 

@@ -178,9 +178,10 @@ def _token_count(tokens: _TokenAxes) -> int:
 
 
 def _like(captured: Capture, node: fx.Node) -> Tensor:
-    """An empty tensor of the node's dtype where the model's weights are."""
-    device = next((t.device for t in captured.tensors.values()), torch.device("cpu"))
-    return torch.empty(0, dtype=node.meta["val"].dtype, device=device)
+    """An empty tensor of the weights' dtype, where they are; autocast gives nodes another one."""
+    value = node.meta["val"]
+    weights = (one for one in captured.tensors.values() if one.is_floating_point())
+    return next(weights, torch.empty(0, dtype=value.dtype)).new_empty(0)
 
 
 def _probe(
