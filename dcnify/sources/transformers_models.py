@@ -135,12 +135,11 @@ def _class(name: str, config: PreTrainedConfig, what: str) -> type[PreTrainedMod
 
         found = MODEL_MAPPING.get(type(config), None)
         name = found.__name__ if inspect.isclass(found) else ""
-    kind = getattr(transformers, name, None) if name.isidentifier() else None
+    kind: Any = getattr(transformers, name, None) if name.isidentifier() else None
     known = inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel)
     if not known or kind is transformers.PreTrainedModel:
         raise InputError(f"{what}: transformers has no model class {name!r}")
-    model: type[PreTrainedModel] = kind
-    return model
+    return kind
 
 
 def _preprocessing(folder: Path, config: PreTrainedConfig) -> dict[str, Any]:
