@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.sources import timm_models, torchvision_models
+from dcnify.sources import timm_models, torchvision_models, transformers_models
 from dcnify.sources.factory import call_factory
 
 # Arguments that reach for files, the network or another model; an artifact may not set them.
@@ -26,9 +26,10 @@ _NOT_ARCHITECTURE = {
     "weights",
     "weights_backbone",
 }
-KINDS = ("timm", "torchvision", "python")
+KINDS = ("timm", "torchvision", "transformers", "python")
 _LARGEST = 10**7
-_LONGEST = 1000
+_LONGEST, _MOST_NAMES = 1000, 10**5
+"""Entries of a list or a mapping; of a mapping that holds single values, names of classes say."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Base:
     """
 
     kind: str
-    """``timm``, ``torchvision`` or ``python``."""
+    """One of `KINDS`."""
     name: str
-    """A timm or torchvision name (``convnext_tiny``), or ``package.module:factory``."""
+    """A name of timm or torchvision (``convnext_tiny``), a class of transformers, or
+    ``package.module:factory``."""
     args: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of `timm.create_model`, `torchvision.models.get_model` or the factory."""
+    """Keyword arguments of `timm.create_model`, `torchvision.models.get_model` or the factory; for
+    transformers, entries of the config."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -75,7 +78,8 @@ class Base:
             raise InputError("the base must have exactly 'kind', 'name' and 'args'")
         if not isinstance(data["name"], str) or not isinstance(data["args"], dict):
             raise InputError("the base's name must be text and its args a mapping")
-        refused = sorted(_NOT_ARCHITECTURE & set(data["args"]))
+        allowed = {"dtype"} if data["kind"] == "transformers" else set()
+        refused = sorted(_NOT_ARCHITECTURE & set(data["args"]) - allowed)
         if refused:
             raise InputError(f"the base may not set {', '.join(refused)}")
         if data["kind"] != "python" and ":" in data["name"]:
@@ -89,9 +93,10 @@ class Base:
         """Build the architecture with fresh weights."""
         if self.kind == "python":
             return call_factory(self.name, self.args)
-        return (torchvision_models if self.kind == "torchvision" else timm_models).create(
-            self.name, self.args
-        )
+        if self.kind == "transformers":
+            return transformers_models.create(self.name, self.args)
+        names = torchvision_models if self.kind == "torchvision" else timm_models
+        return names.create(self.name, self.args)
 
 
 def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +116,8 @@ def architecture_args(args: Mapping[str, Any]) -> dict[str, Any]:
 def _check_size(value: Any, depth: int = 0) -> None:
     if depth > 5:
         raise InputError("arguments of the architecture are nested too deeply")
-    if isinstance(value, (dict, list)) and len(value) > _LONGEST:
+    single = isinstance(value, dict) and all(isinstance(one, str | int) for one in value.values())
+    if isinstance(value, dict | list) and len(value) > (_MOST_NAMES if single else _LONGEST):
         raise InputError(f"arguments of the architecture hold a list of {len(value)} entries")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > _LARGEST:
         raise InputError(f"arguments of the architecture hold the number {value}")

@@ -17,7 +17,7 @@ from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
 from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
-from dcnify.sources import torchvision_models
+from dcnify.sources import torchvision_models, transformers_models
 from dcnify.sources.base import Base, architecture_args
 from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.factory import example_inputs
@@ -25,7 +25,7 @@ from dcnify.sources.identify.resolve import resolve
 from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.preprocessing import preprocessing_of
-from dcnify.sources.spec import SourceSpec
+from dcnify.sources.spec import SourceSpec, refuse_options
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
@@ -107,6 +107,8 @@ def open_model(
     if spec.kind == "python":
         base = Base("python", spec.name, args)
         return _opened(spec, base.build(), base)
+    if path.is_dir() and transformers_models.is_folder(path):
+        return _open_transformers(spec, path, args)
     if path.is_dir():
         return _open_checkpoint(spec, *read_timm_folder(path), args, on_progress)
     held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
@@ -129,6 +131,14 @@ def _open_torchvision(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     base = Base("torchvision", spec.name.partition(".")[0], architecture_args(args))
     opened = _opened(spec, model, base, notes=() if spec.pretrained else _RANDOM)
     return dataclasses.replace(opened, random_weights=not spec.pretrained)
+
+
+def _open_transformers(spec: SourceSpec, path: Path, args: dict[str, Any]) -> OpenedModel:
+    why = f"cannot change {spec.source}, whose config says how it is built"
+    refuse_options({"--arch": spec.arch, "--model-arg": args}, why)
+    model, notes = transformers_models.open_folder(path)
+    base = Base("transformers", type(model).__name__, transformers_models.entries_of(model))
+    return _opened(spec, model, base, notes=notes, recorded=pretrained_cfg_of(model))
 
 
 def _open_checkpoint(
