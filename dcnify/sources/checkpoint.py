@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
@@ -58,6 +59,7 @@ def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
     if not tensors:
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
+    _refuse_odd(tensors, what)
     others = [str(name) for name in state if name not in tensors and name != "_metadata"]
     if others:
         notes.append(
@@ -100,6 +102,17 @@ def _descend(state: Any) -> Mapping[str, Any]:
 
 def _tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise `InputError` for a tensor that is not dense, with values of its own."""
+    for name, tensor in tensors.items():
+        if tensor.is_quantized:
+            raise InputError(f"{what}: {name} is quantised; convert the float original")
+        if tensor.layout != torch.strided:
+            raise InputError(f"{what}: {name} is sparse; save it dense (Tensor.to_dense)")
+        if tensor.is_meta:
+            raise InputError(f"{what}: {name} has no values: it was saved from the meta device")
 
 
 def _without_wrappers(names: Iterable[str]) -> dict[str, str]:

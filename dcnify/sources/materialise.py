@@ -129,6 +129,7 @@ def _refuse_mismatch(shapes: Shapes, model: nn.Module, what: str) -> None:
 def _assign(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     groups = tied(model)
     wanted = model.state_dict()
+    refuse_types(tensors, wanted, what)
     state = dict(tensors)
     for name, value in wanted.items():
         if isinstance(value, Tensor) and name not in state:  # num_batches_tracked; see `compare`
@@ -140,6 +141,21 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
         raise InputError(f"{what} does not fit its model: {' '.join(lines[1:2])}") from None
     for names in groups:
         tie(model, names)
+
+
+def refuse_types(tensors: Mapping[str, Tensor], wanted: Mapping[str, Any], what: str) -> None:
+    """Raise `InputError` where a file has integers, booleans or complex numbers for float weights.
+
+    They are codes of a quantised model, which mean nothing as numbers.
+    """
+    for name, value in tensors.items():
+        place = wanted.get(name)
+        if not isinstance(place, Tensor) or not place.is_floating_point():
+            continue
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            words = f"{what}: {name} holds {kind} where the model has float weights: if they are"
+            raise InputError(f"{words} quantised, convert the float original")
 
 
 def _unfilled(model: nn.Module, have: Iterable[str]) -> set[str]:

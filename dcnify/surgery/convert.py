@@ -98,7 +98,7 @@ def _convert(
     random_weights: bool,
     found: Found | None,
 ) -> ConvertResult:
-    clock, before = _Clock(), _parameters(model)
+    clock, before, broken = _Clock(), _parameters(model), _broken(model)
     with evaluating(model) as modes, ExitStack() as structure:
         found = found or find(model, example)
         plan = plan_found(model, recipe, found)
@@ -130,6 +130,7 @@ def _convert(
                 measurements,
                 given_images=calibration is not None,
                 held_out=images.measured_apart,
+                broken=broken,
             )
             warn_of_worse_than_zero(measurements)
             transaction.put_in()
@@ -173,6 +174,16 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = round(now - self._last, 3)
         self._last = now
+
+
+@torch.no_grad()
+def _broken(model: nn.Module) -> str | None:
+    """Name of the first weight that holds NaN or infinite values."""
+    for name, value in model.named_parameters():
+        wide = value if value.element_size() > 1 else value.float()  # float8 cannot be asked
+        if not bool(wide.isfinite().all()):
+            return name
+    return None
 
 
 def _parameters(model: nn.Module) -> int:

@@ -258,3 +258,18 @@ def test_an_undecided_original_is_exempt_but_what_was_missed_is_said():
     again = Decided().eval()
     known = dcnify.convert(again, recipe("{agreement: 0.99}"), X[:1], X, random_weights=True)
     assert not any("would not be met" in text for text in known.report.warnings)
+
+
+def test_a_model_with_a_broken_weight_is_not_converted_unless_told():
+    model = Decided().eval()
+    name = list(dict(model.named_parameters()))[-1]
+    with torch.no_grad():
+        model.get_parameter(name).flatten()[0] = float("nan")
+    before = dict(model.named_modules())
+    for required in ("null", "{agreement: 0}", "{agreement: 0, on_violation: revert}"):
+        with pytest.raises(CheckError, match=f"{name} holds NaN or infinite values"):
+            converted(required, model)
+        assert dict(model.named_modules()) == before
+    result = converted("{agreement: 0, on_violation: warn}", model)
+    assert result.report.output.top1_agreement == 0
+    assert any(f"{name} holds NaN" in line for line in result.report.warnings)

@@ -18,7 +18,7 @@ from dcnify.sources.construct import at_most, on_meta
 from dcnify.sources.identify.candidate import POSITIONAL, Candidate, try_candidate, whole_names
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.identify.search import Identified, alternatives, identify
-from dcnify.sources.materialise import mismatch_of
+from dcnify.sources.materialise import mismatch_of, refuse_types
 from dcnify.sources.state_dict import prefix_views, shapes_of
 from dcnify.sources.timm_models import create
 
@@ -83,7 +83,7 @@ def resolve(
     if fitted.inferred:
         notes.append(f"read from the shapes: {', '.join(fitted.inferred)}")
     base = Base("timm", name, fitted.args)
-    tensors, more = _cast(tensors, base)
+    tensors, more = _cast(tensors, base, what)
     return Resolved(base, tensors, (*notes, *more))
 
 
@@ -237,7 +237,7 @@ def _accepted(name: str, args: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in args.items() if k != "img_size"}
 
 
-def _cast(tensors: dict[str, Tensor], base: Base) -> tuple[dict[str, Tensor], list[str]]:
+def _cast(tensors: dict[str, Tensor], base: Base, what: str) -> tuple[dict[str, Tensor], list[str]]:
     """Give each tensor the type that a fresh model has, as loading into one would."""
     wanted = on_meta(base.build).state_dict()
     changed = {
@@ -245,6 +245,7 @@ def _cast(tensors: dict[str, Tensor], base: Base) -> tuple[dict[str, Tensor], li
         for name, value in tensors.items()
         if value.is_floating_point() and value.dtype != wanted[name].dtype
     }
+    refuse_types(tensors, wanted, what)
     cast = {name: value.to(wanted[name].dtype) for name, value in tensors.items()}
     notes = [f"{', '.join(sorted(changed))} weights became float32"] if changed else []
     return cast, notes

@@ -15,15 +15,18 @@ def are_logits(outputs: Sequence[Tensor]) -> bool:
 
 
 def predicted_classes(outputs: Sequence[Tensor]) -> list[Tensor] | None:
-    """The likeliest class of every image; None unless the outputs are logits."""
-    return [output.argmax(-1) for output in outputs] if are_logits(outputs) else None
+    """The likeliest class of every image, -1 where there is a NaN; None unless these are logits."""
+    if not are_logits(outputs):
+        return None
+    return [output.argmax(-1).where(~output.isnan().any(-1), -1) for output in outputs]
 
 
 def share_equal(seen: Sequence[Tensor] | None, wanted: Sequence[Tensor] | None) -> float | None:
-    """The share of images for which both name the same class."""
+    """The share of images for which both name the same class, which a NaN does not."""
     if seen is None or wanted is None:
         return None
-    same = sum(int((a == b.to(a.device)).sum()) for a, b in zip(seen, wanted, strict=True))
+    pairs = [(a, b.to(a.device)) for a, b in zip(seen, wanted, strict=True)]
+    same = sum(int(((a == b) & (a >= 0)).sum()) for a, b in pairs)
     return same / max(1, sum(map(len, wanted)))
 
 

@@ -18,7 +18,12 @@ RUIN = 0.5
 
 
 def hold_floor(
-    recipe: Recipe, measurements: Measurements, *, given_images: bool, held_out: bool = True
+    recipe: Recipe,
+    measurements: Measurements,
+    *,
+    given_images: bool,
+    held_out: bool = True,
+    broken: str | None = None,
 ) -> OutputRequirement | None:
     """Act on the recipe's ``require`` of the output: keep the model, warn, revert layers, or fail.
 
@@ -28,13 +33,17 @@ def hold_floor(
         given_images: the user gave the images; the advice depends on it.
         held_out: the images that are measured are not those that were calibrated on. If they are,
             what is measured shows nothing, and counts as missed.
+        broken: name of a weight of the original that is NaN or infinite.
 
     Returns:
         What was required and whether it is met; None if nothing is required.
 
     Raises:
-        CheckError: the output misses it, and the recipe says ``fail``.
+        CheckError: the output misses it, and the recipe says ``fail``; or the original is broken,
+            unless the recipe says ``warn``.
     """
+    if broken is not None:
+        _refuse_broken(recipe, measurements, broken)
     transaction = measurements.transaction
     exempt = exemption(transaction.plan, measurements.untrained)
     advice = next_step(recipe, given_images)
@@ -65,6 +74,16 @@ def hold_floor(
         )
     measurements.warnings += (f"require not met: {missed}: {advice}, or fine-tune it",)
     return OutputRequirement(asked, False, missed)
+
+
+def _refuse_broken(recipe: Recipe, measurements: Measurements, broken: str) -> None:
+    words = f"the original's {broken} holds NaN or infinite values"
+    if recipe.require is None or recipe.require.on_violation != "warn":
+        raise CheckError(
+            f"{words}: take weights from before that happened; the model is unchanged (to convert "
+            "it nevertheless: --set require.on_violation=warn)"
+        )
+    measurements.warnings += (words,)
 
 
 def _not_measured(recipe: Recipe, measurements: Measurements) -> OutputRequirement:
