@@ -42,9 +42,9 @@ def words(measure: str) -> str:
     return _WORDS.get(measure, measure)
 
 
-def shown(measure: str, value: float) -> str:
+def shown(measure: str, value: float | None) -> str:
     """A value of a measure in words."""
-    return quantity_of(measure).text(value)
+    return "not measured" if value is None else quantity_of(measure).text(value)
 
 
 def percent(value: float | None) -> str:

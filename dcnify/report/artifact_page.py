@@ -11,7 +11,7 @@ from dcnify.artifact import Artifact, read_artifact
 from dcnify.artifact.layout import TRAINING
 from dcnify.artifact.record import is_artifact
 from dcnify.errors import InputError
-from dcnify.report.accuracies import accuracy_table, percent
+from dcnify.report.accuracies import accuracy_table, percent, shown
 from dcnify.report.fidelity_plot import fidelity_chart
 from dcnify.report.measured import measured_in
 from dcnify.report.network import network_of
@@ -125,13 +125,21 @@ def summary(record: Artifact) -> Iterator[Part]:
         Fact("FLOPs", _flops(plan)),
         Fact("agreement after conversion", output.get("top1_agreement"), PERCENT),
     ]
+    worse = False
     for tuned in report.get("finetune", ())[-1:]:
         measure = tuned.get("measure", "accuracy")
+        start, end = tuned.get("converted"), tuned["finetuned"]
+        worse = start is not None and end is not None and end < start
         if measure == "accuracy":
             facts.append(Fact("accuracy of the original", tuned["original"], PERCENT))
-        facts.append(Fact(f"{measure} after training", percent(tuned["finetuned"])))
+        else:  # on the same images as after training
+            del facts[-1]
+        facts.append(Fact(f"{measure} before training", shown(measure, start)))
+        facts.append(Fact(f"{measure} after training", shown(measure, end)))
     yield Facts(tuple(fact for fact in facts if fact.text))
     yield from _requirement(report)
+    if worse:
+        yield Text("The training ended below where it began.", "warning")
     for warning in report.get("warnings", ()):
         yield Text(str(warning), "warning")
 
@@ -152,9 +160,9 @@ def output(report: Mapping[str, Any]) -> Iterator[Part]:
         steps["the conversion"] = conversion["output"]
     if not steps:
         return
-    shown = [one for one in OUTPUT if any(out.get(one[0]) is not None for out in steps.values())]
-    columns = (Column("after"), *(Column(words, quantity) for _, words, quantity in shown))
-    rows = ((name, *(exact(out, key) for key, _, _ in shown)) for name, out in steps.items())
+    known = [one for one in OUTPUT if any(out.get(one[0]) is not None for out in steps.values())]
+    columns = (Column("after"), *(Column(words, quantity) for _, words, quantity in known))
+    rows = ((name, *(exact(out, key) for key, _, _ in known)) for name, out in steps.items())
     yield Table(columns, tuple(rows))
     images = report.get("images") or {}
     if "count" in images:

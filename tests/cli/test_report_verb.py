@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 from support.shown_artifact import shown_artifact
 
+from dcnify.artifact.record import read_artifact
 from dcnify.cli import main
+from dcnify.report.artifact_page import summary
 
 __all__ = ["shown_artifact"]
 
@@ -108,3 +111,21 @@ def test_what_cannot_be_shown_is_one_line_and_leaves_nothing(report, tmp_path, a
     assert words in err
     assert err.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("tuned", "told", "worse"),
+    [
+        ({"measure": "agreement", "converted": 0.75, "finetuned": 0.75}, "agreement", False),
+        ({"converted": 0.5, "finetuned": 0.25, "original": 0.9}, "accuracy", True),
+    ],
+)
+def test_before_and_after_training_are_of_the_same_images(shown_artifact, tuned, told, worse):
+    record = read_artifact(shown_artifact)
+    record = dataclasses.replace(record, report={**record.report, "finetune": [tuned]})
+    facts, *rest = summary(record)
+    said = {fact.name: fact.text for fact in facts.facts}
+    assert said[f"{told} before training"] == f"{tuned['converted']:.1%}"
+    assert said[f"{told} after training"] == f"{tuned['finetuned']:.1%}"
+    assert ("agreement after conversion" in said) is (told == "accuracy")
+    assert any("below where it began" in str(one) for one in rest) is worse
