@@ -49,7 +49,7 @@ class TokenCall:
         Raises:
             InputError: there are none, or the call asks for a mask or for causality.
         """
-        named = self._named(args, kwargs)
+        named = self.named(args, kwargs)
         tokens = named.get(self.tokens)
         if not isinstance(tokens, Tensor):
             tokens = tensor_given((), {k: v for k, v in named.items() if "mask" not in k})
@@ -62,7 +62,7 @@ class TokenCall:
 
     def grid_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Pair | None:
         """The rows and columns that a call passes; None if it does not."""
-        named = self._named(args, kwargs)
+        named = self.named(args, kwargs)
         given = [named.get(name) for name in self.grid]
         sizes = given[0] if len(given) == 1 else given
         if not isinstance(sizes, tuple | list) or len(sizes) != 2:
@@ -74,7 +74,8 @@ class TokenCall:
         rows, columns = (size if isinstance(size, int | torch.SymInt) else None for size in sizes)
         return None if rows is None or columns is None else (rows, columns)
 
-    def _named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by the names of their parameters."""
         count = len(self.parameters)
         names = (self.parameters[i] if i < count else f"argument {i}" for i in range(len(args)))
         return {**dict(zip(names, args, strict=True)), **kwargs}

@@ -115,10 +115,9 @@ class MapSize:
 
     def grid_of(self, count: int) -> Pair | None:
         """The grid of ``count`` tokens; None if the map's size gives another count."""
-        sizes = [self.size]
-        if not _is_traced() and torch._C._current_graph_task_id() != -1:
-            sizes += reversed(self._recent)
-        for size in sizes:
+        in_backward = not _is_traced() and torch._C._current_graph_task_id() != -1
+        # A GPU's backward has a thread of its own.
+        for size in (*reversed(self._recent),) if in_backward else (self.size,):
             grid = None if size is None else self.rule.grid(size, count)
             if grid is not None:
                 return grid

@@ -226,6 +226,30 @@ def test_the_tokens_are_taken_by_their_name_whatever_the_order_of_keywords():
     assert torch.equal(layer(attention_mask=mask, hidden_states=x), layer(x))
 
 
+@pytest.mark.parametrize("keywords", [True, False])
+def test_tokens_behind_a_position_embedding_of_their_shape_are_told_apart(keywords):
+    class Placed(Attention):
+        def forward(self, place, x):
+            return super().forward(x + place)
+
+    class Places(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.attn = nn.Conv2d(3, 16, 8, 8), Placed()
+            self.place = nn.Parameter(torch.randn(1, TOKENS, 16))
+
+        def forward(self, x):
+            x = self.patch(x).flatten(2).transpose(1, 2)
+            y = self.attn(place=self.place, x=x) if keywords else self.attn(self.place, x)
+            return (x + y).mean(1)
+
+    model, image = Places().eval(), IMAGE[:1]
+    dcnify.convert(model, recipe("attention"), image, calibration=image)
+    place, x = torch.randn(2, 1, TOKENS, 16)
+    assert torch.equal(model.attn(place, x), model.attn(torch.zeros_like(place), x))
+    assert not torch.equal(model.attn(place, x), model.attn(place, x + 1))
+
+
 class Cross(nn.Module):
     """Queries from the image's tokens, keys and values from others."""
 

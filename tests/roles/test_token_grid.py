@@ -313,3 +313,18 @@ def test_a_map_inside_a_layer_that_is_swapped_away_is_not_relied_on():
     rules = [swap.module.args["grid_from"]["module"] for swap in result.plan.swaps]
     assert rules == ["patch", "patch"]
     assert grids(model, (64, 32)) == [(16, 8), (16, 8)]
+
+
+def test_what_is_computed_again_in_another_thread_takes_the_latest_size_that_fits():
+    model = vit()
+    converted(model)
+    model.train().set_grad_checkpointing(True)
+    with torch.no_grad():
+        model(images((64, 32)))  # an older image with as many tokens
+    loss = model(images((32, 64))).sum() + model(images((48, 80))).sum()
+    seen = []
+    model.blocks[0].attn.dcn.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    thread = threading.Thread(target=loss.backward)
+    thread.start()
+    thread.join()
+    assert sorted(tuple(shape[1:3]) for shape in seen) == [(4, 8), (6, 10)]

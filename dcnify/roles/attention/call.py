@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import permutations
 from typing import Any
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from dcnify.graph.axes import Axes
 from dcnify.graph.axis_rules import AxesOf, trace_axes
 from dcnify.graph.call_shape import Argument, CallShape
+from dcnify.graph.calls import evaluating
 from dcnify.graph.capture import Capture, stack_of
 from dcnify.graph.site import Pair, Site
 from dcnify.nn.token_call import TokenCall
@@ -25,9 +27,14 @@ def call_of(found: Found, site: Site) -> TokenCall:
     """Which arguments of the layer at ``site`` are its tokens, and their rows and columns."""
     seen = found.capture.calls[site.path]
     first = seen[0]
-    tokens = next((a for a in first.tensors if a.shape == site.input_shape), None)
-    name = tokens.name if tokens is not None else ""
     region = found.capture.region_at(found.nodes[site.path], site.path)
+    of_image = found.capture.image_dependent
+    alike = [one for one in first.tensors if one.shape == site.input_shape]
+    name = alike[0].name if alike else ""
+    if any(
+        node not in of_image for one in alike[1:] for node in nodes_of(one, found.capture, region)
+    ):
+        name = _that_follows_the_image(found, site, [one.name for one in alike]) or name
 
     def is_bias(mask: Argument) -> bool:
         nodes = nodes_of(mask, found.capture, region)
@@ -40,6 +47,31 @@ def call_of(found: Found, site: Site) -> TokenCall:
         if one.name != name and (one not in first.masks or is_bias(one))
     ]
     return TokenCall(first.parameters, name, tuple(others), _grid_arguments(seen, site.grid))
+
+
+@torch.no_grad()
+def _that_follows_the_image(found: Found, site: Site, names: list[str]) -> str | None:
+    """Which of several arguments of one shape is another for another image; None if none is.
+
+    A position embedding may be passed in front of the tokens. The graph does not name arguments, so
+    the model is run on two images.
+    """
+    call = TokenCall(found.capture.calls[site.path][0].parameters)
+    seen: list[dict[str, Any]] = []
+
+    def note(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        seen.append(call.named(args, kwargs))
+
+    example, layer = found.capture.example, found.model.get_submodule(site.path)
+    handle = layer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with evaluating(found.model):
+            for images in (example.images, example.images + 1):
+                example.with_image(images).call(found.model)
+    finally:
+        handle.remove()
+    one, other = seen[0], seen[len(seen) // 2]
+    return next((name for name in names if not torch.equal(one[name], other[name])), None)
 
 
 def _grid_arguments(calls: tuple[CallShape, ...], grid: Pair) -> tuple[str, ...]:
