@@ -45,6 +45,10 @@ class TokenDCNv4(Leaf):
         InputError: a mask or causality is asked for, or the grid of the tokens is not known.
     """
 
+    in_proj_bias = None
+    """There is none: `nn.TransformerEncoderLayer`, whose fast path is an attention of its own that
+    reads this layer's weights, then calls the layer instead."""
+
     def __init__(
         self,
         channels: int,

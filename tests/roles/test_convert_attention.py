@@ -286,3 +286,26 @@ def test_a_site_inside_a_swapped_site_is_skipped_with_the_reason():
     assert [(s.path, s.reason) for s in plan.skipped] == [
         ("mixer.local", "inside mixer, which is swapped")
     ]
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 8, 8)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.encoder(self.patches(x).flatten(2).transpose(1, 2))
+
+
+def test_torchs_encoder_calls_the_new_layer_where_it_would_take_its_fast_path():
+    images = torch.randn(2, 3, 32, 32)
+    model = Encoder().eval()
+    layers = dcnify.convert(model, recipe("attention"), images).model.encoder.layers
+    with torch.no_grad():
+        tokens = model.patches(images).flatten(2).transpose(1, 2)
+        for layer in layers:
+            tokens = layer.norm1(tokens + layer.self_attn(tokens, tokens, tokens)[0])
+            tokens = layer.norm2(tokens + layer.linear2(layer.linear1(tokens).relu()))
+        assert torch.allclose(model(images), tokens, atol=1e-5)
