@@ -20,6 +20,7 @@ from dcnify.roles import ROLES, Replacement, Site
 from dcnify.roles.base import Found, Keys
 from dcnify.roles.find import find
 from dcnify.surgery.build import build, get
+from dcnify.surgery.fusing import fusing_notes
 from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
 
@@ -86,7 +87,7 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | No
         swaps=tuple(swaps),
         skipped=tuple(skipped),
         hits=dict(selection.hits),
-        notes=selection.notes,
+        notes=(*selection.notes, *fusing_notes(found.model, [one.site.path for one in swaps])),
         trims=tuple(biases),
         isolations=needed(found.isolations, [swap.site.path for swap in swaps]),
         model_parameters=sum(p.numel() for p in found.model.parameters()),

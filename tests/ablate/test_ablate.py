@@ -221,6 +221,7 @@ def test_ctrl_c_loses_nothing(tmp_path, monkeypatch):
     assert len(calls) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
@@ -264,6 +265,7 @@ def test_an_untrained_model_is_judged_by_its_layers(done):
     assert "untrained" in trial["uninformative"] or "prefers" in trial["uninformative"]
 
 
+@pytest.mark.slow
 def test_points_without_sites_are_dropped_if_the_sweep_says_so(tmp_path):
     sweep = {**SWEEP, "factors": {STAGES: [[0], [9]]}, "seeds": 0, "no_sites": "drop"}
     result, said = ablate(tmp_path / "run", sweep)

@@ -54,6 +54,7 @@ def nothing_is_timed(monkeypatch):
     monkeypatch.setattr(models, "rounds_of", fail)
 
 
+@pytest.mark.slow
 def test_both_models_stand_in_a_table_with_how_many_times_as_fast(dcnify):
     code, out, err = dcnify("out", *QUICK)
     assert (code, err) == (0, "")
@@ -73,6 +74,7 @@ def test_both_models_stand_in_a_table_with_how_many_times_as_fast(dcnify):
     assert lines[-1] == "these are times of the CPU kernels; they say nothing of a GPU"
 
 
+@pytest.mark.slow
 def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
     code, out, _ = dcnify("out", *QUICK, "--train", "--json")
     data = json.loads(out, parse_constant=pytest.fail)
@@ -93,6 +95,7 @@ def test_json_holds_everything_and_nothing_else_is_printed(dcnify):
             assert timing["peak_memory_bytes"] is None
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_run_beneath_a_counter_is_timed_all_the_same(dcnify, monkeypatch):
     class Shy(models.FlopCounterMode):
         def __enter__(self):
@@ -104,6 +107,7 @@ def test_a_model_that_does_not_run_beneath_a_counter_is_timed_all_the_same(dcnif
     assert out.count("not counted") == 2
 
 
+@pytest.mark.slow
 def test_parameters_and_flops_are_what_the_plan_promised(dcnify, made):
     sizes = json.loads(dcnify("out", *QUICK, "--json")[1])["models"]
     swaps = read_artifact(made / "out").plan.swaps
@@ -115,6 +119,7 @@ def test_parameters_and_flops_are_what_the_plan_promised(dcnify, made):
     assert more["flops"] == sum(one.flops - one.site.flops for one in swaps)
 
 
+@pytest.mark.slow
 def test_the_speedup_is_taken_round_by_round(dcnify, monkeypatch):
     both = {"original": [10.0, 40.0, 10.0, 10.0], "converted": [20.0, 20.0, 20.0, 5.0]}
     monkeypatch.setattr(models, "rounds_of", lambda *args: both)
@@ -123,6 +128,7 @@ def test_the_speedup_is_taken_round_by_round(dcnify, monkeypatch):
     assert one["timings"]["original"]["p50_us"] == 10.0
 
 
+@pytest.mark.slow
 def test_csv_has_a_row_for_each_model_and_pass(dcnify, tmp_path):
     file = tmp_path / "a.csv"
     code, out, _ = dcnify("out", *QUICK, "--train", "--csv", str(file), "--threads", "1")
@@ -145,12 +151,14 @@ def test_csv_has_a_row_for_each_model_and_pass(dcnify, tmp_path):
     assert "--overwrite" in err
 
 
+@pytest.mark.slow
 def test_size_batch_and_dtype_are_as_asked(dcnify):
     how = ("--input-size", "32x48", "--dtype", "bfloat16", "--batch", "3")
     data = json.loads(dcnify("out", "--time", "0.01", "--device", "cpu", *how, "--json")[1])
     assert (data["shape"], data["dtype"]) == ([3, 3, 32, 48], "bfloat16")
 
 
+@pytest.mark.slow
 def test_the_original_may_be_named_and_must_be_the_one(dcnify, made, tmp_path):
     shutil.copy(made / "model.pt", tmp_path / "moved.pt")
     moved = str(tmp_path / "moved.pt")
@@ -162,6 +170,7 @@ def test_the_original_may_be_named_and_must_be_the_one(dcnify, made, tmp_path):
     assert "was made from timm:test_convnext" in err
 
 
+@pytest.mark.slow
 def test_an_original_that_is_gone_is_to_be_named(dcnify, made):
     (made / "model.pt").rename(made / "away.pt")
     try:
@@ -173,12 +182,14 @@ def test_an_original_that_is_gone_is_to_be_named(dcnify, made):
     assert "model.pt" in err
 
 
+@pytest.mark.slow
 def test_a_timm_name_needs_no_network_to_be_timed(dcnify):
     code, out, err = dcnify("named", *QUICK)
     assert code == 0, err
     assert "original: timm:test_convnext" in out
 
 
+@pytest.mark.slow
 def test_layers_that_hand_over_are_timed_as_they_will_be(dcnify):
     code, out, err = dcnify("handing", *QUICK, "--json")
     assert code == 0
@@ -187,6 +198,7 @@ def test_layers_that_hand_over_are_timed_as_they_will_be(dcnify):
     assert sizes == json.loads(dcnify("out", *QUICK, "--json")[1])["models"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -212,6 +224,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_timed(dcnify, nothing_is_t
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 def test_on_cuda_the_memory_of_each_model_is_known(dcnify):
     how = ("--device", "cuda", "--time", "0.05", "--batch", "4", "--dtype", "float16", "--train")

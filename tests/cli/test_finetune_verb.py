@@ -156,6 +156,7 @@ def test_the_artifact_itself_is_no_output_even_to_overwrite(made, capsys, tmp_pa
     assert sorted(one.name for one in (made / "converted").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_what_would_be_overwritten_stays_when_the_new_run_cannot_begin(
     made, photos, tmp_path, capsys
 ):

@@ -49,6 +49,7 @@ def run(capsys, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_weights_without_statistics_are_shown_images_as_timm_has_it_and_a_line_says_so(run):
     data, err = run("convert", "weights.safetensors", *TIMM, "-o", "out")
     (line,) = [line for line in err.splitlines() if "assumed" in line]
@@ -78,6 +79,7 @@ def test_what_is_given_is_used_recorded_and_found_again(run):
     assert [one["passed"] for one in reported] == [True, True]
 
 
+@pytest.mark.slow
 def test_one_of_the_two_leaves_the_other_to_be_assumed(run):
     _, err = run("convert", "weights.safetensors", *TIMM, "-o", "out", "--mean", "0.25")
     (line,) = [line for line in err.splitlines() if "assumed" in line]
@@ -119,6 +121,7 @@ def test_a_checkpoint_that_states_its_statistics_is_believed(run):
     assert source.interpolation == "bilinear"
 
 
+@pytest.mark.slow
 def test_images_normalised_otherwise_than_the_model_expects_are_worth_a_warning():
     model = timm.create_model("test_convnext")
     images = dcnify.data.load_images(

@@ -76,6 +76,7 @@ def test_inspect_as_json_is_nothing_but_json(dcnify):
     )
 
 
+@pytest.mark.slow
 def test_plan_times_every_swap_where_it_is_asked_to(dcnify):
     given = ("plan", "timm:test_convnext", *SMALL, "-r", "convnext")
     code, out, _ = dcnify(*given, "--time", "0.01", "--batch", "1", "--threads", "1", "--json")
@@ -87,6 +88,7 @@ def test_plan_times_every_swap_where_it_is_asked_to(dcnify):
     assert dcnify(*given, "--batch", "1")[0] == 2
 
 
+@pytest.mark.slow
 def test_inspect_names_near_misses(dcnify):
     code, out, _ = dcnify("inspect", "timm:resnext26ts", *SMALL)
     assert code == 0
@@ -126,6 +128,7 @@ def test_convert_writes_an_artifact_that_loads_and_says_how_close_it_is(dcnify, 
     assert report["seed"] == 0
 
 
+@pytest.mark.slow
 def test_convert_as_json_is_nothing_but_json(dcnify, checkpoint):
     code, out, _ = dcnify("convert", checkpoint, "-o", "o", "--json", *QUICK)
     data = json.loads(out, parse_constant=pytest.fail)
@@ -282,6 +285,7 @@ def test_a_file_that_is_no_artifact_is_never_replaced(dcnify, weights, tmp_path,
     assert (tmp_path / target).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_file_artifact_is_replaced_when_asked(dcnify, checkpoint):
     args = ("convert", checkpoint, "-o", "out.pt", *QUICK)
     assert dcnify(*args)[0] == 0
@@ -311,6 +315,7 @@ def test_absurd_numbers_are_refused_before_memory_is_asked_for(dcnify, checkpoin
     assert code == 2, err
 
 
+@pytest.mark.slow
 def test_batches_with_labels_are_measured_on_their_images():
     model = timm.create_model("test_convnext")
     images = torch.randn(2, 3, 64, 64)

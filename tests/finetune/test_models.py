@@ -96,6 +96,7 @@ def test_a_model_of_one_channel_sees_grey_images(tmp_path):
     verified(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_weights_in_half_precision_are_trained_and_written_in_float32(tmp_path):
     made(tmp_path, "convnext_atto", CONVNEXT, CONV_RECIPE, dtype=torch.bfloat16)
     said = []
@@ -105,6 +106,7 @@ def test_weights_in_half_precision_are_trained_and_written_in_float32(tmp_path):
     verified(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_model_without_a_classifier_learns_its_features(tmp_path):
     made(tmp_path, "convnext_atto", {**CONVNEXT, "num_classes": 0}, CONV_RECIPE)
     with pytest.raises(InputError, match=r"stage s: losses.labels: the model has no classifier"):
@@ -117,6 +119,7 @@ def test_a_model_without_a_classifier_learns_its_features(tmp_path):
     verified(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_another_size_of_model_is_no_teacher(tmp_path):
     made(tmp_path, "convnext_atto", CONVNEXT, CONV_RECIPE)
     other = tmp_path / "other"

@@ -72,6 +72,7 @@ def test_a_run_goes_on_in_a_stage_that_follows_a_handover(handing_over, tmp_path
         assert same(tmp_path / out, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_resumed_with_worker_processes_ends_in_the_same_weights(
     whole, handing_over, tmp_path
 ):
@@ -212,6 +213,7 @@ def test_checkpoints_that_cannot_be_written_cost_one_line_each(handing_over, tmp
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_nan_or_infinite_stops_and_keeps_the_last_good_state(made, tmp_path):
     plan = stages(
         tmp_path,
@@ -231,6 +233,7 @@ def test_a_loss_that_becomes_nan_or_infinite_stops_and_keeps_the_last_good_state
     assert any("the new ones hold" in line for line in said)
 
 
+@pytest.mark.slow
 def test_what_is_resumed_must_be_the_same_run(whole, handing_over, made, tmp_path):
     plan = _killed(whole, "recover", 6, tmp_path)
     plain = stages(tmp_path, PLAN[0], {**PLAN[1], "handover": "null"})

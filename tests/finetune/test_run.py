@@ -71,6 +71,7 @@ def test_metrics_are_lines_of_json_in_order(done):
     assert list((path / TRAINING / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_a_stage_changes_what_it_trains_and_nothing_else(made, tmp_path):
     plan = stages(tmp_path, {**ALIGN, "ema": "null"})
     run(tmp_path, "out", plan, artifact=made)
@@ -92,6 +93,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(made, tmp
     assert not same(tmp_path / "one", tmp_path / "three")
 
 
+@pytest.mark.slow
 def test_the_callers_random_numbers_are_left_alone(made, tmp_path):
     torch.manual_seed(5)
     wanted = torch.randn(3)
@@ -149,6 +151,7 @@ def test_the_original_is_not_touched_and_not_saved(made, tmp_path):
     assert weights(tmp_path / "out").keys() == weights(made).keys()
 
 
+@pytest.mark.slow
 def test_a_missing_original_is_named_where_a_stage_needs_it(made, tmp_path):
     import shutil
 

@@ -124,6 +124,7 @@ def test_batch_norms_keep_their_statistics_where_a_stage_says_so(photos, tmp_pat
     assert frozen_norms(model, every=True) == [model[1]]
 
 
+@pytest.mark.slow
 def test_a_harmful_training_leaves_the_start_and_says_so(made, photos, tmp_path):
     said = []
     plan = stages(tmp_path, {**DISTIL, "optimizer": "{lr: 30, clip: null}", "steps": 4})
@@ -165,6 +166,7 @@ def test_a_model_without_classes_is_compared_by_cosine(photos, tmp_path):
     assert summary.distances["distil"] <= summary.distances["converted"]
 
 
+@pytest.mark.slow
 def test_the_verb_takes_images_without_labels(made, photos, tmp_path, capsys):
     small = ["--set", "stages.distil.steps=2"]
     call = ["finetune", str(made), "--images", str(photos), "-o", str(tmp_path / "out"), "--cpu"]

@@ -133,6 +133,7 @@ def test_another_batch_and_size_run_too(nets):
     assert torch.equal(before.eval()(x), after.eval()(x))
 
 
+@pytest.mark.slow
 def test_it_is_copied_compiled_and_exported_like_any_model(nets):
     before, after, _ = nets
     expected = before.eval()(images())
@@ -231,6 +232,7 @@ SMALL = {"img_size": 56, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
 RATES = {"drop_path_rate": 0.5, "attn_drop_rate": 0.1, "proj_drop_rate": 0.1, "num_classes": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "block_kind"),
     [(SwinTransformer, SwinTransformerBlock), (SwinTransformerV2, SwinTransformerV2Block)],

@@ -94,6 +94,7 @@ def test_whole_pixels_at_the_border_are_on_the_right_side_of_the_bounds():
     check(value, offset_mask, grad, groups=1)
 
 
+@pytest.mark.slow
 def test_far_from_the_origin_fractions_keep_their_bits():
     how = {"groups": 1, "kernel_size": 1, "padding": 0}
     value, offset_mask, _ = numbers(batch=1, size=(1, 3000), group_channels=4, **how)
@@ -147,6 +148,7 @@ def _refuse_to_copy(contiguous):
     return stub
 
 
+@pytest.mark.slow
 def test_memory_around_and_unused_channels_may_hold_anything():
     value, offset_mask, grad = numbers(batch=2, size=(5, 6), group_channels=8, groups=2, wild=True)
     around = torch.full((value.numel() + 4096,), float("nan"))

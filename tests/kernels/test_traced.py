@@ -53,6 +53,7 @@ def seen() -> dict[str, list[str]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("op", "kernels"),
     [("dcnv4", 1), ("dcnv3", 1), ("dcnv4_backward", 2), ("dcnv3_backward", 2)],
@@ -63,6 +64,7 @@ def test_on_cuda_the_kernels_are_in_the_graph(seen, op, kernels):
     assert not any("dcnify" in target for target in targets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["dcnv4", "dcnv3", "dcnv4_backward", "dcnv3_backward"])
 def test_elsewhere_the_operator_stays_whole(seen, op):
     targets = seen[f"{op} cpu"]

@@ -47,6 +47,7 @@ def test_a_detector_takes_a_step_and_detects_at_a_reduced_size(example, converte
     assert found["boxes"].amax() <= max(SIZE)
 
 
+@pytest.mark.slow
 def test_a_converted_backbone_puts_out_the_same_maps_at_another_size(example):
     original = lively("intern_image_t", features_only=True)
     recipe = dcnify.Recipe.load("internimage-exact")

@@ -112,6 +112,7 @@ SAMPLING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_layers_sample_and_normalise_as_published(name):
     narrow = {"channels": 16 * SAMPLING[name][0], "depths": (1, 1, 2, 1)}
@@ -219,6 +220,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("name", ["intern_image_s", "intern_image_h", "flash_intern_image_t"])
 def test_pretrained_goes_through_timm_to_the_published_file(hub, name, form):

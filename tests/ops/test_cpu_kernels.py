@@ -107,6 +107,7 @@ def test_any_two_dtypes_go_together(call, layout, value_dtype, packed_dtype):
     assert_right(*rounded, tolerance, layout=layout, **how)
 
 
+@pytest.mark.slow
 def test_large_kernels_and_many_tiles_are_right_in_float32():
     for size, kernel, width in (((40, 33), 3, 32), ((30, 31), 11, 16)):
         how = {"groups": 2, "kernel_size": kernel, "padding": kernel // 2}
@@ -320,6 +321,7 @@ def test_importing_the_operators_does_not_import_numba():
     assert python(program).strip() == "False"
 
 
+@pytest.mark.slow
 def test_without_numba_the_kernels_are_not_available():
     program = "import sys; sys.modules['numba'] = None\n" + ONE_CALL
     assert python(program + "print(numba_path.available())").strip() == "False"
@@ -350,6 +352,7 @@ def hits():
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     program = ONE_KERNEL + "print(*plane(), hits())"
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -359,6 +362,7 @@ def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_without_a_folder_to_write_to_kernels_are_compiled_each_time(tmp_path):
     (tmp_path / "file").touch()
     nowhere = {

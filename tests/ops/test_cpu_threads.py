@@ -129,6 +129,7 @@ def test_a_forked_child_starts_threads_of_its_own():
     assert child.exitcode == 0
 
 
+@pytest.mark.slow
 def test_work_is_done_while_python_shuts_down():
     program = """
 import atexit, threading, torch

@@ -258,6 +258,7 @@ def test_an_image_smaller_than_the_kernel_is_refused_with_both_sizes():
         DCNv4(16, kernel_size=7, padding=0)(torch.zeros(1, 4, 6, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"stride": 2}, {"dw_kernel_size": 3, "center_feature_scale": True}, {"offset_rank": 4}],

@@ -81,6 +81,7 @@ def test_every_room_has_its_place_in_the_order():
     assert rooms - {"__main__", "kernels"} <= set(chain(*ORDER))
 
 
+@pytest.mark.slow
 def test_rooms_import_only_from_rooms_below():
     found = set()
     for name in modules():

@@ -13,10 +13,12 @@ def contents(wheel: Path) -> list[str]:
     return zipfile.ZipFile(wheel).namelist()
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_the_licence(contents):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents)
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_built_in_recipe(contents, bare_copy):
     recipes = {
         f"dcnify/{path.relative_to(bare_copy)}" for path in bare_copy.glob("recipes/**/*.yaml")
@@ -25,16 +27,19 @@ def test_the_wheel_carries_every_built_in_recipe(contents, bare_copy):
     assert recipes <= set(contents)
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_every_module_of_the_tree(contents, bare_copy):
     tree = {str(path.relative_to(bare_copy)) for path in bare_copy.glob("dcnify/**/*.py")}
     tree |= {f"dcnify/{path.relative_to(bare_copy)}" for path in bare_copy.glob("kernels/**/*.py")}
     assert tree <= set(contents)
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_nothing_but_the_package(contents):
     assert {name.split("/")[0].split("-")[0] for name in contents} == {"dcnify"}
 
 
+@pytest.mark.slow
 def test_a_fresh_environment_imports_the_package_and_its_mapped_folders(installed, tmp_path):
     code = (
         "import dcnify, dcnify.kernels, dcnify.recipes\n"
@@ -45,6 +50,7 @@ def test_a_fresh_environment_imports_the_package_and_its_mapped_folders(installe
     assert all(Path(file).is_relative_to(installed.folder) for file in files)
 
 
+@pytest.mark.slow
 def test_a_fresh_environment_lists_the_recipes(installed, tmp_path, bare_copy):
     listed = installed.run("dcnify", "recipe", "ls", cwd=tmp_path).stdout
     for path in bare_copy.glob("recipes/*.yaml"):

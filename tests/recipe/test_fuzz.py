@@ -81,6 +81,7 @@ def test_random_values_in_random_places_never_escape(data):
     reads_or_refuses(yaml.safe_dump(root, allow_unicode=data.draw(st.booleans())))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(STEPS), max_size=5),

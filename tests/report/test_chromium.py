@@ -54,6 +54,7 @@ frame.onload = () => setTimeout(() => {{
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [380, 1400])
 def test_a_page_opens_without_a_message_or_a_request_and_fits(tmp_path, width):

@@ -100,6 +100,7 @@ def test_names_are_not_taken_for_formulas(texts):
     assert "$x_{$.blocks.0.conv_dw" in texts(odd)
 
 
+@pytest.mark.slow
 def test_a_deep_model_with_long_names_still_fits(tmp_path):
     sites = [{"path": f"{'encoder.' * 20}{n}.attn", "sqnr_db": n / 10} for n in range(100)]
     write_plot({"sites": sites}, tmp_path / "plot.png")

@@ -164,6 +164,7 @@ def test_series_differ_in_more_than_their_colour():
     assert "<pattern" in html(page(Figure((two,), "a", "b")))
 
 
+@pytest.mark.slow
 def test_rows_past_a_thousand_wait_for_the_reader():
     column = Column("n", COUNT)
     many = Table((column,), tuple((n,) for n in range(AT_ONCE + 2500)))

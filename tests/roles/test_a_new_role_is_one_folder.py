@@ -25,29 +25,34 @@ def seen() -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_its_sites_are_found_with_its_own_facts_and_those_of_other_roles_absent(seen):
     (site,) = seen["sites"]
     assert (site["path"], site["role"], site["pixels"]) == ("maxpool", "max_pool", 9)
     assert (site["kernel"], site["heads"], site["prefix_tokens"]) == ([3, 3], None, 0)
 
 
+@pytest.mark.slow
 def test_its_plan_shows_its_label_and_survives_json(seen):
     assert re.search(r"maxpool +max pool of 9 pixels .* DCNv4 3x3 G8", seen["plan"])
     assert seen["same_plan"]
 
 
+@pytest.mark.slow
 def test_a_converted_model_is_saved_and_loaded(seen):
     assert seen["layer"] == "DepthwiseDCNv4"
     assert seen["warnings"] == ["maxpool: an average is not a maximum"]
     assert seen["loaded_alike"]
 
 
+@pytest.mark.slow
 def test_its_facts_and_keys_are_those_of_any_recipe(seen):
     assert "pixels: 9" in seen["written"]
     assert "start: center" in seen["written"]
     assert "max_pool" in seen["schema"]
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_fit_it_is_refused_in_place(seen):
     assert re.match(
         r".*:7:54: swaps.pool.replace.start: only for role max_pool", seen["wrong_role"]

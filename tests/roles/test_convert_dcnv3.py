@@ -171,6 +171,7 @@ def test_a_conversion_that_is_not_certified_changes_nothing():
     assert torch.equal(outputs(model), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "dw", "fc2"), [("t", None, None), ("s", 3, None), ("l", 3, True)])
 def test_the_flash_recipe_makes_the_flash_model_of_that_size(size, dw, fc2):
     model = model_of(f"intern_image_{size}")
@@ -229,6 +230,7 @@ def test_a_failed_flash_conversion_puts_biases_and_layers_back():
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_a_reverted_layer_keeps_the_bias_beside_it():
     model = model_of("intern_image_t")
     text = "replace: {with: dcnv4, like: flash_intern_image}"
@@ -281,6 +283,7 @@ def test_other_roles_do_not_take_what_is_for_dcnv3():
         dcnify.Recipe.from_yaml(text)
 
 
+@pytest.mark.slow
 def test_plain_dcnv4_with_other_points_starts_as_an_average():
     model = model_of("intern_image_t")
     result = convert(model, recipe("replace: {with: dcnv4, kernel_size: 5, group_channels: 8}"))
@@ -289,6 +292,7 @@ def test_plain_dcnv4_with_other_points_starts_as_an_average():
     assert torch.isfinite(outputs(model)).all()
 
 
+@pytest.mark.slow
 def test_both_kinds_of_layer_are_counted_alike():
     model = model_of("intern_image_t")
     plan = dcnify.plan(model, dcnify.Recipe.load(EXACT), IMAGES[:1])
@@ -297,6 +301,7 @@ def test_both_kinds_of_layer_are_counted_alike():
         assert 1 <= grown < 1.1
 
 
+@pytest.mark.slow
 def test_a_plan_with_trims_survives_json():
     model = model_of("intern_image_t")
     plan = dcnify.plan(model, dcnify.Recipe.load(FLASH), IMAGES[:1])
@@ -305,6 +310,7 @@ def test_a_plan_with_trims_survives_json():
     assert "dcnv3 3x3 G1" in str(plan)
 
 
+@pytest.mark.slow
 def test_a_model_that_holds_a_module_twice_has_all_its_sites():
     """torch.export gives other names to the modules of such a model, where it can."""
 

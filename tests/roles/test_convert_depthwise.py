@@ -145,6 +145,7 @@ def converted():
     return dcnify.convert(tiny_convnext(), recipe("depthwise_conv"), IMAGE, calibration=IMAGE)
 
 
+@pytest.mark.slow
 def test_the_model_is_the_object_that_was_given_and_of_its_own_class():
     model = tiny_convnext()
     kind = type(model)
@@ -253,6 +254,7 @@ def test_in_channels_last_a_swap_adds_no_copy(pointwise):
     assert len(copies_in(layer, torch.randn(1, 8, 4, 4))) == 1, "the counter must see a copy"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_one_alone():
     states = []
     for _ in range(2):

@@ -87,6 +87,7 @@ def representable(draw):
     return conv_of(shapes, seed, **options), more, draw(st.sampled_from([(13, 14), (15, 17)]))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(representable())
 def test_kernels_of_one_shape_come_out_exact_in_any_order_sign_and_size(case):
@@ -218,6 +219,7 @@ def test_smooth_kernels_keep_far_more_than_by_transfer():
     assert by_fit < 0.6
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_closer_site_by_site():
     images = torch.randn(2, 3, 64, 64)
     found = {}

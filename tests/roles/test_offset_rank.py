@@ -64,6 +64,7 @@ def test_the_same_seed_gives_the_same_bottleneck(method):
         assert torch.equal(states[0][name], states[1][name])
 
 
+@pytest.mark.slow
 def test_an_artifact_gives_the_bottleneck_back(tmp_path):
     model = tiny_convnext()
     result = convert(model, "depthwise_conv", init="fit", offset_rank=4)

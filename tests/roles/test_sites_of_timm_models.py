@@ -54,6 +54,7 @@ def test_one_dimensional_kernels_are_told_apart():
     assert kernels == {(3, 3): 5, (1, 11): 5, (11, 1): 5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_is_found_with_its_class_token(name):
     sites = sites_of(name, depth=3)
@@ -79,6 +80,7 @@ def test_plain_convolutions_are_no_sites():
     assert roles(sites_of("resnet50", layers=SHALLOW)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "word"),
     [
@@ -96,6 +98,7 @@ def test_other_attentions_are_near_misses_with_the_reason(name, options, word):
         assert not [site for site in sites if site.role == "attention"]
 
 
+@pytest.mark.slow
 def test_masked_units_are_windows_until_pooling_has_restored_the_raster():
     """Hiera reorders its tokens by mask unit; only its last block sees rows and columns again."""
     sites = sites_of("hiera_tiny_224")

@@ -116,11 +116,13 @@ def test_the_files_hold_every_measurement(done):
     assert sum(line.startswith("[") for line in said) == 5
 
 
+@pytest.mark.slow
 def test_a_second_call_converts_what_is_chosen_and_nothing_else(copied, conversions):
     again, _ = search(copied)
     assert set(conversions) == {again.chosen}
 
 
+@pytest.mark.slow
 def test_another_budget_measures_no_layer_again(copied, conversions):
     result, _ = search(copied, "flops<=1.2", overwrite=True)
     assert result.goal == "most layers"
@@ -148,6 +150,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path, conversions, monkeypatch):
     assert conversions[:2] == alone
 
 
+@pytest.mark.slow
 def test_a_measurement_that_is_damaged_is_made_again(copied, conversions):
     folder = copied / "measured"
     path = min(folder.iterdir())
@@ -157,6 +160,7 @@ def test_a_measurement_that_is_damaged_is_made_again(copied, conversions):
     assert path.stat().st_size > 40
 
 
+@pytest.mark.slow
 def test_other_images_are_measured_anew(copied, conversions):
     images = ImageSpec("builtin:cluttered-digits", image_count=8)
     search(copied, "sites>=1", images=images, overwrite=True, **FEW)

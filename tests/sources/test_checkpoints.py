@@ -95,6 +95,7 @@ def test_options_that_the_weights_contradict_give_way(tmp_path):
     assert any("contradict" in note for note in source.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kwargs",
     [{"depths": [10**6, 1, 1, 1]}, {"dims": [10**9] * 4}, {"checkpoint_path": "/etc/passwd"}],
@@ -105,6 +106,7 @@ def test_absurd_or_reaching_options_in_a_file_do_no_harm(tmp_path, kwargs):
         open_source(path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_options_is_inferred(tmp_path):
     model = timm.create_model("test_convnext2", num_classes=6).eval()
     source = open_source(trained(tmp_path, model))
@@ -112,6 +114,7 @@ def test_a_checkpoint_without_options_is_inferred(tmp_path):
     assert_same(model, source.model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "a_model_that_is_gone"])
 def test_an_architecture_that_timm_lacks_is_inferred_instead(tmp_path, name):
     model = timm.create_model("test_convnext2").eval()
@@ -228,6 +231,7 @@ def test_a_stretched_position_embedding_is_mentioned(tmp_path):
     assert_same(model.eval(), kept.model)
 
 
+@pytest.mark.slow
 def test_a_state_dict_of_another_model_names_a_few_differences(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "m.pth")
     with pytest.raises(InputError) as error:

@@ -80,6 +80,7 @@ def test_weights_of_no_vision_model_say_so():
         identify(other, {}, "m.pth")
 
 
+@pytest.mark.slow
 def test_progress_is_reported():
     seen = []
     identify(shapes("test_convnext2"), {}, "m.pth", lambda *step: seen.append(step))

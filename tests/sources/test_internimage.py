@@ -153,6 +153,7 @@ def test_an_offset_scale_of_one_s_own_can_be_said_without_the_sizes(tmp_path):
     assert not any("assumed" in note for note in source.notes)
 
 
+@pytest.mark.slow
 def test_a_detector_s_tiny_model_has_layer_scales_and_the_published_size(tmp_path):
     """The published detection configurations give T a layer scale."""
     state = unfilled(on_meta(lambda: timm.create_model("intern_image_t", layer_scale=1.0)))
@@ -281,6 +282,7 @@ def test_a_backbone_is_saved_and_loaded(stand_in, tmp_path, output, known):
     assert again.input_size == (3, 224, 224)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("name", ["intern_image_t", "intern_image_s"])
 def test_the_hugging_face_port_s_weights_are_read(tmp_path, file, name):

@@ -111,6 +111,7 @@ def test_teaching_never_leaves_a_layer_worse_than_it_found_it():
     assert torch.equal(again.weight, old.weight)
 
 
+@pytest.mark.slow
 def test_a_model_may_read_a_setting_of_a_layer_that_is_being_calibrated():
     class Reads(nn.Module):
         def __init__(self):

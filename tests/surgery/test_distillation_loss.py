@@ -111,6 +111,7 @@ def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
     assert measurements.output == measurements.steps[0].output
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_step_that_changes_nothing_came_no_closer():
     model = models.tiny_convnext()

@@ -247,6 +247,7 @@ def test_an_example_that_may_be_noise_is_no_proof(monkeypatch):
     assert any("require not met: nothing was measured" in one for one in result.report.warnings)
 
 
+@pytest.mark.slow
 def test_an_undecided_original_is_exempt_but_what_was_missed_is_said():
     class Undecided(Decided):
         def forward(self, x):

@@ -202,6 +202,7 @@ def test_a_model_without_handover_is_told_so():
             call()
 
 
+@pytest.mark.slow
 def test_a_reverted_layer_does_not_hand_over_nor_one_whose_conversion_fails():
     wish = "    require: {sqnr_db: 200, on_violation: revert}\n"
     model = tiny_convnext()
@@ -265,6 +266,7 @@ def test_an_artifact_in_mid_handover_can_be_converted_again_elsewhere(again, tmp
     assert torch.equal(outputs(ended), outputs(source.model))
 
 
+@pytest.mark.slow
 def test_a_whole_plan_that_was_finished_is_saved_as_it_stands(tmp_path):
     first = convert(tiny_convnext(), handing("depthwise_conv"))
     source = open_source(dcnify.save(first, tmp_path / "first"))
@@ -288,6 +290,7 @@ def test_layers_that_hand_over_are_not_converted_again(case):
             convert(model, given)
 
 
+@pytest.mark.slow
 def test_flash_layers_get_their_biases_back_for_the_handover():
     model = tiny_internimage()
     fc2 = model.levels[0].blocks[0].mlp.fc2

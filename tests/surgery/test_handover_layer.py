@@ -35,6 +35,7 @@ def test_between_the_ends_the_output_is_the_blend_of_both():
         assert apart(both(x), expected) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_model_cast_to_16_bits_keeps_its_blend_and_its_ends(dtype):
     both = layer(blend=0.99999).to(dtype)
@@ -68,6 +69,7 @@ def test_autocast_runs_both_layers_in_16_bits():
     assert seen == [torch.bfloat16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blend", [1, 0.5, 0])
 def test_channels_last_stays_channels_last(blend):
     model = tiny_convnext().to(memory_format=torch.channels_last)
@@ -152,6 +154,7 @@ def test_an_old_batch_norm_stays_as_it_was_in_the_original():
     assert torch.equal(both.eval()(x), twin.eval()(x))
 
 
+@pytest.mark.slow
 def test_layers_learn_from_the_old_ones_at_blend_1():
     model = tiny_vit()
     convert(model, handing("attention"))
@@ -180,6 +183,7 @@ def test_both_outputs_let_go_when_the_step_fails():
     assert all(one.pairs is None for one in handover.handovers(model).values())
 
 
+@pytest.mark.slow
 def test_gradients_under_checkpointing_are_the_same():
     gradients = []
     for checkpointing in (False, True):

@@ -43,6 +43,7 @@ def roles_of(name: str) -> tuple[str, ...]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_site_inside_a_forward_is_found_and_the_model_is_not_touched(name):
     model = models()[name]

@@ -217,6 +217,7 @@ def test_labels_say_how_many_images_are_right_before_and_after():
     assert report.output.accuracy != report.steps[0].output.accuracy or report.output.accuracy > 0.2
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_learned_from():
     sizes = [IMAGES[:8], F.interpolate(IMAGES[8:16], size=(32, 48)), IMAGES[16:19]]
     report = convert(tiny_convnext(), "depthwise_conv", SHORT, sizes).report

@@ -153,6 +153,7 @@ def test_the_artifact_itself_is_no_source_of_it(out):
         against(out, open_source(out))
 
 
+@pytest.mark.slow
 def test_of_a_second_conversion_only_the_new_layers_are_compared_with_the_first(made, tmp_path):
     late = dcnify.Recipe.load("convnext-late")
     first = opened(made / "m")
@@ -223,6 +224,7 @@ def saved_as(name, source, place, *overrides):
     return save(result, place, source=source)
 
 
+@pytest.mark.slow
 def test_what_the_recipe_certifies_is_checked_again(intern, tmp_path):
     out = saved_as("internimage-exact", intern(), tmp_path / "out")
     done = against(out, intern())
