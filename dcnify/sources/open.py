@@ -128,7 +128,9 @@ def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
 
 def _open_torchvision(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
     model = torchvision_models.create(spec.name, args, pretrained=spec.pretrained)
-    base = Base("torchvision", spec.name.partition(".")[0], architecture_args(args))
+    settings = torchvision_models.settings_of(model, spec.name) if spec.pretrained else {}
+    described = architecture_args({**settings, **args})
+    base = Base("torchvision", spec.name.partition(".")[0], described)
     opened = _opened(spec, model, base, notes=() if spec.pretrained else _RANDOM)
     return dataclasses.replace(opened, random_weights=not spec.pretrained)
 

@@ -12,6 +12,11 @@ from dcnify.data.statistics import expect
 from dcnify.errors import DcnifyError, InputError
 from dcnify.words import did_you_mean, first_line
 
+TRANSFORMS_INPUT = ("googlenet", "inception_v3")
+"""Architectures that may normalise the image themselves, which their weights do not show."""
+_SET_BY_WEIGHTS = ("transform_input", "aux_logits", "image_size")
+"""Arguments that torchvision sets with some published weights; attributes of the model too."""
+
 
 def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:
     """Call `torchvision.models.get_model`, with one-line errors.
@@ -28,6 +33,8 @@ def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> n
     given: dict[str, Any] = {**args, "weights": weights if pretrained else None}
     if "weights_backbone" in signature(models.get_model_builder(architecture)).parameters:
         given["weights_backbone"] = None  # those of the whole model replace them
+    if architecture in TRANSFORMS_INPUT:
+        given.setdefault("init_weights", False)  # slow, and weights come afterwards
     try:
         model = models.get_model(architecture, **given)
     except OverflowError:
@@ -40,6 +47,15 @@ def create(name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> n
         raise InputError(said) from error
     expect(model, preprocessing_of(name))
     return model
+
+
+def settings_of(model: nn.Module, name: str) -> dict[str, Any]:
+    """The arguments that made ``model`` where its weights decided them."""
+    found = {key: getattr(model, key) for key in _SET_BY_WEIGHTS if hasattr(model, key)}
+    builder = models.get_model_builder(weights_of(name)[0])
+    if "aux_loss" in signature(builder).parameters:
+        found["aux_loss"] = getattr(model, "aux_classifier", None) is not None
+    return found
 
 
 def weights_of(name: str) -> tuple[str, WeightsEnum | None]:

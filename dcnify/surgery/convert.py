@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dcnify._version import __version__
 from dcnify.data.statistics import Statistics, expect, pretrained_cfg_of
@@ -178,10 +179,14 @@ class _Clock:
 
 @torch.no_grad()
 def _broken(model: nn.Module) -> str | None:
-    """Name of the first weight that holds NaN or infinite values."""
-    for name, value in model.named_parameters():
+    """Name of the first weight that holds NaN or infinite values, or buffer that holds NaN."""
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(value) or value.is_meta:
+            continue
         wide = value if value.element_size() > 1 else value.float()  # float8 cannot be asked
-        if not bool(wide.isfinite().all()):
+        # A buffer may be a mask of minus infinity.
+        good = wide.isfinite() if isinstance(value, nn.Parameter) else ~wide.isnan()
+        if not bool(good.all()):
             return name
     return None
 

@@ -25,7 +25,7 @@ def fusing_notes(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:
                 if callable(getattr(type(one), method, None)):
                     first.setdefault((type(one).__name__, method), path)
     return tuple(
-        f"{kind}.{method}() reads weights that {path} has no more once it is swapped: call it "
-        "before the conversion, not after"
+        f"{kind}.{method}() reads weights that {path} has no more once it is swapped: if at all, "
+        "call it before the conversion, not after"
         for (kind, method), path in first.items()
     )

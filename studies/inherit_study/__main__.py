@@ -95,24 +95,22 @@ def vary(
 
 
 def back(
-    subject: Subject, seed: int, folder: Path, methods: Collection[str] = BACK_FROM
+    subject: Subject,
+    seed: int,
+    folder: Path,
+    methods: Collection[str] = BACK_FROM,
+    part: str = "back",
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """How many steps of ordinary training each start needs, all sites converted."""
+    """How much ordinary training each start needs, all sites converted.
+
+    ``back`` counts the steps at one rate, ``shortest`` those of the shortest training whose rate
+    comes down to zero.
+    """
+    measure = {"back": _back, "shortest": _shortest}[part]
     for method in methods:
         yield (
-            f"back {subject.name} {method} {seed}",
-            lambda method=method: _back(subject, seed, folder, method),
-        )
-
-
-def shortest(
-    subject: Subject, seed: int, folder: Path, methods: Collection[str] = BACK_FROM
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """How short a training each start needs whose rate comes down, all sites converted."""
-    for method in methods:
-        yield (
-            f"shortest {subject.name} {method} {seed}",
-            lambda method=method: _shortest(subject, seed, folder, method),
+            f"{part} {subject.name} {method} {seed}",
+            lambda method=method: measure(subject, seed, folder, method),
         )
 
 
@@ -191,12 +189,11 @@ def main() -> None:
     rows = options.out / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     methods = options.methods or tuple(METHODS)
+    starts = [one for one in BACK_FROM if one in methods]
     jobs = {
         "keep": functools.partial(keep, methods=methods, where=options.sites),
-        "back": functools.partial(back, methods=[one for one in BACK_FROM if one in methods]),
-        "shortest": functools.partial(
-            shortest, methods=[one for one in BACK_FROM if one in methods]
-        ),
+        "back": functools.partial(back, methods=starts),
+        "shortest": functools.partial(back, methods=starts, part="shortest"),
         "vary": functools.partial(vary, names=options.variants),
         "spend": spend,
     }

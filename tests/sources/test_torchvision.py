@@ -18,7 +18,7 @@ X = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_name_is_opened_with_what_its_weights_expect_of_images():
-    opened = open_source("torchvision:inception_v3", model_args={"init_weights": False})
+    opened = open_source("torchvision:inception_v3")
     assert opened.random_weights
     assert opened.input_size == (3, 299, 299)
     assert (opened.mean, opened.interpolation) == ((0.485, 0.456, 0.406), "bilinear")
@@ -65,6 +65,28 @@ def test_a_mistake_is_one_line_with_the_nearest_fix(source, options, said):
         open_source(source, **options)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_what_published_weights_set_is_kept_in_the_base(monkeypatch):
+    made = models.googlenet(init_weights=False)
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: made.state_dict())
+    opened = open_source("torchvision:googlenet", pretrained=True)
+    assert opened.model.transform_input
+    again = opened.base.build().eval()
+    again.load_state_dict(opened.model.state_dict())
+    assert torch.equal(again(X), opened.model(X))
+
+
+def test_what_a_file_does_not_show_is_said(tmp_path):
+    made = models.googlenet(init_weights=False)
+    torch.save(made.state_dict(), tmp_path / "google.pth")
+    arch = "torchvision:googlenet"
+    opened = open_source(tmp_path / "google.pth", arch=arch)
+    assert any("--model-arg transform_input=true" in note for note in opened.notes)
+    told = open_source(tmp_path / "google.pth", arch=arch, model_args={"transform_input": True})
+    assert told.model.transform_input
+    assert not any("transform_input" in note for note in told.notes)
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypatch):

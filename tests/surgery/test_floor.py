@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from support import models
 from support.decided import SITES, Decided, images, recipe
+from torch import nn
 
 import dcnify
 from dcnify.errors import CheckError, InputError
@@ -274,3 +275,10 @@ def test_a_model_with_a_broken_weight_is_not_converted_unless_told():
     result = converted("{agreement: 0, on_violation: warn}", model)
     assert result.report.output.top1_agreement == 0
     assert any(f"{name} holds NaN" in line for line in result.report.warnings)
+
+
+def test_running_statistics_of_nan_are_found_too():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.BatchNorm2d(16))
+    model[2].running_var[3] = float("nan")
+    with pytest.raises(CheckError, match=r"2\.running_var holds NaN"):
+        dcnify.convert(model.eval(), models.recipe("depthwise_conv"), torch.randn(2, 3, 16, 16))

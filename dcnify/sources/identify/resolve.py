@@ -21,6 +21,7 @@ from dcnify.sources.identify.search import Identified, alternatives, identify
 from dcnify.sources.materialise import mismatch_of, refuse_types
 from dcnify.sources.state_dict import prefix_views, shapes_of
 from dcnify.sources.timm_models import create
+from dcnify.sources.torchvision_models import TRANSFORMS_INPUT
 
 _RENAMED = "names of the original repository, put into timm's by timm"
 _TOLD_BY_SHAPES = ("num_classes", "in_chans", "img_size")
@@ -214,6 +215,12 @@ def _fit_torchvision(
 ) -> Resolved:
     """Fit torchvision's model, with as many classes as its last layer has rows."""
     base = Base("torchvision", name, args)
+    if name in TRANSFORMS_INPUT and "transform_input" not in args:
+        base = Base("torchvision", name, {**args, "transform_input": False})
+        found = _fit_torchvision(checkpoint, what, name, base.args)
+        words = "assumed transform_input=false, which the weights do not show; torchvision's own "
+        note = f"{words}want --model-arg transform_input=true"
+        return dataclasses.replace(found, notes=(*found.notes, note))
     try:
         return _fit_as_it_is(checkpoint, what, base)
     except InputError:

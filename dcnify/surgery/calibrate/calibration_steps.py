@@ -141,7 +141,7 @@ def _calibrate_model(
             )
         except DcnifyError:
             raise
-        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # of autograd
+        except (RuntimeError, TypeError, ValueError) as error:  # of autograd
             words = f"the model cannot learn as a whole: {first_line(error)}; {_LAYERS_ONLY}"
             raise InputError(words) from error
         measurements.measure("calibrate: model", _only(layers, start.states), floor=start)
