@@ -24,12 +24,10 @@ from torch.export.graph_signature import InputKind
 from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.call_shape import CallShape, record_shapes
 from dcnify.graph.calls import output_tensor, tensors_in
+from dcnify.graph.effects import late_writes, reads_no_value
 from dcnify.graph.example import Example
 from dcnify.graph.given_model import why_not_captured
 from dcnify.graph.inlined import inline_wrapped
-
-_LIKE = ("ones", "zeros", "full", "empty")
-_SHAPE_ALONE = {f"new_{name}" for name in _LIKE} | {f"{name}_like" for name in _LIKE}
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,16 @@ class Capture:
         return frozenset(seen)
 
     @cached_property
+    def order(self) -> dict[fx.Node, int]:
+        """The place of each node in the order of execution."""
+        return {node: index for index, node in enumerate(self.graph.nodes)}
+
+    @cached_property
+    def late_writes(self) -> dict[fx.Node, list[fx.Node]]:
+        """See `dcnify.graph.effects.late_writes`."""
+        return late_writes(self.order)
+
+    @cached_property
     def _nodes_by_call(self) -> dict[str, list[fx.Node]]:
         found: dict[str, list[fx.Node]] = defaultdict(list)
         for node in self.graph.nodes:
@@ -130,12 +138,6 @@ class Capture:
     def operations(self) -> Iterator[fx.Node]:
         """Nodes that compute something, in the order of execution."""
         return (node for node in self.graph.nodes if node.op == "call_function")
-
-
-def reads_no_value(node: fx.Node) -> bool:
-    """Whether an operation takes no more of its inputs than shape, type and device."""
-    name = str(node.target).removeprefix("aten.").split(".")[0]
-    return name in _SHAPE_ALONE
 
 
 def stack_of(node: fx.Node) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dcnify.graph.capture import Capture, reads_no_value
+from dcnify.graph.capture import Capture
+from dcnify.graph.effects import base_of, is_write, steps_to
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
@@ -38,22 +39,42 @@ def evaluate(captured: Capture, target: fx.Node, given: Mapping[fx.Node, Tensor]
     return evaluate_all(captured, [target], given)[0]
 
 
-@torch.no_grad()
 def evaluate_all(
     captured: Capture, targets: Sequence[fx.Node], given: Mapping[fx.Node, Tensor]
 ) -> list[Tensor]:
     """As `evaluate`, for several nodes that share what they need."""
-    known: MutableMapping[fx.Node, Any] = ChainMap(dict(given), captured.tensors)
-    pending = list(targets)
-    while pending:
-        node = pending[-1]
-        if node in known:
-            pending.pop()
-            continue
-        missing = [n for n in node.all_input_nodes if n not in known]
-        if missing and not reads_no_value(node):
-            pending.extend(missing)
-            continue
+    known = ChainMap[fx.Node, Any](dict(given), captured.tensors)
+    return _run(targets, known, *steps_to(targets, known, captured.order, captured.late_writes))
+
+
+def constant_value(captured: Capture, target: fx.Node) -> Tensor | None:
+    """The value of a node that no input of the model can influence; None of any other.
+
+    It is that with all that is written into it: a mask of ones in which rows are set to zero.
+    """
+    known = ChainMap[fx.Node, Any]({}, captured.tensors)
+    order, late = captured.order, captured.late_writes
+    steps, written = steps_to([target], known, order, late, final=True)
+    if not captured.input_dependent.isdisjoint((target, *steps)):
+        return None
+    try:
+        return _run([target], known, steps, written, final=True)[0]
+    except (RuntimeError, UndeterminedError):  # an operation that does not run here
+        return None
+
+
+@torch.no_grad()
+def _run(
+    targets: Sequence[fx.Node],
+    known: MutableMapping[fx.Node, Any],
+    steps: Sequence[fx.Node],
+    written: bool,
+    *,
+    final: bool = False,
+) -> list[Tensor]:
+    """The values of ``targets``, see `steps_to`."""
+    before: dict[fx.Node, Any] = {}
+    for node in steps:
         if node.op != "call_function":
             raise UndeterminedError(f"{node.name} depends on more than was given")
         run: Any = node.target
@@ -61,74 +82,14 @@ def evaluate_all(
             (node.args, node.kwargs), lambda n: known[n] if n in known else _of_its_shape(n)
         )
         args, kwargs = given_args
-        if getattr(run, "_schema", None) is not None and run._schema.is_mutable:
+        if is_write(node) and not (written and base_of(node) in steps):  # not into what is given
             args = (args[0].clone(), *args[1:])
         # What is given need not have the captured strides, on which a view would insist.
-        run = torch.reshape if run is torch.ops.aten.view.default else run
+        run = torch.reshape if run is torch.ops.aten.view.default and not written else run
         known[node] = run(*args, **kwargs)
-        pending.pop()
-    return [known[target] for target in targets]
-
-
-@torch.no_grad()
-def constant_value(captured: Capture, target: fx.Node) -> Tensor | None:
-    """The value of a node that no input of the model can influence; None of any other.
-
-    Unlike `evaluate` it follows what is written into a tensor after it was made: a mask of ones in
-    which rows are set to zero.
-    """
-    steps = _with_writes(captured, target)
-    if target in captured.input_dependent or not captured.input_dependent.isdisjoint(steps):
-        return None
-    known: dict[fx.Node, Any] = {}
-    for node in captured.graph.nodes:
-        if node not in steps:
-            continue
-        if node in captured.tensors:
-            known[node] = captured.tensors[node].clone()  # the model's own, not to be written to
-        elif node.op == "call_function":
-            args, kwargs = fx.map_arg(
-                (node.args, node.kwargs), lambda n: known[n] if n in known else _of_its_shape(n)
-            )
-            try:
-                known[node] = node.target(*args, **kwargs)
-            except RuntimeError:  # an operation that does not run here
-                return None
-    return known.get(target)
-
-
-def _with_writes(captured: Capture, target: fx.Node) -> set[fx.Node]:
-    """What ``target`` is computed from, and all that writes into any of that."""
-    writes = [node for node in captured.graph.nodes if _writes(node)]
-    steps: set[fx.Node] = set()
-    pending = [target]
-    while pending:
-        node = pending.pop()
-        if node not in steps:
-            steps.add(node)
-            pending += [] if reads_no_value(node) else node.all_input_nodes
-        if not pending:
-            pending = [
-                one for one in writes if one not in steps and _views(one).intersection(steps)
-            ]
-    return steps
-
-
-def _writes(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
-def _views(write: fx.Node) -> set[fx.Node]:
-    """What the tensor that is written to may be a view of."""
-    found: set[fx.Node] = set()
-    node: fx.Node | None = write
-    while node is not None and node.all_input_nodes:
-        node = node.all_input_nodes[0]
-        found.add(node)
-        if isinstance(node.target, torch._ops.OpOverload) and not node.target.is_view:
-            break
-    return found
+        if written and node in targets and not final:
+            before[node] = known[node].clone()  # before anything is written into it
+    return [before[target] if target in before else known[target] for target in targets]
 
 
 def _of_its_shape(node: fx.Node) -> Tensor:
