@@ -228,6 +228,29 @@ def test_a_block_that_cannot_be_traced_says_why_in_one_line(kind, reason):
     assert "\n" not in str(caught.value)
 
 
+class Marking(Block):
+    """Sets a part of a tensor that it makes."""
+
+    def forward(self, x):
+        return super().forward(self.marked(x))
+
+    def marked(self, x):
+        mask = x.new_zeros(1, 1, x.shape[2], x.shape[3])
+        mask[:, :, 1:3] = 1
+        return x + mask
+
+
+def test_a_block_may_assign_to_a_part_of_a_tensor_that_it_makes():
+    block, x = Marking().eval(), torch.randn(2, 8, 16, 16)
+    with torch.no_grad():
+        entry = block.norm(block.marked(x))
+        wanted = Wanted(entry, block.between(entry), block.between)
+        net, expected = nn.Sequential(block), block(x)
+        isolate(net, locate(block, "0", "conv_region", Call((x,)), wanted))
+        assert isinstance(net[0].conv_region, nn.Module)
+        assert torch.equal(net(x), expected)
+
+
 SMALL = {"img_size": 56, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
 RATES = {"drop_path_rate": 0.5, "attn_drop_rate": 0.1, "proj_drop_rate": 0.1, "num_classes": 5}
 

@@ -138,7 +138,8 @@ def _size(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) 
     is_read = is_size(node) or (node.target is operator.getitem and isinstance(source, torch.Size))
     if isinstance(value, torch.Size) and is_read and tuple(value) == shape:
         return {node.name: WHOLE}
-    if node.op == "call_function" and not is_read and not isinstance(value, _Shape):
+    computed = node.op == "call_function" and not is_size(node)  # an item of a shape, for one
+    if computed and not isinstance(value, _Shape):
         try:
             parts = [_size(one, values, shape) for one in inputs]
             return {name: axis for part in parts for name, axis in part.items()}

@@ -63,6 +63,14 @@ def forward_of(block: nn.Module) -> Callable[..., Any]:
     return getattr(own, "__func__", own) or type(block).forward
 
 
+class _Proxy(fx.Proxy):
+    """A proxy that records what is assigned to a part of its tensor."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = self.tracer.create_proxy("call_function", assign, (self, index, value), {})
+        self.node = changed.node
+
+
 class _Tracer(fx.Tracer):
     """Records children as calls, and buffers by name; einops and math are recorded as functions."""
 
@@ -75,6 +83,9 @@ class _Tracer(fx.Tracer):
         known = [getattr(einops, name) for name in names if hasattr(einops, name)]
         search = [sys.modules[owner]] if owner in sys.modules else []
         super().__init__((math, *search), tuple(known))
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -160,6 +171,12 @@ def _check_attributes(graph: fx.Graph, read: Mapping[str, Any]) -> None:
         for name, value in read.items():
             current = graph.create_node("get_attr", name)
             graph.call_function(expect, (current, value, name))
+
+
+def assign(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """Assign to a part of a tensor, and return the tensor; in a rewritten block."""
+    tensor[index] = value
+    return tensor
 
 
 def expect(seen: Any, traced: Any, name: str) -> None:
