@@ -30,10 +30,17 @@ class Factor:
     extent: int = 0
     windowed: bool = False
     """Cut into windows of which there happens to be only one at this image size."""
+    shift: int = 0
+    """How far the index was rolled, and not rolled back."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all values of the index are there, rolled or not, in one window or none."""
+        return self.size == self.extent and self.stride == 1
 
     @property
     def whole(self) -> bool:
-        return self.size == self.extent and self.stride == 1 and not self.windowed
+        return self.complete and not self.windowed and not self.shift
 
 
 def whole(kind: str, size: int) -> tuple[Factor, ...]:
@@ -65,6 +72,21 @@ class Axis:
     def plain(self) -> bool:
         """No tokens before or after the factors."""
         return not self.before and not self.after
+
+    def rolled(self, steps: int) -> Axis:
+        """The same axis, rolled; parts of an index, and several, are cut into windows by that."""
+        if len(self.factors) != 1 or not self.plain or not self.factors[0].complete:
+            return self.cut()
+        factor = self.factors[0]
+        shift = factor.shift + steps
+        return Axis((replace(factor, shift=0 if shift % factor.extent == 0 else shift),))
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it walks over all rows, or columns, or both, from the first to the last."""
+        kinds = [f.kind for f in self.factors]
+        known = kinds in ([], [ROW], [COL], [ROW, COL])
+        return self.plain and known and all(f.complete and not f.shift for f in self.factors)
 
     def cut(self) -> Axis:
         """The same axis, cut into windows."""
@@ -108,7 +130,7 @@ def broadcast(operands: Sequence[Axes], shape: Sequence[int]) -> Axes:
 
 def _knowledge(candidate: Axis) -> tuple[int, int, int]:
     known = sum(f.kind != OTHER for f in candidate.factors)
-    uncut = sum(f.whole for f in candidate.factors)
+    uncut = sum(f.complete and not f.windowed for f in candidate.factors)
     return (1 if candidate.spatial else 0, known and uncut, known)
 
 
@@ -190,7 +212,7 @@ def merge(factors: Sequence[Factor]) -> tuple[Factor, ...]:
         last = result[-1] if result else None
         if (
             last is not None
-            and (last.kind, last.extent) == (factor.kind, factor.extent)
+            and (last.kind, last.extent, last.shift) == (factor.kind, factor.extent, factor.shift)
             and last.stride == factor.size * factor.stride
         ):
             result[-1] = replace(factor, size=last.size * factor.size)

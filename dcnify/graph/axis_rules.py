@@ -20,7 +20,6 @@ from dcnify.graph.axes import (
     ROW,
     Axes,
     Axis,
-    Factor,
     axis,
     broadcast,
     coarsen,
@@ -99,10 +98,14 @@ def _same_shape(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
 @rule("roll")
 def _roll(node: Node, found: AxesOf, shape: Sequence[int]) -> Axes:
     """Shifted rows and columns are not in raster order until they are shifted back."""
-    dims = _arg(node, 2, "dims") or range(len(shape))
-    moved = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)}
-    axes = enumerate(_axes(node.args[0], found))
-    return tuple(a.cut() if i in moved and a.spatial else a for i, a in axes)
+    axes, steps = _axes(node.args[0], found), _arg(node, 1, "shifts")
+    steps = [steps] if isinstance(steps, int) else steps
+    dims = _arg(node, 2, "dims")
+    if not dims:  # as one long axis
+        return tuple(a.cut() for a in axes)
+    dims = [dims] if isinstance(dims, int) else dims
+    moved = {d % len(shape): s for d, s in zip(dims, steps, strict=True)}
+    return tuple(a.rolled(moved[i]) if i in moved else a for i, a in enumerate(axes))
 
 
 @rule("flip", "index", "index_select", "gather", "take_along_dim", "scatter", "rot90")
@@ -183,9 +186,9 @@ def _resized(source: Axis, size: int) -> Axis:
     if len(source.factors) != 1 or not source.spatial:
         return axis(OTHER, size)
     factor = source.factors[0]
-    if factor.whole:
-        return Axis(whole(factor.kind, size))
-    return Axis((Factor(factor.kind, size, factor.stride, factor.extent, factor.windowed),))
+    if factor.complete and not factor.windowed:
+        return Axis((replace(factor, size=size, extent=size),))
+    return Axis((replace(factor, size=size),))
 
 
 @rule("pad", "constant_pad_nd", "slice")
