@@ -16,6 +16,7 @@ from torch import nn
 import dcnify
 from dcnify.surgery.calibrate import mixed_batches as draws
 from dcnify.surgery.calibrate import train_whole_model as together
+from dcnify.surgery.prepare import prepare
 from inherit_study.models import Subject
 from inherit_study.tasks import Task, pixels
 from inherit_study.training import accuracy
@@ -46,6 +47,15 @@ def chosen(model: nn.Module, subject: Subject, sites: str) -> list[str]:
     paths = [swap.site.path for swap in dcnify.plan(model, recipe, example).swaps]
     half = subject.half or range(0, len(paths), 2)
     return paths if sites == "all" else [paths[index] for index in half]
+
+
+def prepared(model: nn.Module, subject: Subject) -> nn.Module:
+    """A copy in which every site is a module; it computes the same."""
+    example = images_of(subject.data())[:1]
+    plan = dcnify.plan(model, dcnify.Recipe.load(subject.recipe), example)
+    model = copy.deepcopy(model)
+    prepare(model, plan)
+    return model
 
 
 def zeroed(model: nn.Module, paths: list[str]) -> nn.Module:
@@ -116,7 +126,7 @@ def row_of(
     task = subject.data()
     paths = chosen(model, subject, sites)
     original = accuracy(model, task)
-    nothing = accuracy(zeroed(model, paths), task)
+    nothing = accuracy(zeroed(prepared(model, subject), paths), task)
     start = time.perf_counter()
     result = converted(model, subject, paths, method, seed, **changes)
     seconds = time.perf_counter() - start

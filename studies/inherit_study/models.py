@@ -99,6 +99,24 @@ SUBJECTS = (
         half=(1, 2),
     ),
     Subject(
+        name="Swin",
+        architecture="swin_tiny_patch4_window7_224",
+        # Maps of 16x16, 8x8 and 4x4 in windows of 4x4, every second layer's shifted.
+        options={
+            "img_size": 32,
+            "patch_size": 2,
+            "window_size": 4,
+            "embed_dim": 32,
+            "depths": (2, 2, 2),
+            "num_heads": (2, 4, 8),
+        },
+        task="digits",
+        images=250_000,
+        learning_rate=3e-3,
+        recipe="swin-calibrated",
+        swap="windows",
+    ),
+    Subject(
         name="InternImage",
         architecture="intern_image_t",
         options={"channels": 32, "depths": (1, 2, 2), "groups": (2, 4, 8)},

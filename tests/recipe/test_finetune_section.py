@@ -112,4 +112,9 @@ def test_places_of_a_section_are_known_from_the_recipe_and_from_the_section():
 
 def test_builtins_that_are_calibrated_say_how_to_go_on():
     trained = {name for name in builtins() if Recipe.load(name).finetune}
-    assert trained == {"convnext-calibrated", "vit-calibrated", "internimage-flash"}
+    assert trained == {
+        "convnext-calibrated",
+        "swin-calibrated",
+        "vit-calibrated",
+        "internimage-flash",
+    }

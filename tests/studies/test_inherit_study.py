@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "studies"))
 pytest.importorskip("skimage")
 
 from inherit_study import stretched
-from inherit_study.conversions import patched, zeroed
+from inherit_study.conversions import chosen, patched, prepared, zeroed
 from inherit_study.models import SUBJECTS
 from inherit_study.variants import VARIANTS
 
@@ -72,6 +72,16 @@ def test_every_subject_has_layers_that_its_recipe_takes(name):
 def test_every_variant_changes_what_there_is(name):
     with patched(VARIANTS[name].get("patch", {})):
         pass
+
+
+def test_layers_that_are_parts_of_a_forward_can_be_zeroed():
+    subject = next(one for one in SUBJECTS if one.name == "Swin")
+    model = timm.create_model(subject.architecture, num_classes=10, **subject.options).eval()
+    images = torch.randn(2, 3, 32, 32)
+    paths = chosen(model, subject, "half")
+    modules = prepared(model, subject)
+    assert torch.equal(modules(images), model(images))
+    assert not torch.equal(zeroed(modules, paths)(images), model(images))
 
 
 def test_zeroed_layers_give_nothing_and_the_original_stays():

@@ -53,6 +53,21 @@ class Look:
         mean = by_displacement(attention, grid) / (height * width)
         return cls(mean, seen, metrics, energy, middle)
 
+    @classmethod
+    def in_windows(cls, attention: Tensor, window: Pair) -> Look:
+        """Read attention (G, hw, hw) in windows, in steps from place to place of a window.
+
+        As `of`, but for an image that goes on around the window: points see it.
+        """
+        height, width = window
+        total = by_displacement(attention, window)
+        high, wide = _correlation(2 * height - 1), _correlation(2 * width - 1)
+        per_key = attention.unflatten(2, window)
+        energy = (_correlation(height) @ per_key @ _correlation(width) * per_key).sum((1, 2, 3))
+        metrics = (height * high, width * wide)
+        middle = torch.tensor([width - 1.0, height - 1.0], dtype=torch.float64)
+        return cls(total / (height * width), high @ total @ wide, metrics, energy, middle)
+
     def weights_at(self, points: Tensor) -> Tensor:
         """(G, K) the best weights of points (G, K, 2); they add up to 1, as attention does."""
         return self._solve(points)[0]

@@ -102,7 +102,7 @@ def map_rule(found: Found, site: Site) -> MapRule | None:
     resolution. Where the tokens are made without one, patches by a reshape say, it is what a module
     takes.
     """
-    capture, axes = found.capture, _axes(found)
+    capture, axes = found.capture, axes_of(found)
     region = capture.region_at(found.nodes[site.path], site.path)
     inside = tuple(f"{one.path}." for one in found.sites)
     same = {one.path for one in found.sites if one.role == site.role}
@@ -130,7 +130,8 @@ def map_rule(found: Found, site: Site) -> MapRule | None:
     return None
 
 
-def _axes(found: Found) -> AxesOf:
+def axes_of(found: Found) -> AxesOf:
+    """The axes of all captured nodes, traced once."""
     if _AXES not in found.readings:
         found.readings[_AXES] = trace_axes(found.capture)
     return found.readings[_AXES]

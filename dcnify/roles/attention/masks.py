@@ -6,7 +6,7 @@ needed. What the image cannot influence is computed here, from the captured grap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, fx
 
@@ -16,9 +16,17 @@ from dcnify.graph.capture import Capture, Region
 from dcnify.graph.evaluate import arguments_of, constant_value
 from dcnify.nn.token_call import lets_all_through
 
+Allowed = Callable[[Tensor | None], bool]
+"""Tells of a mask, None if the model's inputs decide it, whether it may be left out."""
 
-def hides_in_fused(capture: Capture, node: fx.Node) -> bool:
-    """Whether a fused attention is causal, or has a mask that hides something."""
+
+def hides_nothing(mask: Tensor | None) -> bool:
+    """Whether a mask lets everything through; of other numbers, they are taken for a bias."""
+    return _seen(mask)
+
+
+def hides_in_fused(capture: Capture, node: fx.Node, allowed: Allowed = hides_nothing) -> bool:
+    """Whether a fused attention is causal, or has a mask that is not ``allowed``."""
     given = arguments_of(node)
     mask = given.get("attn_mask", given.get("attn_bias"))
     if given.get("is_causal"):
@@ -26,30 +34,32 @@ def hides_in_fused(capture: Capture, node: fx.Node) -> bool:
     if not isinstance(mask, fx.Node):
         return False
     if mask.meta["val"].is_floating_point():
-        return _hides_as_sum(capture, mask)
-    return not _seen(_constant(capture, mask))
+        return _hides_as_sum(capture, mask, allowed)
+    return not allowed(_constant(capture, mask))
 
 
-def hides_in_scores(capture: Capture, scored: fx.Node, softmax: fx.Node) -> bool:
-    """Whether a mask hides some of the scores of an attention that is written out."""
+def hides_in_scores(
+    capture: Capture, scored: fx.Node, softmax: fx.Node, allowed: Allowed = hides_nothing
+) -> bool:
+    """Whether a mask that is not ``allowed`` hides scores of an attention that is written out."""
     added = operation(scored) == "baddbmm" and scored.kwargs.get("beta") != 0
-    if added and _hides_as_sum(capture, scored.all_input_nodes[0]):
+    if added and _hides_as_sum(capture, scored.all_input_nodes[0], allowed):
         return True
-    return any(_hides(capture, node, path) for node, path in _between(scored, softmax))
+    return any(_hides(capture, node, path, allowed) for node, path in _between(scored, softmax))
 
 
-def _hides(capture: Capture, node: fx.Node, path: set[fx.Node]) -> bool:
+def _hides(capture: Capture, node: fx.Node, path: set[fx.Node], allowed: Allowed) -> bool:
     """Whether one step between the scores and their softmax hides some of them."""
     name, given = operation(node), node.args
     if name in ("masked_fill", "masked_fill_"):
         value = _constant(capture, given[1])
-        return value is None or not _seen(~value.bool())
+        return value is None or not allowed(~value.bool())
     if name == "where" and len(given) == 3:
         value = _constant(capture, given[0])
-        return not _seen(value if given[1] in path or value is None else ~value.bool())
+        return not allowed(value if given[1] in path or value is None else ~value.bool())
     if name in ("add", "add_"):
         others = [n for n in node.all_input_nodes if n not in path]
-        return any(_hides_as_sum(capture, other) for other in others)
+        return any(_hides_as_sum(capture, other, allowed) for other in others)
     return False
 
 
@@ -64,11 +74,11 @@ def _between(scored: fx.Node, softmax: fx.Node) -> Iterator[tuple[fx.Node, set[f
             reached.add(node)
 
 
-def _hides_as_sum(capture: Capture, added: fx.Node) -> bool:
+def _hides_as_sum(capture: Capture, added: fx.Node, allowed: Allowed) -> bool:
     """Whether what is added to scores hides some; what the image decides is a position bias."""
     if added in capture.image_dependent:
         return False
-    return not _seen(_constant(capture, added))
+    return not allowed(_constant(capture, added))
 
 
 def hides_by_call(capture: Capture, region: Region) -> bool:

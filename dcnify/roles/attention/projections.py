@@ -73,7 +73,7 @@ def _is_small(site: Site) -> bool:
 def _read_projections(found: Found, site: Site) -> Projections:
     captured, core = found.capture, found.nodes[site.path]
     region = captured.region_at(core, site.path)
-    tokens = _TokenAxes(site)
+    tokens = TokenAxes(site)
     if operation(core) == "scaled_dot_product_attention":
         given = arguments_of(core)
         query, key, value = given["query"], given["key"], given["value"]
@@ -100,12 +100,19 @@ def _plain_softmax(core: fx.Node) -> tuple[bool, float | None]:
     return True, float(scale) if scale is not None else width**-0.5
 
 
-class _TokenAxes:
+class TokenAxes:
     """Moves a site's tokens between its own layout and (B, N, C)."""
 
     def __init__(self, site: Site) -> None:
         self.layout, self.shape = site.layout, site.input_shape
         self.channels = site.channels
+
+    @property
+    def count(self) -> int:
+        """N."""
+        if self.layout == "BNC":
+            return self.shape[1]
+        return self.shape[2] * (self.shape[3] if self.layout == "BCHW" else self.shape[1])
 
     def to_layout(self, tokens: Tensor) -> Tensor:
         if self.layout == "BCHW":
@@ -123,10 +130,10 @@ class _TokenAxes:
 
 
 def _affine_into(
-    captured: Capture, entry: fx.Node, targets: list[fx.Node], tokens: _TokenAxes
+    captured: Capture, entry: fx.Node, targets: list[fx.Node], tokens: TokenAxes
 ) -> list[Affine | None]:
     """Per-token maps from the layer's input to heads (B, heads, N, width), where affine."""
-    batch, count = entry.meta["val"].shape[0], _token_count(tokens)
+    batch, count = entry.meta["val"].shape[0], tokens.count
     found = [_by_head(target, batch) for target in targets]
     shapes = [shape for shape in found if shape is not None and shape[2] == count]
     if len(shapes) < len(targets):
@@ -138,16 +145,16 @@ def _affine_into(
         return [heads.transpose(1, 2).flatten(2) for heads in split]
 
     try:
-        return _probe(run, batch, count, tokens.channels, _like(captured, entry))
+        return probe(run, batch, count, tokens.channels, like_weights(captured, entry))
     except UndeterminedError:
         return [None] * len(targets)
 
 
 def _affine_out_of(
-    captured: Capture, core: fx.Node, leave: fx.Node, tokens: _TokenAxes
+    captured: Capture, core: fx.Node, leave: fx.Node, tokens: TokenAxes
 ) -> Affine | None:
     """The per-token map from mixed values (B, heads, N, width) to the output, if it is affine."""
-    batch, count = tokens.shape[0], _token_count(tokens)
+    batch, count = tokens.shape[0], tokens.count
     shape = _by_head(core, batch)
     if shape is None or shape[2] != count:
         return None
@@ -158,7 +165,7 @@ def _affine_out_of(
         return [tokens.from_layout(evaluate(captured, leave, {core: heads}))]
 
     try:
-        return _probe(run, batch, count, shape[1] * shape[3], _like(captured, core))[0]
+        return probe(run, batch, count, shape[1] * shape[3], like_weights(captured, core))[0]
     except UndeterminedError:  # two attentions side by side, for one
         return None
 
@@ -171,20 +178,14 @@ def _by_head(node: fx.Node, batch: int) -> tuple[int, ...] | None:
     return shape if len(shape) == 4 and shape[0] == batch else None
 
 
-def _token_count(tokens: _TokenAxes) -> int:
-    if tokens.layout == "BNC":
-        return tokens.shape[1]
-    return tokens.shape[2] * (tokens.shape[3] if tokens.layout == "BCHW" else tokens.shape[1])
-
-
-def _like(captured: Capture, node: fx.Node) -> Tensor:
+def like_weights(captured: Capture, node: fx.Node) -> Tensor:
     """An empty tensor of the weights' dtype, where they are; autocast gives nodes another one."""
     value = node.meta["val"]
     weights = (one for one in captured.tensors.values() if one.is_floating_point())
     return next(weights, torch.empty(0, dtype=value.dtype)).new_empty(0)
 
 
-def _probe(
+def probe(
     run: Callable[[Tensor], list[Tensor]],
     batch: int,
     count: int,

@@ -13,7 +13,11 @@ _PROJECTIONS = ("linear", "addmm", "matmul", "mm", "conv2d", "convolution")
 
 
 def region_around(
-    capture: Capture, cores: Sequence[fx.Node], fits: Callable[[fx.Node, fx.Node], bool]
+    capture: Capture,
+    cores: Sequence[fx.Node],
+    fits: Callable[[fx.Node, fx.Node], bool],
+    *,
+    beyond: bool = False,
 ) -> tuple[fx.Node, fx.Node] | None:
     """The nodes between which the model does nothing but this attention, projections included.
 
@@ -25,17 +29,22 @@ def region_around(
         capture: of the model.
         cores: where the attention mixes its values.
         fits: whether two nodes have the same shape, and are images or their tokens.
+        beyond: whether more follows the output projection, which puts windows back in their place.
     """
     sources = _bottlenecks(_ancestors(capture, cores), leaks=False)
     targets = _alone(capture, cores)
     projected = [i for i, node in enumerate(targets) if operation(node) in _PROJECTIONS]
     if projected:
-        targets = targets[: projected[-1] + 1]
-    for last in reversed(targets):
-        for first in reversed(sources):
-            if first not in cores and fits(first, last):
-                return first, last
-    return None
+        targets = targets[projected[-1] :] if beyond else targets[: projected[-1] + 1]
+    if beyond:  # as little as can be around the windows, their padding included
+        pairs = [(f, last) for f in reversed(sources) if not _pads(f) for last in targets]
+    else:
+        pairs = [(f, last) for last in reversed(targets) for f in reversed(sources)]
+    return next((one for one in pairs if one[0] not in cores and fits(*one)), None)
+
+
+def _pads(node: fx.Node) -> bool:
+    return operation(node) in ("pad", "constant_pad_nd")
 
 
 def _ancestors(capture: Capture, cores: Sequence[fx.Node]) -> list[fx.Node]:

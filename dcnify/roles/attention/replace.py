@@ -11,7 +11,7 @@ from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.nn import DCNv4, PrefixAttention, TokenDCNv4
 from dcnify.roles.attention.call import call_of, map_rule
-from dcnify.roles.attention.projections import Affine, read_projections
+from dcnify.roles.attention.projections import Affine, Projections, read_projections
 from dcnify.roles.base import Arguments, Count, Found, Keys
 
 
@@ -54,24 +54,25 @@ def transfer(
     neighbourhood instead of over all tokens.
     """
     dcn = module.dcn
-    groups, points = dcn.groups, dcn.num_points
-    like = dcn.offset_mask.weight
-    offsets = like.new_zeros(groups, points, 2)
-    weights = (
-        like.new_zeros(groups, points)
-        if dcn.softmax
-        else like.new_full((groups, points), 1 / points)
-    )
-    dcn.set_static_points(offsets, weights)
-    shut_gate(dcn)
+    average(dcn)
     path = site.path
     if dcn.without_pointwise:
         return (f"{path}: pointwise is off, so the value and output projections are lost",)
-    return tuple(f"{path}: {text}" for text in _carry(dcn, site, found, generator))
+    lost = carry_projections(dcn, read_projections(found, site), generator)
+    return tuple(f"{path}: {text}" for text in lost)
 
 
-def _carry(dcn: DCNv4, site: Site, found: Found, generator: torch.Generator) -> list[str]:
-    read = read_projections(found, site)
+def average(dcn: DCNv4) -> None:
+    """Let ``dcn`` sample its neighbourhood with equal weights, whatever its input."""
+    groups, points = dcn.groups, dcn.num_points
+    like = dcn.offset_mask.weight
+    weights = like.new_full((groups, points), 0.0 if dcn.softmax else 1 / points)
+    dcn.set_static_points(like.new_zeros(groups, points, 2), weights)
+    shut_gate(dcn)
+
+
+def carry_projections(dcn: DCNv4, read: Projections, generator: torch.Generator) -> list[str]:
+    """Copy the projections of an attention into ``dcn``; returns what could not be kept."""
     value, output = read.value, read.output
     if value is None or output is None:
         lost = "value" if value is None else "output"

@@ -1,0 +1,151 @@
+"""Attention in windows: found from the map to the map, whatever stands between."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from support.windows import Around, WindowAttention
+from timm.models.maxxvit import PartitionAttentionCl
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.twins import LocallyGroupedAttn
+from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+
+import dcnify
+
+IMAGE = torch.randn(2, 3, 16, 24)
+ROLE = "window_attention"
+
+
+def windows(model, images=IMAGE):
+    return [site for site in dcnify.find_sites(model, images) if site.role == ROLE]
+
+
+def missed(model, images=IMAGE):
+    sites = dcnify.find_sites(model, images)
+    assert not [site for site in sites if site.role in (ROLE, "attention")]
+    return [miss.reason for miss in sites.near_misses if miss.role == ROLE]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_a_module_from_map_to_map_is_a_site(shift, fused):
+    (site,) = windows(Around(WindowAttention(shift=shift, fused=fused)))
+    assert (site.path, site.layout, site.grid) == ("mixer", "BHWC", (16, 24))
+    assert (site.heads, site.window, site.dilation) == (2, (4, 4), (1, 1))
+
+
+def test_a_padded_map_is_a_site_of_its_own_size():
+    (site,) = windows(Around(WindowAttention(window=5, shift=2)))
+    assert (site.input_shape, site.window) == ((2, 16, 24, 16), (5, 5))
+
+
+def test_places_from_all_over_the_map_are_a_dilated_window():
+    (site,) = windows(Around(WindowAttention(spread=True)))
+    assert (site.window, site.dilation) == ((4, 4), (4, 6))
+
+
+def test_a_window_that_holds_the_whole_map_is_one_too():
+    (site,) = windows(Around(WindowAttention(window=4)), torch.randn(1, 3, 4, 4))
+    assert (site.window, site.grid) == ((4, 4), (4, 4))
+
+
+@pytest.mark.parametrize("back", [0, 1, -2])
+def test_a_map_that_is_not_shifted_back_is_no_site(back):
+    (reason,) = missed(Around(WindowAttention(shift=2, back=back)))
+    assert "not in the place" in reason
+
+
+class Masked(WindowAttention):
+    """Of which some places do not see some others: ``mask`` (places, places) is True where seen."""
+
+    def __init__(self, mask, **options):
+        super().__init__(**options)
+        self.register_buffer("mask", mask)
+
+    def attend(self, x):
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+def test_a_mask_that_divides_windows_into_parts_is_a_part_of_the_shift():
+    part = torch.arange(16) // 8
+    assert len(windows(Around(Masked(part == part[:, None])))) == 1
+
+
+def test_a_causal_mask_is_not():
+    (reason,) = missed(Around(Masked(torch.ones(16, 16).tril().bool())))
+    assert "masked or causal" in reason
+
+
+class Halo(WindowAttention):
+    """Whose keys are those of the next window, too."""
+
+    def attend(self, x):
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        k, v = (torch.cat([one, one.roll(1, 0)], 2) for one in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+def test_keys_from_beyond_the_window_are_said():
+    (reason,) = missed(Around(Halo()))
+    assert "16 queries and 32 keys" in reason
+
+
+class Stays(WindowAttention):
+    """Two layers between the cut into windows and the way back."""
+
+    def attend(self, x):
+        y = x + super().attend(x)
+        return y + super().attend(y)
+
+
+def test_layers_that_stay_in_windows_are_near_misses():
+    model = Around(Stays())
+    sites = dcnify.find_sites(model, IMAGE)
+    assert not sites.sites
+    assert {miss.role for miss in sites.near_misses} == {ROLE}
+    assert "24 windows of 16 tokens" in sites.near_misses[0].reason
+
+
+SWIN = {"img_size": (32, 48), "window_size": 4, "embed_dim": 16, "depths": (2, 2)}
+KINDS = {
+    "swin": (SwinTransformerBlock, {**SWIN, "num_heads": (1, 2)}, "swin_tiny_patch4_window7_224"),
+    "swinv2": (SwinTransformerV2Block, {**SWIN, "num_heads": (1, 2)}, "swinv2_tiny_window8_256"),
+    "twins": (
+        LocallyGroupedAttn,
+        {"img_size": 224, "embed_dims": (32, 64, 128, 256), "depths": (2, 2, 2, 2)},
+        "twins_svt_small",
+    ),
+    "maxvit": (PartitionAttentionCl, {"img_size": 64}, "test_maxvit"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_block_of_timms_windowed_families_is_a_site(kind):
+    block, options, name = KINDS[kind]
+    model = timm.create_model(name, **options)
+    size = options["img_size"]
+    images = torch.randn(1, 3, *(size if isinstance(size, tuple) else (size, size)))
+    count = sum(isinstance(module, block) for module in model.modules())
+    found = windows(model, images)
+    assert len(found) == count > 0
+    assert all(site.window != site.grid or site.stage > 0 for site in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["", "_v2"])
+def test_every_layer_of_torchvisions_is_a_site(version):
+    kind = ShiftedWindowAttentionV2 if version else ShiftedWindowAttention
+    block = {"block": torchvision.models.swin_transformer.SwinTransformerBlockV2} if version else {}
+    model = torchvision.models.SwinTransformer(
+        [4, 4], 16, [2, 2], [1, 2], [4, 4], num_classes=3, **block
+    )
+    paths = {path for path, module in model.named_modules() if isinstance(module, kind)}
+    found = windows(model, torch.randn(1, 3, 40, 48))
+    assert {site.path for site in found} == paths
+    assert [site.grid for site in found] == [(10, 12)] * 2 + [(5, 6)] * 2
