@@ -195,3 +195,12 @@ class KernelFacts(Facts):
                 one = str(rows) if name == "stride" and rows == columns else f"{rows}x{columns}"
                 text += f" {name} {one}"
         return text
+
+
+@dataclass(frozen=True)
+class ConvolutionFacts(KernelFacts):
+    """Facts of a convolution."""
+
+    padding_policy: str = "fixed"
+    """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
+    bias: bool = False
