@@ -27,6 +27,7 @@ from dcnify.files import near_files, parse_json, read_json, read_text
 from dcnify.graph.example import Example
 from dcnify.sources.base import Base
 from dcnify.sources.weight_files import is_mappable, read_safetensors, read_weights
+from dcnify.sources.zips import check_zip
 from dcnify.surgery.plan import Plan
 
 _LARGEST_GOLDEN = 64 * 2**20
@@ -159,6 +160,8 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         if missing:
             raise InputError(f"{path} is incomplete: {', '.join(missing)} missing")
     elif path.exists():
+        if path.is_file():
+            check_zip(path)
         held = read_weights(path, mapped=True)
         if not _is_artifact_file(held):
             raise InputError(f"{path} is a weight file, not an artifact; convert it first")

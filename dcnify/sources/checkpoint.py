@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
 from dcnify.sources.preprocessing import is_numbers
+from dcnify.sources.quantised import refuse_quantised
 
 _WRAPPERS = ("module.", "_orig_mod.")
 _PLAIN = (
@@ -59,6 +60,7 @@ def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
     if not tensors:
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
+    refuse_quantised(state, what)
     _refuse_odd(tensors, what)
     others = [str(name) for name in state if name not in tensors and name != "_metadata"]
     if others:

@@ -30,6 +30,7 @@ from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
 from dcnify.sources.weight_files import is_mappable, read_weights
+from dcnify.sources.zips import check_zip
 from dcnify.surgery.plan import Plan
 
 _RANDOM = ("weights are random; pretrained ones come with --pretrained",)
@@ -111,6 +112,7 @@ def open_model(
         return _open_transformers(spec, path, args)
     if path.is_dir():
         return _open_checkpoint(spec, *read_timm_folder(path), args, on_progress)
+    check_zip(path)
     held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
     inner = held.get("model") if isinstance(held, Mapping) else held
     if isinstance(inner, nn.Module) and spec.arch is None and not spec.use_ema:

@@ -14,11 +14,13 @@ from dcnify.errors import InputError
 from dcnify.models.checkpoints import configuration_of
 from dcnify.progress import Progress, silent
 from dcnify.sources.construct import Watch, on_meta
-from dcnify.sources.identify.candidate import POSITIONAL, Candidate, try_candidate
+from dcnify.sources.identify.candidate import Candidate, try_candidate
 from dcnify.sources.identify.internimage_sizes import nearest_size, size_of
 from dcnify.sources.identify.model_files import rank_model_files
 from dcnify.sources.identify.paper_layout import renamed
-from dcnify.sources.state_dict import PrefixView, Shapes, prefix_views, shapes_of
+from dcnify.sources.identify.sizes import POSITIONAL
+from dcnify.sources.parts import Part, parts_of
+from dcnify.sources.state_dict import Shapes
 from dcnify.sources.timm_models import create
 
 # A model file whose source explains fewer of the identifiers than the best by this much is out.
@@ -29,6 +31,7 @@ _STRANGERS = 12
 _STRANGERS_OF_HEAD = 24
 _LISTED = 8
 _NEAREST_AMONG = 25
+_MOST_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ def alternatives(shapes: Shapes) -> list[Identified]:
 
 
 def _searches(shapes: Shapes, args: dict[str, Any]) -> list[_Search]:
-    views = list(prefix_views(shapes))
-    backbones = [view for view in views if view.left_out]  # no timm model has a neck
-    # A prefix that all names share is mostly a wrapper.
-    return [_Search(view, args) for view in reversed(backbones or views)]
+    """The parts of the file whose names timm's source files explain best, inner ones first."""
+    searches = [_Search(part, args) for part in reversed(parts_of(shapes))]
+    best = max(search.explained for search in searches)
+    kept = [search for search in searches if search.explained >= best - _CLOSE]
+    return sorted(kept, key=lambda search: -search.explained)[:_MOST_PARTS]
 
 
 def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
@@ -96,13 +100,13 @@ def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
 
 
 class _Search:
-    """The search for the architecture of one view of the file; each method narrows it down."""
+    """The search for the architecture of one part of the file; each method narrows it down."""
 
-    def __init__(self, view: PrefixView, args: dict[str, Any]) -> None:
-        self.view, self.shapes, self.args = view, view.shapes, args
-        self.names = _candidate_names(self.shapes)
+    def __init__(self, part: Part, args: dict[str, Any]) -> None:
+        self.part, self.shapes, self.args = part, part.shapes, args
+        self.explained, self.names = _candidate_names(self.shapes)
         self.left = self.names
-        self.strangers = _STRANGERS_OF_HEAD if view.left_out else _STRANGERS
+        self.strangers = _STRANGERS_OF_HEAD if part.is_backbone else _STRANGERS
         self._known = {(k.rpartition(".")[2], _squeezed(v)) for k, v in self.shapes.items()}
 
     def narrow(
@@ -129,10 +133,10 @@ class _Search:
         return self._try(name, self.args, self.strangers, resize=True)
 
     def renamed(self, name: str) -> Candidate | None:
-        model = on_meta(lambda: create(name, self.args), self._watch(_STRANGERS))
+        on_meta(lambda: create(name, self.args), self._watch(_STRANGERS))  # give up early
         empty = {key: torch.empty(shape, device="meta") for key, shape in self.shapes.items()}
-        out = renamed(name, empty, self.args, model)
-        return try_candidate(name, shapes_of(out), self.args, resize=False) if out else None
+        found = renamed(name, empty, self.args)
+        return found.candidate if found else None
 
     def near(self, name: str, strangers: int) -> Candidate | None:
         """The model ``name`` even if it is much deeper; None if it is too different."""
@@ -173,7 +177,7 @@ class _Search:
             args,
             watch=lambda: self._watch(strangers, depth),
             resize=resize,
-            backbone=bool(self.view.left_out),
+            backbone=self.part.is_backbone,
         )
 
     def _watch(self, strangers: int, depth: int = 2) -> Watch:
@@ -191,11 +195,13 @@ class _Search:
         return watch
 
 
-def _candidate_names(shapes: Shapes) -> list[str]:
+def _candidate_names(shapes: Shapes) -> tuple[float, list[str]]:
+    """How much of the names the best file explains, and the architectures of the like."""
     ranked = rank_model_files(shapes)
     if not ranked or ranked[0][0] < 0.5:
-        return []
-    return [name for score, names in ranked if score >= ranked[0][0] - _CLOSE for name in names]
+        return 0.0, []
+    best = ranked[0][0]
+    return best, [name for score, names in ranked if score >= best - _CLOSE for name in names]
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
