@@ -158,21 +158,28 @@ def _under(key: str, held: Mapping[Any, Any], what: str) -> dict[str, Any]:
     raise InputError(f"{what} holds no state dict under {key!r}{hint}")
 
 
-def _flat(state: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+def holds_tensors(held: Mapping[Any, Any]) -> bool:
+    """Whether there is anything for `checkpoint_of` to find."""
+    return any(isinstance(value, Tensor | nn.Module) for value in _flat(held).values())
+
+
+def _flat(state: Mapping[Any, Any], depth: int = 0, seen: set[int] | None = None) -> dict[str, Any]:
     """All entries by name, of mappings further in ``key.name``, without what wrappers add.
 
     The state of optimisers and schedulers is left where it is; entries that are neither tensors nor
-    mappings are kept at the top only.
+    mappings are kept at the top only. What stands in two places is taken at the first.
     """
     found: dict[str, Any] = {}
+    seen = set() if seen is None else seen
+    seen.add(id(state))
     for name, value in state.items():
         if not isinstance(name, str) or name == "_metadata":
             continue
         short = _without_wrappers(name)
         if not isinstance(value, Mapping | nn.Module):
             entries = {short: value} if depth == 0 or isinstance(value, Tensor) else {}
-        elif depth < _DEEPEST and not _OF_TRAINING.search(name):
-            inner = _flat(_mapping(value), depth + 1)
+        elif depth < _DEEPEST and id(value) not in seen and not _OF_TRAINING.search(name):
+            inner = _flat(_mapping(value), depth + 1, seen)
             entries = {f"{short}.{key}": one for key, one in inner.items()}
         else:
             continue
@@ -186,12 +193,8 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value.state_dict() if isinstance(value, nn.Module) else value
 
 
-def _holds_tensors(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, nn.Module):
-        return True
-    if not isinstance(value, Mapping) or depth > _DEEPEST:
-        return False
-    return any(isinstance(one, Tensor) or _holds_tensors(one, depth + 1) for one in value.values())
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (isinstance(value, Mapping) and holds_tensors(value))
 
 
 def _without_wrappers(name: str) -> str:

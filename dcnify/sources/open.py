@@ -114,7 +114,7 @@ def open_model(
     if path.is_dir():
         return _open_checkpoint(spec, *read_timm_folder(path, spec), args, on_progress)
     check_zip(path)
-    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
+    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True, inert=True)
     inner = held.get("model") if isinstance(held, Mapping) else held
     if isinstance(inner, nn.Module) and not (spec.arch or spec.use_ema or spec.key):
         return _open_module(spec, inner)
@@ -229,7 +229,8 @@ def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
             f"{whole / 2**20:.1f} MiB: save the state dict with .clone()d tensors"
         )
     if whole < 1.5 * size:
-        return _checkpoint(spec, read_weights(path, trust_pickle=spec.trust_pickle))
+        again = read_weights(path, trust_pickle=spec.trust_pickle, inert=True)
+        return _checkpoint(spec, again)
     tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors, arch_hint=None)
 

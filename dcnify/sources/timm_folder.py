@@ -34,7 +34,7 @@ def read_timm_folder(folder: Path, spec: SourceSpec) -> tuple[Path, Checkpoint]:
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise InputError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}")
-    held = read_weights(weights, trust_pickle=spec.trust_pickle)
+    held = read_weights(weights, trust_pickle=spec.trust_pickle, inert=True)
     inner = checkpoint_of(
         held, str(weights), use_ema=spec.use_ema, key=spec.key, ignore=spec.ignore
     )
