@@ -79,6 +79,7 @@ def checkpoint_of(
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
         raise InputError(f"{what} holds an object of type {type(held).__name__}, not a state dict")
+    _refuse_shard(held, what)
     notes: list[str] = []
     if key is not None:
         tensors = _under(key, held, what)
@@ -99,6 +100,19 @@ def checkpoint_of(
     kept = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     hint = held.get("arch") if isinstance(held.get("arch"), str) else None
     return Checkpoint(kept, *_training_options(held), tuple(notes), hint)
+
+
+def _refuse_shard(held: Mapping[Any, Any], what: str) -> None:
+    """Raise `InputError` for a shard of DeepSpeed; whole weights in its file are taken."""
+    inner = held.get("module")
+    empty = isinstance(inner, Mapping) and any(
+        isinstance(value, Tensor) and not value.numel() for value in inner.values()
+    )
+    if {"ds_version", "ds_config"} & held.keys() and (empty or inner is None):
+        raise InputError(
+            f"{what} is a shard of DeepSpeed ZeRO: merge them with 'python zero_to_fp32.py . out', "
+            "the script beside them"
+        )
 
 
 def refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:

@@ -9,6 +9,7 @@ from dcnify.files import read_json
 from dcnify.models import checkpoints
 from dcnify.sources.base import architecture_args
 from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.formats import describe_folder
 from dcnify.sources.identify.internimage_sizes import nearest_size
 from dcnify.sources.preprocessing import is_input_size
 from dcnify.sources.spec import SourceSpec
@@ -25,12 +26,17 @@ def read_timm_folder(folder: Path, spec: SourceSpec) -> tuple[Path, Checkpoint]:
     """
     file = folder / CONFIG
     if not file.is_file():
+        if said := describe_folder(folder):
+            raise InputError(f"{folder} {said}")
         raise InputError(f"{folder} is neither an artifact nor a timm model: it has no {CONFIG}")
     config = read_json(file)
     if isinstance(config, dict) and config.get("model_type") == "internimage":
         config = {**config, **_as_timm(config, file)}
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise InputError(f"{folder} is neither an artifact nor a timm model: see its {CONFIG}")
+        raise InputError(
+            f"{folder} is neither an artifact nor a timm model: its {CONFIG} names no "
+            "architecture; give its weight file, with --arch"
+        )
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise InputError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}")

@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import itertools
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -16,11 +18,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dcnify.errors import InputError
-from dcnify.files import is_regular, near_files
+from dcnify.files import is_regular, near_files, read_json
 from dcnify.sources import inert as stand_ins
 from dcnify.sources.checkpoint import holds_tensors
+from dcnify.sources.formats import refuse_other_formats, what_else
 from dcnify.words import first_line
 
+INDEX = ".index.json"
+_MOST_MEMBERS = 1000
 _ZIP = b"PK\x03\x04"
 
 
@@ -44,20 +49,25 @@ def read_weights(
     Raises:
         InputError: it is missing, empty, truncated, not a weight file, or needs ``trust_pickle``.
     """
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
     head = _head(path)
-    _refuse_text(path, head)
+    refuse_other_formats(path, head)
     if _is_safetensors(path, head):
         return read_safetensors(path, mapped=mapped)
     is_tar = head[257:262] == b"ustar"
-    if not head.startswith((_ZIP, b"\x80")) and not is_tar:
-        raise InputError(f"{path} is not a weight file: neither PyTorch nor safetensors wrote it")
+    if is_tar:
+        _refuse_archive(path)
+    elif not head.startswith((_ZIP, b"\x80")):
+        raise InputError(f"{path} {what_else(path, head)}")
     return _torch_load(path, head.startswith(_ZIP), trust_pickle, mapped, inert)
 
 
 def is_mappable(path: Path) -> bool:
     """Whether `read_weights` can map the file; old pickle files are read whole."""
     head = _head(path)
-    return head.startswith(_ZIP) or _is_safetensors(path, head)
+    mappable = head.startswith(_ZIP) or _is_safetensors(path, head)
+    return mappable and not path.name.endswith(INDEX)
 
 
 def read_safetensors(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
@@ -134,6 +144,11 @@ def _code_inside(path: Path, is_zip: bool, error: Exception) -> str:
             f"{path} is truncated, or a Python pickle that PyTorch did not write: save the model's "
             "state_dict() with torch.save"
         )
+    if any("sharded_tensor" in name or name.endswith("DTensor") for name in names):
+        return (
+            f"{path} holds shards of FSDP: save a full state dict, or merge its folder with "
+            "'python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt'"
+        )
     if any(name.startswith("ultralytics.") for name in names):
         return (
             f"{path} holds a whole module of ultralytics: with it installed, save "
@@ -163,12 +178,37 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _refuse_text(path: Path, head: bytes) -> None:
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<error")):
-        raise InputError(f"{path} is a web page, not weights: the download went wrong")
-    if text.startswith(b"version https://git-lfs"):
-        raise InputError(f"{path} is a Git LFS pointer, not the weights: run 'git lfs pull'")
+def _refuse_archive(path: Path) -> None:
+    """Raise `InputError` for a tar of something else than the first versions of PyTorch wrote."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            names = [member.name for member in itertools.islice(archive, _MOST_MEMBERS)]
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise InputError(f"{path} is truncated or damaged: {first_line(error)}") from None
+    if not {"pickle", "storages", "tensors"} <= set(names):
+        shown = ", ".join(names[:3]) or "nothing"
+        raise InputError(f"{path} is a tar archive (it holds {shown}): unpack it")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """All tensors of the files that an index, ``model.safetensors.index.json``, lists."""
+    _head(index)
+    said = read_json(index)
+    places = said.get("weight_map") if isinstance(said, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(one, str) for one in places.values()):
+        raise InputError(f"{index} is not an index of weights: it has no weight_map")
+    tensors: dict[str, Tensor] = {}
+    for name in dict.fromkeys(places.values()):
+        if Path(name).name != name:
+            raise InputError(f"{index} names a file elsewhere: {name}")
+        held = read_weights(index.with_name(name))
+        if not isinstance(held, dict):
+            raise InputError(f"{index.with_name(name)} holds no state dict")
+        tensors |= held
+    absent = next((name for name in places if name not in tensors), None)
+    if absent is not None:
+        raise InputError(f"{index}: {absent} is not in {places[absent]}")
+    return tensors
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:
