@@ -1,8 +1,11 @@
-"""Find the state dict in what a weight file holds, and what the file says about its model."""
+"""Find the tensors in what a weight file holds, and what the file says about its model."""
 
 import argparse
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,8 +15,12 @@ from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
 from dcnify.sources.preprocessing import is_numbers
 from dcnify.sources.quantised import refuse_quantised
+from dcnify.words import did_you_mean
 
-_WRAPPERS = ("module.", "_orig_mod.")
+_INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_WRAPPERS = ("module.", *_INSIDE)
+_OF_TRAINING = re.compile(r"(?i)optim|sched|scaler|rng")
+_DEEPEST, _LISTED = 6, 6
 _PLAIN = (
     *("state_dict", "model_state_dict", "model", "module"),
     *("net", "network", "weights", "params"),
@@ -45,68 +52,56 @@ class Checkpoint:
     """``arch`` of a file without ``args``: a timm name, or only the name of a class."""
 
 
-def checkpoint_of(held: Any, what: str, *, use_ema: bool = False) -> Checkpoint:
-    """Find the state dict in ``held``, which `read_weights` returned: one, or under a usual key.
+def checkpoint_of(
+    held: Any,
+    what: str,
+    *,
+    use_ema: bool = False,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+) -> Checkpoint:
+    """Find the tensors in ``held``, which `read_weights` returned: a state dict, or several.
 
-    ``use_ema`` takes the averaged weights; ``what`` names the file in messages.
+    One under a usual key is taken. Otherwise those that lie deeper stay apart by their keys, as
+    prefixes of the names: ``{"teacher": {"norm.weight": ...}}`` gives ``teacher.norm.weight``.
+
+    Args:
+        held: what the file holds.
+        what: names the file in messages.
+        use_ema: take the averaged weights.
+        key: take what lies under this key, or prefix of names.
+        ignore: patterns of names to leave out.
+
+    Raises:
+        InputError: there are no tensors, or none under ``key``, or quantised ones.
     """
     if isinstance(held, nn.Module):
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
         raise InputError(f"{what} holds an object of type {type(held).__name__}, not a state dict")
-    key, notes = _choose(held, what, use_ema)
-    state = _descend(held if key is None else held[key])
-    tensors = _tensors_in(state)
-    if not tensors:
+    notes: list[str] = []
+    if key is not None:
+        tensors = _under(key, held, what)
+        notes.append(f"took what lies under {key!r}")
+    else:
+        chosen, notes = _choose(held, what, use_ema)
+        state = _mapping(held if chosen is None else held[chosen])
+        tensors = _flat(_descend(state))
+    if not any(isinstance(value, Tensor) for value in tensors.values()):
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
-    refuse_quantised(state, what)
-    _refuse_odd(tensors, what)
-    others = [str(name) for name in state if name not in tensors and name != "_metadata"]
+    tensors = _without_ignored(tensors, ignore, what, notes)
+    refuse_quantised(tensors, what)
+    others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     if others:
-        notes.append(
-            f"left out {len(others)} entries that are not tensors ({', '.join(others[:2])})"
-        )
-    names = _without_wrappers(tensors)
-    if len(set(names.values())) != len(names):
-        raise InputError(f"{what}: names collide once the 'module.' prefix is taken off")
-    cleaned = {names[name]: tensor for name, tensor in tensors.items()}
+        shown = ", ".join(others[:2])
+        notes.append(f"left out {len(others)} entries that are not tensors ({shown})")
+    kept = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     hint = held.get("arch") if isinstance(held.get("arch"), str) else None
-    return Checkpoint(cleaned, *_training_options(held), tuple(notes), hint)
+    return Checkpoint(kept, *_training_options(held), tuple(notes), hint)
 
 
-def _choose(held: Mapping[str, Any], what: str, use_ema: bool) -> tuple[str | None, list[str]]:
-    """The key of the state dict, None if ``held`` is one itself; and notes."""
-    averaged = [key for key in _EMA if isinstance(held.get(key), Mapping)]
-    plain = [key for key in _PLAIN if isinstance(held.get(key), Mapping | nn.Module)]
-    if use_ema and not averaged:
-        raise InputError(f"{what} holds no averaged (EMA) weights; leave out --use-ema")
-    if use_ema:
-        return averaged[0], [f"took the averaged (EMA) weights {averaged[0]!r}"]
-    if plain:
-        beside = f"took {plain[0]!r}; the file also holds averaged weights, see --use-ema"
-        return plain[0], [beside] if averaged else []
-    if averaged and not _tensors_in(held):
-        raise InputError(f"{what} holds only averaged (EMA) weights; take them with --use-ema")
-    return None, []
-
-
-def _descend(state: Any) -> Mapping[str, Any]:
-    for _ in range(3):
-        if isinstance(state, nn.Module):
-            return state.state_dict()
-        inner = next((k for k in _PLAIN if isinstance(state.get(k), Mapping | nn.Module)), None)
-        if inner is None or _tensors_in(state):
-            break
-        state = state[inner]
-    return state
-
-
-def _tensors_in(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-
-
-def _refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:
+def refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:
     """Raise `InputError` for a tensor that is not dense, with values of its own."""
     for name, tensor in tensors.items():
         if tensor.is_quantized:
@@ -117,15 +112,108 @@ def _refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:
             raise InputError(f"{what}: {name} has no values: it was saved from the meta device")
 
 
-def _without_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Map each name to itself without what DDP and torch.compile put before or inside it."""
-    cleaned = {}
-    for name in names:
-        short = name
-        while short.startswith(_WRAPPERS):
-            short = short.removeprefix("module.").removeprefix("_orig_mod.")
-        cleaned[name] = short.replace("._orig_mod.", ".")
-    return cleaned
+def _choose(held: Mapping[str, Any], what: str, use_ema: bool) -> tuple[str | None, list[str]]:
+    """The key of the state dict, None if ``held`` is one itself or has it elsewhere; and notes."""
+    averaged = [key for key in _EMA if _holds_tensors(held.get(key))]
+    plain = [key for key in _PLAIN if _holds_tensors(held.get(key))]
+    if use_ema and not averaged:
+        raise InputError(f"{what} holds no averaged (EMA) weights; leave out --use-ema")
+    if use_ema:
+        return averaged[0], [f"took the averaged (EMA) weights {averaged[0]!r}"]
+    if plain:
+        beside = f"took {plain[0]!r}; the file also holds averaged weights, see --use-ema"
+        return plain[0], [beside] if averaged else []
+    if averaged and not any(_holds_tensors(v) for k, v in held.items() if k not in averaged):
+        raise InputError(f"{what} holds only averaged (EMA) weights; take them with --use-ema")
+    return None, []
+
+
+def _descend(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Follow usual keys further in, as in ``{"model": {"state_dict": ...}}``."""
+    for _ in range(_DEEPEST):
+        inner = next((key for key in _PLAIN if _holds_tensors(state.get(key))), None)
+        if inner is None or any(isinstance(value, Tensor) for value in state.values()):
+            break
+        state = _mapping(state[inner])
+    return state
+
+
+def _under(key: str, held: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    """The entries whose names start with ``key``, without it; in the usual place, then anywhere."""
+    chosen, _ = _choose(held, what, False)
+    usual = _flat(_descend(_mapping(held[chosen]))) if chosen else {}
+    everything = _flat(held)
+    for names in (usual, everything):
+        found = {k.removeprefix(f"{key}."): v for k, v in names.items() if k.startswith(f"{key}.")}
+        if any(isinstance(value, Tensor) for value in found.values()):
+            return found
+    near = Counter(
+        part
+        for name, value in {**everything, **usual}.items()
+        if isinstance(value, Tensor)
+        for part in (name.partition(".")[0], name.rpartition(".")[0])
+    )
+    keys = list(dict(near.most_common(_LISTED)))
+    hint = did_you_mean(key, list(near), otherwise=f"; it has {', '.join(keys) or 'none'}")
+    raise InputError(f"{what} holds no state dict under {key!r}{hint}")
+
+
+def _flat(state: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    """All entries by name, of mappings further in ``key.name``, without what wrappers add.
+
+    The state of optimisers and schedulers is left where it is; entries that are neither tensors nor
+    mappings are kept at the top only.
+    """
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        if not isinstance(name, str) or name == "_metadata":
+            continue
+        short = _without_wrappers(name)
+        if not isinstance(value, Mapping | nn.Module):
+            entries = {short: value} if depth == 0 or isinstance(value, Tensor) else {}
+        elif depth < _DEEPEST and not _OF_TRAINING.search(name):
+            inner = _flat(_mapping(value), depth + 1)
+            entries = {f"{short}.{key}": one for key, one in inner.items()}
+        else:
+            continue
+        if entries.keys() & found.keys():
+            raise InputError(f"{short}: names collide once the 'module.' prefix is taken off")
+        found |= entries
+    return found
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value.state_dict() if isinstance(value, nn.Module) else value
+
+
+def _holds_tensors(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, nn.Module):
+        return True
+    if not isinstance(value, Mapping) or depth > _DEEPEST:
+        return False
+    return any(isinstance(one, Tensor) or _holds_tensors(one, depth + 1) for one in value.values())
+
+
+def _without_wrappers(name: str) -> str:
+    """The name without what DDP, FSDP and torch.compile put before or inside it."""
+    for inside in _INSIDE:
+        name = name.replace(f".{inside}", ".")
+    while name.startswith(_WRAPPERS):
+        name = next(name.removeprefix(one) for one in _WRAPPERS if name.startswith(one))
+    return name
+
+
+def _without_ignored(
+    tensors: dict[str, Any], ignore: Sequence[str], what: str, notes: list[str]
+) -> dict[str, Any]:
+    for pattern in ignore:
+        hit = [name for name in tensors if fnmatchcase(name, pattern)]
+        if not hit:
+            near = did_you_mean(pattern, list(tensors))
+            raise InputError(f"--ignore {pattern}: no name in {what} matches{near}")
+        tensors = {name: value for name, value in tensors.items() if name not in set(hit)}
+        notes.append(f"ignored {len(hit)} that match {pattern!r} ({hit[0]})")
+    return tensors
 
 
 def _training_options(

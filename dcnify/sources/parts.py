@@ -40,10 +40,10 @@ class Part:
         """Notes on the prefix and on the tensors left out, ``within`` the part and beside it."""
         notes = [f"took the prefix {self.prefix!r} off the names"] if self.prefix else []
         within = list(within)
-        if within:
-            notes.append(f"left out what the model does not have: {_listed(within)}")
-        if self.beside:
-            notes.append(f"left out what stands beside it: {_listed(self.beside)}")
+        for names, where in ((within, "that the model does not have"), (self.beside, "beside it")):
+            if names:
+                noun = "tensor" if len(names) == 1 else "tensors"
+                notes.append(f"left out {len(names)} {noun} {where}: {_listed(names)}")
         return notes
 
 
@@ -93,9 +93,9 @@ def _large(shapes: Shapes) -> Iterator[str]:
 
 
 def _listed(names: Collection[str]) -> str:
-    """The names, or if they are many, ``12 tensors (11 of decoder, 1 of mask_token)``."""
+    """The names, or if they are many, how many start with what."""
     if len(names) < _LISTED:
         return ", ".join(map(shown, names))
     counts = Counter(name.partition(".")[0] for name in names).most_common()
     heads = ", ".join(f"{count} of {shown(head)}" for head, count in counts[:_LISTED])
-    return f"{len(names)} tensors ({heads}{', ...' if len(counts) > _LISTED else ''})"
+    return f"{heads}{', ...' if len(counts) > _LISTED else ''}"

@@ -86,6 +86,67 @@ def test_two_parts_that_fit_are_listed(tmp_path, model):
         opened(tmp_path, held)
 
 
+@pytest.mark.parametrize("name", ["teacher", "student", "backbone", "state.deep.net"])
+def test_the_only_state_dict_is_found_under_any_key(tmp_path, model, name):
+    held = model.state_dict()
+    for part in reversed(name.split(".")):
+        held = {part: held, "epoch": 1, "optimizer": {"state": {"a": {"exp_avg": ONE}}}}
+    source = opened(tmp_path, held)
+    assert_same(model, source.model)
+    assert any(f"{name}." in note for note in source.notes)
+
+
+def of_dino(model):
+    student = {"module.backbone." + k: v for k, v in model.state_dict().items()}
+    teacher = {"backbone." + k: v + 1 for k, v in model.state_dict().items()}
+    return {
+        "student": {**student, "module.head.mlp.0.weight": ONE},
+        "teacher": {**teacher, "head.last_layer.weight_g": ONE},
+        "dino_loss": {"center": ONE},
+        "epoch": 1,
+    }
+
+
+def test_of_several_state_dicts_the_key_says_which(tmp_path, model):
+    held = of_dino(model)
+    with pytest.raises(InputError, match=r"student.backbone, teacher.backbone; say which with --k"):
+        opened(tmp_path, held)
+    assert_same(model, opened(tmp_path, held, key="student").model)
+    taken = opened(tmp_path, held, key="teacher.backbone")
+    for name, value in model.state_dict().items():
+        assert torch.equal(taken.model.state_dict()[name], value + 1)
+
+
+def test_a_key_that_is_not_there_is_told_those_that_are(tmp_path, model):
+    with pytest.raises(InputError, match=r"no state dict under 'techer', did you mean 'teacher'"):
+        opened(tmp_path, of_dino(model), key="techer")
+
+
+def test_a_key_within_the_usual_place_is_found(tmp_path, model):
+    held = {"state_dict": {**under("a.", model.state_dict()), **under("b.", model.state_dict())}}
+    assert_same(model, opened(tmp_path, held, key="b").model)
+
+
+def test_what_the_user_ignores_is_left_out(tmp_path, model):
+    held = {**model.state_dict(), "stages.0.blocks.0.adapter.weight": ONE}
+    source = opened(tmp_path, held, ignore=("*.adapter.*",))
+    assert_same(model, source.model)
+    assert any("ignored 1 that match '*.adapter.*'" in note for note in source.notes)
+    with pytest.raises(InputError, match=r"--ignore \*.adaptor.\*: no name in .* matches"):
+        opened(tmp_path, held, ignore=("*.adaptor.*",))
+
+
+def test_odd_tensors_beside_the_model_do_no_harm(tmp_path, model):
+    held = {**under("model.", model.state_dict()), "loss.queue": torch.eye(3).to_sparse()}
+    assert_same(model, opened(tmp_path, held).model)
+
+
+def test_views_that_would_fill_memory_are_refused(tmp_path, model):
+    held = {**model.state_dict(), "decoder": torch.zeros(1).expand(1 << 40)}
+    with pytest.raises(InputError, match=r"holds views that would take 4096.0 GiB"):
+        opened(tmp_path, held)
+
+
 def test_of_averaged_and_plain_weights_the_plain_ones_are_taken(tmp_path, model):
     state = model.state_dict()
     held = {**under("model.", state), **under("ema_model.", {k: v + 1 for k, v in state.items()})}

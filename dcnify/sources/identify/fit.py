@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint
+from dcnify.sources.checkpoint import Checkpoint, refuse_odd
 from dcnify.sources.construct import at_most, on_meta
 from dcnify.sources.identify.candidate import Candidate, try_candidate, whole_names
 from dcnify.sources.identify.foreign import beside
@@ -84,9 +84,12 @@ def fit_timm(name: str, checkpoint: Checkpoint, what: str, args: dict[str, Any])
                 part, tried, notes = _the_one(fits, name, what)
                 if number:
                     notes.append("left out options in the file that its weights contradict")
-                return _fitted(part, tried, part.select(checkpoint.tensors), args, notes)
+                tensors = part.select(checkpoint.tensors)
+                refuse_odd(tensors, what)
+                return _fitted(part, tried, tensors, args, notes)
         if closest is None:
             raise failed or InputError(f"{what} does not fit {name}")
+        refuse_odd(checkpoint.tensors, what)
         return _renamed(name, checkpoint, what, args, parts) or _refuse(what, name, closest)
     except OverflowError:
         raise DoesNotFit(f"{name} has over {limit} parameters, {what} {len(shapes)}") from None
@@ -110,6 +113,7 @@ def fit_base(checkpoint: Checkpoint, what: str, base: Base) -> Fitted:
         raise NoPartFits(f"{what} does not fit {base}: {closest}", closest or Mismatch((), (), ()))
     part, tried, notes = _the_one(fits, str(base), what)
     held = part.select(checkpoint.tensors)
+    refuse_odd(held, what)
     tensors = {key: held[key] for key in held if key not in set(tried.left_out)}
     return Fitted(base, tensors, (f"the architecture is {base}", *notes))
 
