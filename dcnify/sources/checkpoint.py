@@ -21,6 +21,7 @@ _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _WRAPPERS = ("module.", *_INSIDE)
 _OF_TRAINING = re.compile(r"(?i)optim|sched|scaler|rng")
 _DEEPEST, _LISTED = 6, 6
+_MOST_TENSORS = 20_000
 _PLAIN = (
     *("state_dict", "model_state_dict", "model", "module"),
     *("net", "network", "weights", "params"),
@@ -91,6 +92,8 @@ def checkpoint_of(
     if not any(isinstance(value, Tensor) for value in tensors.values()):
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
+    if len(tensors) > _MOST_TENSORS:
+        raise InputError(f"{what} holds {len(tensors):,} tensors, more than any model has")
     tensors = _without_ignored(tensors, ignore, what, notes)
     refuse_quantised(tensors, what)
     others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
@@ -228,7 +231,8 @@ def _without_ignored(
         if not hit:
             near = did_you_mean(pattern, list(tensors))
             raise InputError(f"--ignore {pattern}: no name in {what} matches{near}")
-        tensors = {name: value for name, value in tensors.items() if name not in set(hit)}
+        gone = set(hit)
+        tensors = {name: value for name, value in tensors.items() if name not in gone}
         notes.append(f"ignored {len(hit)} that match {pattern!r} ({hit[0]})")
     return tensors
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dcnify.errors import InputError
@@ -62,9 +62,7 @@ def try_candidate(
         mismatch = compare(shapes, want)
         headless = all_args.get("num_classes") == 0
         left = beside(mismatch.unexpected, model, classifiers(name) if headless else ())
-        mismatch = replace(
-            mismatch, unexpected=tuple(k for k in mismatch.unexpected if k not in set(left))
-        )
+        mismatch = mismatch.without(left)
         return Candidate(name, all_args, inferred, mismatch, tuple(left))
 
     def with_feature_maps() -> list[Candidate]:

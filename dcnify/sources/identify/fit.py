@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -105,8 +105,7 @@ def fit_base(checkpoint: Checkpoint, what: str, base: Base) -> Fitted:
     for part in parts_of(shapes, want):
         mismatch = compare(part.shapes, want)
         left = beside(mismatch.unexpected, model)
-        rest = tuple(k for k in mismatch.unexpected if k not in set(left))
-        tried = Candidate(base.name, base.args, (), replace(mismatch, unexpected=rest), tuple(left))
+        tried = Candidate(base.name, base.args, (), mismatch.without(left), tuple(left))
         if not tried.mismatch:
             fits.append((part, tried))
         elif closest is None or len(mismatch) < len(closest):
@@ -116,8 +115,7 @@ def fit_base(checkpoint: Checkpoint, what: str, base: Base) -> Fitted:
     part, tried, notes = _the_one(fits, str(base), what)
     held = part.select(checkpoint.tensors)
     refuse_odd(held, what)
-    tensors = {key: held[key] for key in held if key not in set(tried.left_out)}
-    return Fitted(base, tensors, (f"the architecture is {base}", *notes))
+    return Fitted(base, _without(held, tried.left_out), (f"the architecture is {base}", *notes))
 
 
 class NoPartFits(InputError):
@@ -177,7 +175,7 @@ def _fitted(
     notes: list[str],
 ) -> Fitted:
     """The tensors under the model's names: one that gives feature maps has names of its own."""
-    kept = {key: value for key, value in tensors.items() if key not in set(found.left_out)}
+    kept = _without(tensors, found.left_out)
     base = Base("timm", found.name, found.args)
     if found.args.get("features_only"):
         names = whole_names(shapes_of(on_meta(lambda: create(found.name, found.args))), kept)
@@ -187,6 +185,11 @@ def _fitted(
                 "no classifier is with the weights: the model gives feature maps (features_only)"
             )
     return Fitted(base, kept, tuple(notes), found.inferred)
+
+
+def _without(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    gone = set(names)
+    return {key: value for key, value in tensors.items() if key not in gone}
 
 
 def _refuse(what: str, name: str, closest: Candidate, checkpoint: Checkpoint) -> Fitted:

@@ -94,11 +94,12 @@ def alternatives(shapes: Shapes) -> list[Identified]:
     """Architectures that fit a file as it is, as many as a few seconds allow to find."""
     end = monotonic() + _PATIENCE
     searches = _searches(shapes, {})
-    return [
+    found = [
         Identified(fit, len(search.names))
         for search in searches
         for fit in search.narrow(_Search.as_it_is, silent, end)
     ]
+    return found or _of_own_size(searches)
 
 
 def _searches(shapes: Shapes, args: dict[str, Any]) -> list[_Search]:
@@ -115,6 +116,10 @@ def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
             fits = search.narrow(method, on_progress)
             if fits:
                 return [Identified(fit, len(search.names)) for fit in fits]
+    return _of_own_size(searches)
+
+
+def _of_own_size(searches: list[_Search]) -> list[Identified]:
     own = (search.internimage_of_own_size() for search in searches)
     return [found for found in own if found][:1]
 
