@@ -19,18 +19,18 @@ from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.sources import torchvision_models, transformers_models
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.factory import example_inputs
 from dcnify.sources.identify.resolve import resolve
 from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.preprocessing import preprocessing_of
+from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.reading.weight_files import is_mappable, read_weights
+from dcnify.sources.reading.zips import check_zip
 from dcnify.sources.spec import SourceSpec, refuse_options
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
-from dcnify.sources.weight_files import is_mappable, read_weights
-from dcnify.sources.zips import check_zip
 from dcnify.surgery.plan import Plan
 
 _FREE = 1 << 26

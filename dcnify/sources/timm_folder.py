@@ -8,12 +8,12 @@ from dcnify.errors import InputError
 from dcnify.files import read_json
 from dcnify.models import checkpoints
 from dcnify.sources.base import architecture_args
-from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
-from dcnify.sources.formats import describe_folder
 from dcnify.sources.identify.internimage_sizes import nearest_size
 from dcnify.sources.preprocessing import is_input_size
+from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.reading.formats import describe_folder
+from dcnify.sources.reading.weight_files import read_weights
 from dcnify.sources.spec import SourceSpec
-from dcnify.sources.weight_files import read_weights
 
 CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")

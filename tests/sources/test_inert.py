@@ -161,7 +161,7 @@ def opcodes(*parts):
     ],
 )
 def test_torch_s_own_names_are_not_written_to(tmp_path, stream):
-    from dcnify.sources import inert
+    from dcnify.sources.reading import inert
 
     (tmp_path / "m.pkl").write_bytes(stream)
     with (tmp_path / "m.pkl").open("rb") as file, pytest.raises(pickle.UnpicklingError):

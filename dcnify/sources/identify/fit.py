@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint, refuse_odd
 from dcnify.sources.construct import at_most, on_meta
 from dcnify.sources.identify.candidate import Candidate, distance, try_candidate, whole_names
 from dcnify.sources.identify.foreign import beside
@@ -21,6 +20,7 @@ from dcnify.sources.identify.layouts import library_of
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.materialise import skeleton
 from dcnify.sources.parts import Part, parts_of
+from dcnify.sources.reading.checkpoint import Checkpoint, refuse_odd
 from dcnify.sources.state_dict import Mismatch, compare, shapes_of
 from dcnify.sources.timm_models import create
 

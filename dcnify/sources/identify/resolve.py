@@ -11,13 +11,13 @@ from dcnify.errors import InputError
 from dcnify.models import checkpoints
 from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint
 from dcnify.sources.construct import on_meta
 from dcnify.sources.identify.fit import DoesNotFit, fit_base, fit_timm
 from dcnify.sources.identify.layouts import in_published_names
 from dcnify.sources.identify.search import Identified, alternatives, nothing_fits, search
 from dcnify.sources.identify.torchvision_fit import fit_torchvision, torchvision_fits
 from dcnify.sources.materialise import refuse_types
+from dcnify.sources.reading.checkpoint import Checkpoint
 from dcnify.sources.state_dict import shapes_of
 
 

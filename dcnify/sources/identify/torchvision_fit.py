@@ -9,9 +9,9 @@ from torchvision import models
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint
 from dcnify.sources.identify.fit import Fitted, NoPartFits, fit_base
 from dcnify.sources.identify.model_files import explained
+from dcnify.sources.reading.checkpoint import Checkpoint
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.torchvision_models import TRANSFORMS_INPUT
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.files import is_regular, near_files, read_json
-from dcnify.sources import inert as stand_ins
-from dcnify.sources.checkpoint import holds_tensors
-from dcnify.sources.formats import refuse_other_formats, what_else
+from dcnify.sources.reading import inert as stand_ins
+from dcnify.sources.reading.checkpoint import holds_tensors
+from dcnify.sources.reading.formats import refuse_other_formats, what_else
 from dcnify.words import first_line
 
 INDEX = ".index.json"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
 from dcnify.sources.preprocessing import is_numbers
-from dcnify.sources.quantised import refuse_quantised
+from dcnify.sources.reading.quantised import refuse_quantised
 from dcnify.words import did_you_mean
 
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
