@@ -36,7 +36,7 @@ def damaged(draw: st.DrawFn, value: Any) -> Any:
             owner = owner[key]
         kind = draw(st.sampled_from(("replace", "remove", "rename", "double")))
         if kind == "replace":
-            owner[last] = draw(st.sampled_from(VALUES))
+            owner[last] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         elif kind == "remove":
             del owner[last]
         elif isinstance(owner, dict):

@@ -198,6 +198,8 @@ def _refuse(what: str, name: str, closest: Candidate, checkpoint: Checkpoint) ->
     said = f"{what} does not fit {name}: {mismatch}"
     if mismatch.missing and (known := library_of(checkpoint.tensors)):
         said += f"; {known}"
+    if mismatch.unexpected and len(mismatch) == len(mismatch.unexpected):
+        said += "; say with --model-arg what has them, or leave them out with --ignore"
     if any(key == "pos_embed" for key, *_ in mismatch.reshaped):
         said += "; nothing is resampled unless asked: give the size with --model-arg img_size=[H,W]"
     raise DoesNotFit(said)

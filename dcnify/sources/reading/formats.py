@@ -81,7 +81,7 @@ def describe_folder(folder: Path) -> str | None:
     if "zero_to_fp32.py" in names or steps or any("model_states.pt" in name for name in names):
         return (
             "holds a checkpoint of DeepSpeed: merge its shards with 'python zero_to_fp32.py "
-            f"{folder} FOLDER', the script that DeepSpeed put there"
+            f"{folder} OUT', the script that DeepSpeed put there"
         )
     if "saved_model.pb" in names or "keras_metadata.pb" in names:
         return f"holds a TensorFlow model: {_OTHERS}"

@@ -41,6 +41,8 @@ def check_zip(path: Path) -> None:
             for member in members:
                 if member.CRC:
                     _read(archive, member)
+    except InputError:
+        raise
     except zipfile.BadZipFile as error:
         if "CRC" in str(error):
             name = str(error).rpartition(" ")[2].strip("'")
