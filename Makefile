@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 # Test processes, one thread each.
 WORKERS ?= 2
+FUZZ_SECONDS ?= 600
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,12 +17,13 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow lint types docs wordings study real-study finetune-study search-study unet-study clean
+.PHONY: help demo test test-slow fuzz lint types docs wordings study real-study finetune-study search-study unet-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
 	@echo "make test    run the tests, in minutes      (ARGS='tests/data -k digits' for a part)"
 	@echo "make test-slow   run the others: kills, several processes, whole trainings, every group width"
+	@echo "make fuzz    damage files of every kind for ten minutes (FUZZ_SECONDS=600)"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   mypy over dcnify/ and kernels/"
 	@echo "make docs    pages of the Python API, in build/docs"
@@ -41,6 +43,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
+
+# Each of the kinds of files gets its share of the time.
+fuzz: $(STAMP)
+	@DCNIFY_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m "slow or not slow" $(ARGS)
 
 study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)

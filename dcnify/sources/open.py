@@ -19,18 +19,18 @@ from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.sources import torchvision_models, transformers_models
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.factory import example_inputs
 from dcnify.sources.identify.resolve import resolve
 from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.preprocessing import preprocessing_of
+from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.reading.weight_files import is_mappable, read_weights
+from dcnify.sources.reading.zips import check_zip
 from dcnify.sources.spec import SourceSpec, refuse_options
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
-from dcnify.sources.weight_files import is_mappable, read_weights
-from dcnify.sources.zips import check_zip
 from dcnify.surgery.plan import Plan
 
 _FREE = 1 << 26
@@ -114,7 +114,7 @@ def open_model(
     if path.is_dir():
         return _open_checkpoint(spec, *read_timm_folder(path, spec), args, on_progress)
     check_zip(path)
-    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
+    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True, inert=True)
     inner = held.get("model") if isinstance(held, Mapping) else held
     if isinstance(inner, nn.Module) and not (spec.arch or spec.use_ema or spec.key):
         return _open_module(spec, inner)
@@ -229,7 +229,8 @@ def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
             f"{whole / 2**20:.1f} MiB: save the state dict with .clone()d tensors"
         )
     if whole < 1.5 * size:
-        return _checkpoint(spec, read_weights(path, trust_pickle=spec.trust_pickle))
+        again = read_weights(path, trust_pickle=spec.trust_pickle, inert=True)
+        return _checkpoint(spec, again)
     tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors, arch_hint=None)
 

@@ -1,7 +1,9 @@
 """Compare a checkpoint's state dict with a model's by name and shape."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -20,6 +22,11 @@ class Mismatch:
     """Names that only the state dict has."""
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     """(name, shape in the state dict, shape in the model)."""
+
+    def without(self, names: Iterable[str]) -> Mismatch:
+        """The same but for unexpected ``names``."""
+        gone = set(names)
+        return replace(self, unexpected=tuple(k for k in self.unexpected if k not in gone))
 
     def __len__(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.reshaped)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dcnify.errors import InputError
@@ -62,9 +62,7 @@ def try_candidate(
         mismatch = compare(shapes, want)
         headless = all_args.get("num_classes") == 0
         left = beside(mismatch.unexpected, model, classifiers(name) if headless else ())
-        mismatch = replace(
-            mismatch, unexpected=tuple(k for k in mismatch.unexpected if k not in set(left))
-        )
+        mismatch = mismatch.without(left)
         return Candidate(name, all_args, inferred, mismatch, tuple(left))
 
     def with_feature_maps() -> list[Candidate]:
@@ -89,7 +87,7 @@ def try_candidate(
         if known or not more or more.keys() <= args.keys():
             continue
         with suppress(InputError):
-            best = min(attempt(more), best, key=_distance)
+            best = min(attempt(more), best, key=distance)
             known = more
     if best.mismatch and resize and "img_size" not in args and only_positions(best.mismatch):
         for size in image_sizes(name, best.mismatch):
@@ -102,7 +100,7 @@ def try_candidate(
     headless = known.get("num_classes") == 0 and not best.mismatch.unexpected
     if headless and best.mismatch and not backbone:
         tried = with_feature_maps()
-    return min(best, *tried, key=_distance) if tried else best
+    return next((one for one in tried if not one.mismatch), best)
 
 
 def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
@@ -116,5 +114,6 @@ def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
     return {name: flat.get(short.replace(".", "_"), short) for name, short in whole.items()}
 
 
-def _distance(candidate: Candidate) -> int:
-    return len(candidate.mismatch)
+def distance(candidate: Candidate) -> int:
+    """In how many tensors the file and the architecture differ."""
+    return len(candidate.mismatch) + len(candidate.left_out)

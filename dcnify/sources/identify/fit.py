@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint, refuse_odd
 from dcnify.sources.construct import at_most, on_meta
-from dcnify.sources.identify.candidate import Candidate, try_candidate, whole_names
+from dcnify.sources.identify.candidate import Candidate, distance, try_candidate, whole_names
 from dcnify.sources.identify.foreign import beside
+from dcnify.sources.identify.layouts import library_of
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.materialise import skeleton
 from dcnify.sources.parts import Part, parts_of
+from dcnify.sources.reading.checkpoint import Checkpoint, refuse_odd
 from dcnify.sources.state_dict import Mismatch, compare, shapes_of
 from dcnify.sources.timm_models import create
 
@@ -78,7 +79,7 @@ def fit_timm(name: str, checkpoint: Checkpoint, what: str, args: dict[str, Any])
                     break
                 if not tried.mismatch:
                     fits.append((part, tried))
-                elif closest is None or len(tried.mismatch) < len(closest.mismatch):
+                elif closest is None or distance(tried) < distance(closest):
                     closest = tried
             if fits:
                 part, tried, notes = _the_one(fits, name, what)
@@ -90,7 +91,8 @@ def fit_timm(name: str, checkpoint: Checkpoint, what: str, args: dict[str, Any])
         if closest is None:
             raise failed or InputError(f"{what} does not fit {name}")
         refuse_odd(checkpoint.tensors, what)
-        return _renamed(name, checkpoint, what, args, parts) or _refuse(what, name, closest)
+        found = _renamed(name, checkpoint.tensors, args, parts)
+        return found or _refuse(what, name, closest, checkpoint)
     except OverflowError:
         raise DoesNotFit(f"{name} has over {limit} parameters, {what} {len(shapes)}") from None
 
@@ -103,19 +105,17 @@ def fit_base(checkpoint: Checkpoint, what: str, base: Base) -> Fitted:
     for part in parts_of(shapes, want):
         mismatch = compare(part.shapes, want)
         left = beside(mismatch.unexpected, model)
-        rest = tuple(k for k in mismatch.unexpected if k not in set(left))
-        tried = Candidate(base.name, base.args, (), replace(mismatch, unexpected=rest), tuple(left))
+        tried = Candidate(base.name, base.args, (), mismatch.without(left), tuple(left))
         if not tried.mismatch:
             fits.append((part, tried))
-        elif closest is None or len(tried.mismatch) < len(closest):
-            closest = tried.mismatch
+        elif closest is None or len(mismatch) < len(closest):
+            closest = mismatch
     if not fits:
         raise NoPartFits(f"{what} does not fit {base}: {closest}", closest or Mismatch((), (), ()))
     part, tried, notes = _the_one(fits, str(base), what)
     held = part.select(checkpoint.tensors)
     refuse_odd(held, what)
-    tensors = {key: held[key] for key in held if key not in set(tried.left_out)}
-    return Fitted(base, tensors, (f"the architecture is {base}", *notes))
+    return Fitted(base, _without(held, tried.left_out), (f"the architecture is {base}", *notes))
 
 
 class NoPartFits(InputError):
@@ -147,15 +147,11 @@ def _the_one(
 
 
 def _renamed(
-    name: str,
-    checkpoint: Checkpoint,
-    what: str,
-    args: dict[str, Any],
-    parts: list[Part],
+    name: str, tensors: dict[str, Tensor], args: dict[str, Any], parts: list[Part]
 ) -> Fitted | None:
     """Fit a part by timm's filter; it resamples only to sizes that ``args`` asks for."""
     for part in parts:
-        given = part.select(checkpoint.tensors)
+        given = part.select(tensors)
         found = renamed(name, given, args, resample=bool(set(_SIZES) & args.keys()))
         if found is None:
             continue
@@ -179,7 +175,7 @@ def _fitted(
     notes: list[str],
 ) -> Fitted:
     """The tensors under the model's names: one that gives feature maps has names of its own."""
-    kept = {key: value for key, value in tensors.items() if key not in set(found.left_out)}
+    kept = _without(tensors, found.left_out)
     base = Base("timm", found.name, found.args)
     if found.args.get("features_only"):
         names = whole_names(shapes_of(on_meta(lambda: create(found.name, found.args))), kept)
@@ -191,9 +187,20 @@ def _fitted(
     return Fitted(base, kept, tuple(notes), found.inferred)
 
 
-def _refuse(what: str, name: str, closest: Candidate) -> Fitted:
-    said = f"{what} does not fit {name}: {closest.mismatch}"
-    if any(key == "pos_embed" for key, *_ in closest.mismatch.reshaped):
+def _without(tensors: dict[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    gone = set(names)
+    return {key: value for key, value in tensors.items() if key not in gone}
+
+
+def _refuse(what: str, name: str, closest: Candidate, checkpoint: Checkpoint) -> Fitted:
+    whole = (*closest.mismatch.unexpected, *closest.left_out)
+    mismatch = replace(closest.mismatch, unexpected=whole)
+    said = f"{what} does not fit {name}: {mismatch}"
+    if mismatch.missing and (known := library_of(checkpoint.tensors)):
+        said += f"; {known}"
+    if mismatch.unexpected and len(mismatch) == len(mismatch.unexpected):
+        said += "; say with --model-arg what has them, or leave them out with --ignore"
+    if any(key == "pos_embed" for key, *_ in mismatch.reshaped):
         said += "; nothing is resampled unless asked: give the size with --model-arg img_size=[H,W]"
     raise DoesNotFit(said)
 

@@ -11,13 +11,14 @@ from dcnify.errors import InputError
 from dcnify.models import checkpoints
 from dcnify.progress import Progress, silent
 from dcnify.sources.base import Base
-from dcnify.sources.checkpoint import Checkpoint
 from dcnify.sources.construct import on_meta
-from dcnify.sources.identify.fit import DoesNotFit, Fitted, NoPartFits, fit_base, fit_timm
-from dcnify.sources.identify.search import Identified, alternatives, identify
+from dcnify.sources.identify.fit import DoesNotFit, fit_base, fit_timm
+from dcnify.sources.identify.layouts import in_published_names
+from dcnify.sources.identify.search import Identified, alternatives, nothing_fits, search
+from dcnify.sources.identify.torchvision_fit import fit_torchvision, torchvision_fits
 from dcnify.sources.materialise import refuse_types
+from dcnify.sources.reading.checkpoint import Checkpoint
 from dcnify.sources.state_dict import shapes_of
-from dcnify.sources.torchvision_models import TRANSFORMS_INPUT
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ def resolve(
     """
     kind, _, other = (arch or "").partition(":")
     if kind in ("python", "torchvision"):
-        fit = _fit_torchvision if kind == "torchvision" else fit_base
+        fit = fit_torchvision if kind == "torchvision" else fit_base
         fitted = fit(checkpoint, what, Base(kind, other, args))
         return Resolved(fitted.base, fitted.tensors, fitted.notes)
+    original = checkpoint
     checkpoint, notes = _in_published_names(checkpoint)
     said = (checkpoint.arch or "").removeprefix("timm:")
     if said and (":" in said or not timm.is_model(said)):
@@ -57,7 +59,11 @@ def resolve(
     hint = _fitting_hint(checkpoint, what, args) if not (arch or said) else None
     name = (arch or said or hint or "").removeprefix("timm:")
     if not name:
-        found = identify(shapes_of(checkpoint.tensors), args, what, on_progress)
+        found = search(shapes_of(checkpoint.tensors), args, what, on_progress)
+        if found is None:
+            return _of_torchvision(original, what, args) or nothing_fits(
+                shapes_of(checkpoint.tensors), args, what
+            )
         name, args = found.candidate.name, {**found.sizes, **args}
         notes += _inferred(found)
     elif not arch:
@@ -67,7 +73,7 @@ def resolve(
     try:
         fitted = fit_timm(name, checkpoint, what, args)
     except DoesNotFit as error:
-        others = alternatives(shapes_of(checkpoint.tensors))
+        others = [*torchvision_fits(original, what), *alternatives(shapes_of(checkpoint.tensors))]
         near = f"; did you mean {' or '.join(map(str, others[:3]))}?" if others else ""
         raise InputError(f"{error}{near}") from None
     notes += fitted.notes
@@ -78,12 +84,15 @@ def resolve(
 
 
 def _in_published_names(checkpoint: Checkpoint) -> tuple[Checkpoint, list[str]]:
-    """InternImage's Hugging Face port has names of its own for the same tensors."""
+    """Names of other libraries, put into those of the paper's repository or of timm."""
     names = {name: checkpoints.renamed(name) for name in checkpoint.tensors}
-    if all(name == published for name, published in names.items()):
-        return checkpoint, []
-    tensors = {names[name]: value for name, value in checkpoint.tensors.items()}
     note = "names of InternImage's Hugging Face port, put into those of the original"
+    if all(name == published for name, published in names.items()):
+        names, library = in_published_names(checkpoint.tensors)
+        if library is None:
+            return checkpoint, []
+        note = f"names of {library}, put into those of the original"
+    tensors = {names[name]: value for name, value in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors), [note]
 
 
@@ -113,27 +122,18 @@ def _fitting_hint(checkpoint: Checkpoint, what: str, args: dict[str, Any]) -> st
     return hint
 
 
-def _fit_torchvision(checkpoint: Checkpoint, what: str, base: Base) -> Fitted:
-    """Fit torchvision's model, with as many classes as its last layer has rows."""
-    notes: tuple[str, ...] = ()
-    if base.name in TRANSFORMS_INPUT and "transform_input" not in base.args:
-        base = Base(base.kind, base.name, {**base.args, "transform_input": False})
-        words = "assumed transform_input=false, which the weights do not show; torchvision's own "
-        notes = (f"{words}want --model-arg transform_input=true",)
-    try:
-        found = fit_base(checkpoint, what, base)
-    except NoPartFits as error:
-        reshaped = error.mismatch.reshaped
-        rows = {file[0] for _, file, model in reshaped if file[1:] == model[1:]}
-        if len(rows) != 1 or "num_classes" in base.args:
-            raise
-        try:
-            more = Base(base.kind, base.name, {**base.args, "num_classes": rows.pop()})
-            found = fit_base(checkpoint, what, more)
-        except InputError:
-            raise error from None
-        notes = (*notes, "read from the shapes: num_classes")
-    return dataclasses.replace(found, notes=(*found.notes, *notes))
+def _of_torchvision(checkpoint: Checkpoint, what: str, args: dict[str, Any]) -> Resolved | None:
+    """The one torchvision model that fits, if any."""
+    fits = torchvision_fits(checkpoint, what)
+    if not fits:
+        return None
+    if len(fits) > 1:
+        listed = " or ".join(fits[:3])
+        raise InputError(f"{what} fits {len(fits)} torchvision architectures: say {listed}")
+    name = fits[0].rpartition(":")[2]
+    fitted = fit_torchvision(checkpoint, what, Base("torchvision", name, args))
+    note = f"inferred torchvision:{name}, the only one whose weights have these names and shapes"
+    return Resolved(fitted.base, fitted.tensors, (note, *fitted.notes))
 
 
 def _cast(tensors: dict[str, Tensor], base: Base, what: str) -> tuple[dict[str, Tensor], list[str]]:

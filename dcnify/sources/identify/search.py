@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from time import monotonic
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from dcnify.progress import Progress, silent
 from dcnify.sources.construct import Watch, on_meta
 from dcnify.sources.identify.candidate import Candidate, try_candidate
 from dcnify.sources.identify.internimage_sizes import nearest_size, size_of
+from dcnify.sources.identify.layouts import library_of
 from dcnify.sources.identify.model_files import rank_model_files
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.identify.sizes import POSITIONAL
@@ -32,6 +35,8 @@ _STRANGERS_OF_HEAD = 24
 _LISTED = 8
 _NEAREST_AMONG = 25
 _MOST_PARTS = 4
+_PATIENCE = 3.0
+"""Seconds for what only makes an error message better."""
 
 
 @dataclass(frozen=True)
@@ -60,25 +65,41 @@ class _TooDifferent(Exception):
 def identify(
     shapes: Shapes, args: dict[str, Any], what: str, on_progress: Progress = silent
 ) -> Identified:
+    """As `search`, but raise `InputError` with the nearest architecture if none fits."""
+    return search(shapes, args, what, on_progress) or nothing_fits(shapes, args, what)
+
+
+def search(
+    shapes: Shapes, args: dict[str, Any], what: str, on_progress: Progress = silent
+) -> Identified | None:
     """Find the timm architecture whose names and shapes are those of a file.
 
     Only architectures that need the least adaptation count: one that fits up to the number of
     classes and input channels hides those that would need another image size, and these hide those
     whose original repository named its weights differently. Nothing is guessed: `InputError` lists
-    the architectures if several fit, or names the nearest if none does.
+    the architectures if several fit.
     """
-    searches = _searches(shapes, args)
-    found = _run(searches, on_progress)
-    if len(found) == 1:
-        return found[0]
-    if found:
+    found = _run(_searches(shapes, args), on_progress)
+    if len(found) > 1:
         raise InputError(_several(what, [one.candidate.name for one in found]))
-    raise InputError(_none(what, len(shapes), searches))
+    return found[0] if found else None
+
+
+def nothing_fits(shapes: Shapes, args: dict[str, Any], what: str) -> NoReturn:
+    """Raise `InputError` that names the architecture nearest to a file."""
+    raise InputError(_none(what, shapes, _searches(shapes, args)))
 
 
 def alternatives(shapes: Shapes) -> list[Identified]:
-    """Every architecture that fits a file; what `identify` fails on, if several."""
-    return _run(_searches(shapes, {}), silent)
+    """Architectures that fit a file as it is, as many as a few seconds allow to find."""
+    end = monotonic() + _PATIENCE
+    searches = _searches(shapes, {})
+    found = [
+        Identified(fit, len(search.names))
+        for search in searches
+        for fit in search.narrow(_Search.as_it_is, silent, end)
+    ]
+    return found or _of_own_size(searches)
 
 
 def _searches(shapes: Shapes, args: dict[str, Any]) -> list[_Search]:
@@ -95,6 +116,10 @@ def _run(searches: list[_Search], on_progress: Progress) -> list[Identified]:
             fits = search.narrow(method, on_progress)
             if fits:
                 return [Identified(fit, len(search.names)) for fit in fits]
+    return _of_own_size(searches)
+
+
+def _of_own_size(searches: list[_Search]) -> list[Identified]:
     own = (search.internimage_of_own_size() for search in searches)
     return [found for found in own if found][:1]
 
@@ -110,11 +135,16 @@ class _Search:
         self._known = {(k.rpartition(".")[2], _squeezed(v)) for k, v in self.shapes.items()}
 
     def narrow(
-        self, method: Callable[[_Search, str], Candidate | None], on_progress: Progress
+        self,
+        method: Callable[[_Search, str], Candidate | None],
+        on_progress: Progress,
+        end: float = math.inf,
     ) -> list[Candidate]:
-        """Try ``method`` on the names that are left; keep those that could be built."""
+        """Try ``method`` on the names that are left until ``end``; keep those that can be built."""
         fits, left = [], []
         for done, name in enumerate(self.left):
+            if monotonic() > end:
+                break
             on_progress(f"trying {name}", done, len(self.left))
             try:
                 found = method(self, name)
@@ -217,9 +247,11 @@ def _several(what: str, names: list[str]) -> str:
     )
 
 
-def _none(what: str, size: int, searches: list[_Search]) -> str:
+def _none(what: str, shapes: Shapes, searches: list[_Search]) -> str:
     hint = "name it with --arch NAME, and sizes of your own with --model-arg depths=[..]"
-    nearest = _nearest(searches, size)
+    if known := library_of(shapes):
+        return f"{what} fits no timm architecture: {known}"
+    nearest = _nearest(searches, len(shapes))
     if nearest is None:
         return f"{what} fits no timm architecture that dcnify can tell; {hint}"
     near = f"the nearest is {nearest.name}: {nearest.mismatch}"
@@ -227,11 +259,17 @@ def _none(what: str, size: int, searches: list[_Search]) -> str:
 
 
 def _nearest(searches: list[_Search], size: int) -> Candidate | None:
-    """Prefer the same width and another depth, then the same names and another width."""
+    """Prefer the same width and another depth, then the same names and another width.
+
+    The search ends after a few seconds, with what was found by then.
+    """
+    end = monotonic() + _PATIENCE
     for same_width in (True, False):
         nearest: tuple[tuple[int, int], Candidate] | None = None
         for search in searches:
             for name in search.names if same_width else search.names[:_NEAREST_AMONG]:
+                if monotonic() > end:
+                    break
                 tried = search.near(name, _STRANGERS if same_width else 10 * size)
                 if tried is None:
                     continue

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from dcnify.errors import InputError
 from dcnify.sources.base import architecture_args
 from dcnify.sources.preprocessing import is_numbers
-from dcnify.sources.quantised import refuse_quantised
+from dcnify.sources.reading.quantised import refuse_quantised
 from dcnify.words import did_you_mean
 
 _INSIDE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _WRAPPERS = ("module.", *_INSIDE)
 _OF_TRAINING = re.compile(r"(?i)optim|sched|scaler|rng")
 _DEEPEST, _LISTED = 6, 6
+_MOST_TENSORS = 20_000
 _PLAIN = (
     *("state_dict", "model_state_dict", "model", "module"),
     *("net", "network", "weights", "params"),
@@ -79,6 +80,7 @@ def checkpoint_of(
         raise InputError(f"{what} holds a whole module where a state dict was expected")
     if not isinstance(held, Mapping):
         raise InputError(f"{what} holds an object of type {type(held).__name__}, not a state dict")
+    _refuse_shard(held, what)
     notes: list[str] = []
     if key is not None:
         tensors = _under(key, held, what)
@@ -90,6 +92,8 @@ def checkpoint_of(
     if not any(isinstance(value, Tensor) for value in tensors.values()):
         keys = ", ".join(repr(name) for name in list(held)[:5]) or "nothing"
         raise InputError(f"{what} holds no state dict; at its top level it has {keys}")
+    if len(tensors) > _MOST_TENSORS:
+        raise InputError(f"{what} holds {len(tensors):,} tensors, more than any model has")
     tensors = _without_ignored(tensors, ignore, what, notes)
     refuse_quantised(tensors, what)
     others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
@@ -99,6 +103,19 @@ def checkpoint_of(
     kept = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     hint = held.get("arch") if isinstance(held.get("arch"), str) else None
     return Checkpoint(kept, *_training_options(held), tuple(notes), hint)
+
+
+def _refuse_shard(held: Mapping[Any, Any], what: str) -> None:
+    """Raise `InputError` for a shard of DeepSpeed; whole weights in its file are taken."""
+    inner = held.get("module")
+    empty = isinstance(inner, Mapping) and any(
+        isinstance(value, Tensor) and not value.numel() for value in inner.values()
+    )
+    if {"ds_version", "ds_config"} & held.keys() and (empty or inner is None):
+        raise InputError(
+            f"{what} is a shard of DeepSpeed ZeRO: merge them with 'python zero_to_fp32.py . out', "
+            "the script beside them"
+        )
 
 
 def refuse_odd(tensors: Mapping[str, Tensor], what: str) -> None:
@@ -158,21 +175,28 @@ def _under(key: str, held: Mapping[Any, Any], what: str) -> dict[str, Any]:
     raise InputError(f"{what} holds no state dict under {key!r}{hint}")
 
 
-def _flat(state: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+def holds_tensors(held: Mapping[Any, Any]) -> bool:
+    """Whether there is anything for `checkpoint_of` to find."""
+    return any(isinstance(value, Tensor | nn.Module) for value in _flat(held).values())
+
+
+def _flat(state: Mapping[Any, Any], depth: int = 0, seen: set[int] | None = None) -> dict[str, Any]:
     """All entries by name, of mappings further in ``key.name``, without what wrappers add.
 
     The state of optimisers and schedulers is left where it is; entries that are neither tensors nor
-    mappings are kept at the top only.
+    mappings are kept at the top only. What stands in two places is taken at the first.
     """
     found: dict[str, Any] = {}
+    seen = set() if seen is None else seen
+    seen.add(id(state))
     for name, value in state.items():
         if not isinstance(name, str) or name == "_metadata":
             continue
         short = _without_wrappers(name)
         if not isinstance(value, Mapping | nn.Module):
             entries = {short: value} if depth == 0 or isinstance(value, Tensor) else {}
-        elif depth < _DEEPEST and not _OF_TRAINING.search(name):
-            inner = _flat(_mapping(value), depth + 1)
+        elif depth < _DEEPEST and id(value) not in seen and not _OF_TRAINING.search(name):
+            inner = _flat(_mapping(value), depth + 1, seen)
             entries = {f"{short}.{key}": one for key, one in inner.items()}
         else:
             continue
@@ -186,12 +210,8 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value.state_dict() if isinstance(value, nn.Module) else value
 
 
-def _holds_tensors(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, nn.Module):
-        return True
-    if not isinstance(value, Mapping) or depth > _DEEPEST:
-        return False
-    return any(isinstance(one, Tensor) or _holds_tensors(one, depth + 1) for one in value.values())
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, nn.Module) or (isinstance(value, Mapping) and holds_tensors(value))
 
 
 def _without_wrappers(name: str) -> str:
@@ -211,7 +231,8 @@ def _without_ignored(
         if not hit:
             near = did_you_mean(pattern, list(tensors))
             raise InputError(f"--ignore {pattern}: no name in {what} matches{near}")
-        tensors = {name: value for name, value in tensors.items() if name not in set(hit)}
+        gone = set(hit)
+        tensors = {name: value for name, value in tensors.items() if name not in gone}
         notes.append(f"ignored {len(hit)} that match {pattern!r} ({hit[0]})")
     return tensors
 

@@ -41,6 +41,8 @@ def check_zip(path: Path) -> None:
             for member in members:
                 if member.CRC:
                     _read(archive, member)
+    except InputError:
+        raise
     except zipfile.BadZipFile as error:
         if "CRC" in str(error):
             name = str(error).rpartition(" ")[2].strip("'")
@@ -80,6 +82,8 @@ def _refuse_others(path: Path, names: list[str]) -> None:
     if "model.weights.h5" in last:
         raise InputError(f"{path} is a Keras model: dcnify converts models of PyTorch")
     inside = [name for name in names if name.endswith(_WEIGHTS)]
+    if any("saved_model.pb" in name or name.endswith(".mlmodel") for name in names):
+        raise InputError(f"{path} is a zip of a model that is not of PyTorch: {names[0]}")
     if inside:
         raise InputError(f"{path} is a zip with {inside[0]} inside: unpack it and give that file")
     shown = ", ".join(names[:3]) or "nothing"
