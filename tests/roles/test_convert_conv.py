@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.models import recipe
+from timm.layers import Conv2dSame
 from torch import nn
 
 import dcnify
@@ -70,6 +71,31 @@ def test_a_kernel_that_the_groups_can_hold_comes_out_exact(options, channels):
     assert isinstance(layer, ConvDCNv4)
     assert relative(layer(image), conv(image)) < 1e-4
     assert result.report.sites[0].sqnr_db > 80
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 13)])
+def test_padding_that_follows_the_size_of_the_image_still_does(size):
+    conv = Conv2dSame(16, 24, 3, stride=2).requires_grad_(False)
+    conv.weight.copy_(representable().weight)
+    layer, _ = converted(conv, torch.randn(1, 16, 16, 16))
+    image = torch.randn(1, 16, *size, generator=generator(1))
+    assert relative(layer(image), conv(image)) < 1e-4
+
+
+def test_a_functional_convolution_in_a_larger_forward_is_a_site_through_isolation():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(representable(16, 16, padding=1).weight)
+
+        def forward(self, x):
+            return x + F.conv2d(F.relu(x), self.weight, padding=1)
+
+    model, image = nn.Sequential(nn.Conv2d(3, 16, 1), Block()), torch.randn(2, 3, 8, 8)
+    expected = model(image)
+    dcnify.convert(model, recipe("conv", group_channels=4), image, calibration=image)
+    assert isinstance(model[1].conv_region, ConvDCNv4)
+    assert relative(model(image), expected) < 1e-4
 
 
 def test_the_offset_scale_does_not_move_the_points():
