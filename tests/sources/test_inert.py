@@ -94,6 +94,13 @@ def test_objects_of_packages_that_are_not_installed_are_let_in(
     assert_same(model, open_source(tmp_path / "m.pt", **NAMED).model)
 
 
+def test_trusting_a_file_whose_package_is_missing_changes_nothing(tmp_path, model, monkeypatch):
+    with monkeypatch.context() as patched:
+        one = of_a_package(patched, "mmengine.logging.history_buffer.HistoryBuffer")()
+        torch.save({"state_dict": model.state_dict(), "x": one}, tmp_path / "m.pt")
+    assert_same(model, open_source(tmp_path / "m.pt", **NAMED, trust_pickle=True).model)
+
+
 def test_any_protocol_is_read(tmp_path, model):
     held = {"state_dict": model.state_dict(), "meta": pathlib.Path("/x")}
     for protocol in (3, 4, 5):

@@ -99,7 +99,7 @@ def checkpoint_of(
     others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
     if others:
         shown = ", ".join(others[:2])
-        notes.append(f"left out {len(others)} entries that are not tensors ({shown})")
+        notes.append(f"left out what is not a tensor: {shown}{', ...' if len(others) > 2 else ''}")
     kept = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     hint = held.get("arch") if isinstance(held.get("arch"), str) else None
     return Checkpoint(kept, *_training_options(held), tuple(notes), hint)
