@@ -23,7 +23,7 @@ from dcnify.sources.identify.model_files import rank_model_files
 from dcnify.sources.identify.paper_layout import renamed
 from dcnify.sources.identify.sizes import POSITIONAL
 from dcnify.sources.parts import Part, parts_of
-from dcnify.sources.state_dict import Shapes
+from dcnify.sources.state_dict import Shapes, shown
 from dcnify.sources.timm_models import create
 
 # A model file whose source explains fewer of the identifiers than the best by this much is out.
@@ -253,7 +253,11 @@ def _none(what: str, shapes: Shapes, searches: list[_Search]) -> str:
         return f"{what} fits no timm architecture: {known}"
     nearest = _nearest(searches, len(shapes))
     if nearest is None:
-        return f"{what} fits no timm architecture that dcnify can tell; {hint}"
+        heads = ", ".join(dict.fromkeys(shown(name.partition(".")[0]) for name in shapes))
+        return (
+            f"{what} fits no timm architecture that dcnify can tell (its names start with "
+            f"{heads:.60}); {hint}"
+        )
     near = f"the nearest is {nearest.name}: {nearest.mismatch}"
     return f"{what} fits no timm architecture; {near}; {hint}"
 

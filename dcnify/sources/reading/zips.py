@@ -49,9 +49,7 @@ def check_zip(path: Path) -> None:
             raise InputError(
                 f"{path} is damaged: the checksum of its part {name} is wrong; copy it again"
             ) from None
-        raise InputError(
-            f"{path} is truncated: its end is missing ({first_line(error)}); copy it again"
-        ) from None
+        raise InputError(f"{path} is truncated: its end is missing; copy it again") from None
     except (OSError, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
         raise InputError(f"{path} is truncated or damaged: {first_line(error)}") from None
 
