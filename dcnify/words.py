@@ -15,6 +15,15 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 
+def shortened(value: object, longest: int = 60) -> str:
+    """The value as it is written, cut to ``longest`` characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def closest(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
     """The names of ``known`` nearest in spelling to ``name``, best first, whatever their case.
 

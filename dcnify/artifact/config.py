@@ -11,9 +11,11 @@ from dcnify.data.statistics import Statistics, expect
 from dcnify.errors import InputError
 from dcnify.sources.base import Base
 from dcnify.sources.preprocessing import Preprocessing, is_numbers
+from dcnify.words import shortened
 
 # Where timm would fetch the unconverted weights from, instead of those beside this file.
 _ELSEWHERE = {"url", "file", "hf_hub_id", "hf_hub_filename", "source", "state_dict", "custom_load"}
+_LARGEST_STATISTIC = 1e6
 _PREPROCESSING = ("interpolation", "crop_pct", "crop_mode", "label_names", "label_descriptions")
 
 
@@ -50,10 +52,11 @@ def read_block(config: Any, what: str) -> dict[str, Any]:
     block = config.get("dcnify") if isinstance(config, dict) else None
     if not isinstance(block, dict):
         raise InputError(f"{what} is not a dcnify artifact: its config has no 'dcnify' block")
-    if block.get("format") != FORMAT:
+    number = block.get("format")
+    if type(number) is not int or number != FORMAT:
         raise InputError(
-            f"{what} has format {block.get('format')!r}, this dcnify {__version__} reads {FORMAT}: "
-            f"it was written by dcnify {block.get('version')}"
+            f"{what} has format {shortened(number)}, this dcnify {__version__} reads {FORMAT}: "
+            f"it was written by dcnify {block.get('version')!s:.40}"
         )
     aliases, buffers = block.get("aliases"), block.get("buffers")
     if not _strings(aliases) or not isinstance(buffers, list) or not _strings(block.get("files")):
@@ -73,6 +76,10 @@ def apply_preprocessing(model: nn.Module, config: dict[str, Any]) -> Preprocessi
     for key in ("mean", "std"):
         if saved.get(key) is not None and not is_numbers(saved[key], (int, float)):
             raise InputError(f"config.json: {key} must be a list of numbers")
+        for number in saved.get(key) or ():
+            if not abs(number) < _LARGEST_STATISTIC or (key == "std" and number <= 0):
+                wanted = "above 0" if key == "std" else "plain numbers"
+                raise InputError(f"config.json: {key} must be {wanted}, not {shortened(number)}")
     statistics = Statistics.of(saved)
     update = statistics.known() | ({} if size is None else {"input_size": tuple(size)})
     if isinstance(getattr(model, "pretrained_cfg", None), dict):

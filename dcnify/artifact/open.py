@@ -1,7 +1,7 @@
 """Open every kind of source, artifacts included."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ def open_source(
     model_args: Mapping[str, Any] | None = None,
     pretrained: bool = False,
     use_ema: bool = False,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
     trust_pickle: bool = False,
     trust_code: bool = False,
     on_progress: Progress | None = None,
@@ -34,6 +36,8 @@ def open_source(
         model_args: arguments of the constructor or the factory; they win over the file's.
         pretrained: fetch the published weights, for ``timm:`` and ``torchvision:``.
         use_ema: take a training checkpoint's averaged weights.
+        key: take the state dict under this key of a weight file.
+        ignore: patterns of names of a weight file's tensors to leave out.
         trust_pickle: let a weight file run code.
         trust_code: let an artifact import the code it names.
         on_progress: called while an architecture is inferred.
@@ -49,6 +53,8 @@ def open_source(
             arch=arch,
             pretrained=pretrained,
             use_ema=use_ema,
+            key=key,
+            ignore=tuple(ignore),
             trust_pickle=trust_pickle,
             trust_code=trust_code,
         )
@@ -60,7 +66,8 @@ def open_source(
 
 
 def _open_artifact(spec: SourceSpec, model_args: Mapping[str, Any]) -> OpenedModel:
-    for_files = {"--arch": spec.arch, "--use-ema": spec.use_ema}
+    for_files: dict[str, Any] = {"--arch": spec.arch, "--use-ema": spec.use_ema, "--key": spec.key}
+    for_files |= {"--ignore": spec.ignore}
     refuse_options(for_files, f"is for weight files, not for {spec.source}, an artifact")
     refuse_options({"--model-arg": model_args}, f"cannot change {spec.source}, an artifact")
     record = read_artifact(spec.source)

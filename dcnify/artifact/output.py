@@ -9,7 +9,7 @@ from pathlib import Path
 from dcnify.artifact.layout import CONFIG, FILE_SUFFIXES, OURS, TRAINING
 from dcnify.artifact.record import is_artifact
 from dcnify.errors import DcnifyError, InputError
-from dcnify.files import hidden_beside, replace_folder, sync, write_file
+from dcnify.files import hidden_beside, replace_folder, sweep, sync, write_file
 
 _OTHER_FORMATS = (
     *(".safetensors", ".bin", ".onnx", ".ckpt", ".npz"),
@@ -63,6 +63,7 @@ def write_output(target: Path, write: Callable[[Path], object], overwrite: bool 
     ``overwrite`` are those of `check_output`. What an old artifact's folder holds beyond the files
     of an artifact moves along. Raises `DcnifyError` if the disk is full or the place was taken.
     """
+    sweep(target, _is_others)
     new = hidden_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,11 +78,16 @@ def write_output(target: Path, write: Callable[[Path], object], overwrite: bool 
         elif entries and not overwrite:
             raise FileExistsError(None, "it was written by someone else meanwhile")
         else:
-            replace_folder(new, target, keep=lambda name: name not in OURS)
+            replace_folder(new, target, keep=_is_others)
     except OSError as error:
         raise DcnifyError(f"{target} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_others(name: str) -> bool:
+    """Whether an entry of an artifact's folder is not a part of the artifact."""
+    return name not in OURS
 
 
 def _check_existing(path: str | os.PathLike[str], target: Path, overwrite: bool) -> None:

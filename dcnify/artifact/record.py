@@ -26,8 +26,10 @@ from dcnify.errors import InputError
 from dcnify.files import near_files, parse_json, read_json, read_text
 from dcnify.graph.example import Example
 from dcnify.sources.base import Base
-from dcnify.sources.weight_files import is_mappable, read_safetensors, read_weights
+from dcnify.sources.reading.weight_files import is_mappable, read_safetensors, read_weights
+from dcnify.sources.reading.zips import check_zip
 from dcnify.surgery.plan import Plan
+from dcnify.words import shortened
 
 _LARGEST_GOLDEN = 64 * 2**20
 
@@ -60,7 +62,9 @@ class Artifact:
         shape = self.plan.input_shape
         whole = len(shape) == 4 and all(type(n) is int and n > 0 for n in shape)
         if not whole or math.prod(shape[1:]) > LARGEST_INPUT:
-            raise InputError(f"{self.path}: its plan's input {list(shape)} is not an image shape")
+            raise InputError(
+                f"{self.path}: its plan's input {shortened(list(shape))} is not an image shape"
+            )
         return 1, shape[1], shape[2], shape[3]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -159,6 +163,8 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         if missing:
             raise InputError(f"{path} is incomplete: {', '.join(missing)} missing")
     elif path.exists():
+        if path.is_file():
+            check_zip(path)
         held = read_weights(path, mapped=True)
         if not _is_artifact_file(held):
             raise InputError(f"{path} is a weight file, not an artifact; convert it first")
@@ -193,9 +199,10 @@ def is_artifact(path: Path) -> bool:
     """Whether an existing file or folder is an artifact, intact or not."""
     try:
         if path.is_dir():
-            return "dcnify" in read_json(path / CONFIG)
+            block = read_json(path / CONFIG)["dcnify"]
+            return isinstance(block, dict) and {"format", "base", "files"} <= block.keys()
         return is_mappable(path) and _is_artifact_file(read_weights(path, mapped=True))
-    except (InputError, TypeError):
+    except (InputError, TypeError, KeyError):
         return False
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from dcnify.sources.state_dict import Mismatch, shapes_of
 from dcnify.surgery.handover import settled
 from dcnify.surgery.plan import Plan
 from dcnify.surgery.result import ConvertResult
+from dcnify.words import first_line
 
 
 def save(
@@ -154,10 +156,13 @@ def _write(
         parts = {"state_dict": compact(kept), "golden": pair}
         hashes.update({k: sha256_tensors(v) for k, v in parts.items() if v or k != "golden"})
         held = {name.partition(".")[0]: text for name, text in texts.items()}
+        whole = {"format": FILE_FORMAT, "config": config, **held, **parts}
         try:
-            torch.save({"format": FILE_FORMAT, "config": config, **held, **parts}, file)
-        except RuntimeError as error:  # torch's writer says this of a full disk
-            raise OSError(str(error)) from error
+            torch.save(whole, file)
+        except RuntimeError as error:  # PyTorch's writer does not say why
+            size = sum(value.nbytes for part in parts.values() for value in part.values())
+            full = shutil.disk_usage(file.parent).free < size
+            raise OSError("the disk is full" if full else first_line(error)) from error
 
     def write_all(folder: Path) -> None:
         for name, tensors in ((WEIGHTS, kept), (GOLDEN, pair)):

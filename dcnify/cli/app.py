@@ -12,8 +12,12 @@ printed why. ``--debug`` is added to every verb.
 """
 
 import importlib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +50,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never fail on a character the terminal lacks
             stream.reconfigure(errors="backslashreplace")
+    _take_sigterm()
     try:
         args = list(sys.argv[1:] if argv is None else argv)
         code = root().main(args, prog_name="dcnify", standalone_mode=False, obj=session)
@@ -57,6 +62,21 @@ def run(argv: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         return report(KeyboardInterrupt(), debug=False)
     return code if isinstance(code, int) else 0
+
+
+def _take_sigterm() -> None:
+    """Let SIGTERM, a scheduler's way to end a process, clean up as Ctrl-C does."""
+    own = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a forked worker
+        os.kill(os.getpid(), number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
 
 
 def root() -> TyperGroup:

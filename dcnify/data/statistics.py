@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from dcnify.words import did_you_mean
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _MOST = 4096
 """Channels that a file may state numbers for."""
+_LARGEST = 1e6
 
 
 class Statistics(NamedTuple):
@@ -32,8 +32,8 @@ class Statistics(NamedTuple):
         known = config if isinstance(config, Mapping) else {}
         resampled = known.get("interpolation")
         return cls(
-            _numbers(known.get("mean")),
-            _numbers(known.get("std")),
+            _numbers(known.get("mean"), -_LARGEST),
+            _numbers(known.get("std"), 0.0),
             resampled if resampled in INTERPOLATIONS else None,
         )
 
@@ -90,10 +90,10 @@ def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return (sum(values) / len(values),) * channels
 
 
-def _numbers(value: Any) -> tuple[float, ...] | None:
+def _numbers(value: Any, above: float) -> tuple[float, ...] | None:
     if not isinstance(value, list | tuple) or not 0 < len(value) <= _MOST:
         return None
-    if not all(type(one) in (int, float) and math.isfinite(one) for one in value):
+    if not all(type(one) in (int, float) and above < one < _LARGEST for one in value):
         return None
     return tuple(value)
 

@@ -20,7 +20,7 @@ from dcnify.finetune.parallel.processes import from_main
 from dcnify.finetune.spec import Options
 from dcnify.graph.example import Example
 from dcnify.recipe.finetune.section import Finetune, Stage
-from dcnify.sources.weight_files import read_safetensors
+from dcnify.sources.reading.weight_files import read_safetensors
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.plan import Plan
 

@@ -23,7 +23,7 @@ class DCNv4(Leaf):
     as in the original. `set_static_points` gives it something to do.
 
     Args:
-        channels: C, of input and output; ``groups`` must divide it.
+        channels: C, of what is sampled, and of input and output; ``groups`` must divide it.
         kernel_size, stride, padding, dilation: as for a convolution; an int or an (h, w) pair.
         groups: groups of channels that share their points.
         offset_scale: multiplies the offsets and the kernel's own grid alike.
@@ -38,6 +38,8 @@ class DCNv4(Leaf):
         offset_rank: predict through a bottleneck of this width, at most C. ``offset_mask`` then
             takes what ``offset_mask_down``, a linear layer without bias, makes of the C channels:
             parameters and FLOPs that grow with C·3·G·K become C·rank + rank·3·G·K.
+        in_channels, out_channels: of the input and of the output, where the projections change
+            their number.
 
     Shapes:
         (B, H, W, C) to (B, Ho, Wo, C), Ho and Wo as for a convolution.
@@ -62,6 +64,8 @@ class DCNv4(Leaf):
         without_pointwise: bool = False,
         softmax: bool = False,
         offset_rank: int | None = None,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         sampling = Sampling.of(
@@ -70,6 +74,9 @@ class DCNv4(Leaf):
         sampling.check_channels(channels)
         self.sampling = sampling
         self.channels = channels
+        self.in_channels, self.out_channels = in_channels or channels, out_channels or channels
+        if without_pointwise and not self.in_channels == self.out_channels == channels:
+            raise InputError("without projections input and output have as many channels as values")
         self.kernel_size = sampling.kernel_size
         self.stride = sampling.stride
         self.padding = sampling.padding
@@ -89,18 +96,20 @@ class DCNv4(Leaf):
             if min(self.dw_kernel_size) < 1:
                 raise InputError(f"dw_kernel_size must be at least 1, not {self.dw_kernel_size}")
             self.offset_mask_dw = nn.Conv2d(
-                channels, channels, self.dw_kernel_size, sampling.stride, groups=channels
+                *(self.in_channels, self.in_channels, self.dw_kernel_size, sampling.stride),
+                groups=self.in_channels,
             )
         if offset_rank is not None:
-            if not 1 <= offset_rank <= channels:
-                raise InputError(f"offset_rank must be from 1 to {channels}, not {offset_rank}")
-            self.offset_mask_down = nn.Linear(channels, offset_rank, bias=False)
+            if not 1 <= offset_rank <= self.in_channels:
+                most = self.in_channels
+                raise InputError(f"offset_rank must be from 1 to {most}, not {offset_rank}")
+            self.offset_mask_down = nn.Linear(self.in_channels, offset_rank, bias=False)
         self.offset_mask = nn.Linear(
-            offset_rank or channels, -(-sampling.offset_mask_channels // 8) * 8
+            offset_rank or self.in_channels, -(-sampling.offset_mask_channels // 8) * 8
         )
         if not without_pointwise:
-            self.value_proj = nn.Linear(channels, channels)
-            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+            self.value_proj = nn.Linear(self.in_channels, channels)
+            self.output_proj = nn.Linear(channels, self.out_channels, bias=output_bias)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.empty(groups, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.empty(groups))
@@ -184,9 +193,9 @@ class DCNv4(Leaf):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to (B, Ho, Wo, C)."""
         check_is_tensor("input", x)
-        if x.dim() != 4 or x.shape[3] != self.channels:
+        if x.dim() != 4 or x.shape[3] != self.in_channels:
             raise InputError(
-                f"input has shape {tuple(x.shape)}; expected (B, H, W, {self.channels}), "
+                f"input has shape {tuple(x.shape)}; expected (B, H, W, {self.in_channels}), "
                 "channels last"
             )
         self.sampling.check_size(x.shape[1], x.shape[2])
@@ -216,4 +225,7 @@ class DCNv4(Leaf):
         parts += [f"{flag}=True" for flag in flags if getattr(self, flag)]
         if self.offset_rank is not None:
             parts.append(f"offset_rank={self.offset_rank}")
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) != self.channels:
+                parts.append(f"{name}={getattr(self, name)}")
         return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The adapter that stands where a depthwise convolution stood."""
+"""The adapters that stand where a convolution stood."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class DepthwiseDCNv4(Leaf):
         remove_center, center_feature_scale, offset_rank: as in `DCNv4`.
         pointwise: keep DCNv4's value and output projections.
         bias: add a bias per channel. With ``pointwise`` it is the output projection's.
+        in_channels, out_channels: as in `DCNv4`.
         input_padding: extra zero padding (top, bottom, left, right), for layers whose padding
             differs between sides; negative values crop.
         same_kernel: (kernel, stride, dilation) pairs of a convolution that recomputes its padding
@@ -62,6 +63,8 @@ class DepthwiseDCNv4(Leaf):
         input_padding: Sequence[int] | None = None,
         same_kernel: Sequence[Sequence[int]] | None = None,
         neighbours: bool = False,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.dcn = DCNv4(
@@ -79,11 +82,13 @@ class DepthwiseDCNv4(Leaf):
             without_pointwise=not pointwise,
             softmax=softmax,
             offset_rank=offset_rank,
+            in_channels=in_channels,
+            out_channels=out_channels,
         )
         self.bias = nn.Parameter(torch.zeros(channels)) if bias and not pointwise else None
         self.input_padding = tuple(input_padding) if input_padding else None
         self.same_kernel = tuple(tuple(pair) for pair in same_kernel) if same_kernel else None
-        self.in_channels = self.out_channels = channels
+        self.in_channels, self.out_channels = self.dcn.in_channels, self.dcn.out_channels
         self.stride = self.dcn.stride
         self.neighbours = neighbours
         if neighbours:
@@ -141,6 +146,21 @@ class DepthwiseDCNv4(Leaf):
         if self.same_kernel:
             parts.append(f"same_kernel={self.same_kernel}")
         return ", ".join(parts)
+
+
+class ConvDCNv4(DepthwiseDCNv4):
+    """`DCNv4` in the place of a convolution over all channels: (B, C, H, W) to (B, Co, Ho, Wo).
+
+    Args:
+        channels: of what is sampled, between the projections.
+        in_channels, out_channels: of the input and of the output.
+        options: as in `DepthwiseDCNv4`.
+    """
+
+    def __init__(
+        self, channels: int, *, in_channels: int, out_channels: int, **options: Any
+    ) -> None:
+        super().__init__(channels, in_channels=in_channels, out_channels=out_channels, **options)
 
 
 def as_original(layer: nn.Module) -> Callable[..., Any]:

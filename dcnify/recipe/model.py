@@ -196,7 +196,7 @@ class Recipe(Document):
     """What it does, in a sentence."""
     input: ImageShape | None = None
     """Input to capture the model with, [channels, height, width]. Without it, the model's own."""
-    swaps: Annotated[tuple[Swap, ...], Field(min_length=1)]
+    swaps: Annotated[tuple[Swap, ...], Field(min_length=1, max_length=1000)]
     """What to swap, in order."""
     require: RequireOutput | None = None
     """What the output must reach, lest a conversion that lost everything passes for a success."""
@@ -208,11 +208,12 @@ class Recipe(Document):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Recipe:
-        names = [swap.name for swap in self.swaps]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                words = f"a second swap named {name!r}; names must differ"
+        names: set[str] = set()
+        for i, swap in enumerate(self.swaps):
+            if swap.name in names:
+                words = f"a second swap named {swap.name!r}; names must differ"
                 raise refuse(words, at=("swaps", i, "name"))
+            names.add(swap.name)
         return self
 
     @classmethod

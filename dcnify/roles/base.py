@@ -133,6 +133,8 @@ class Role:
     """Sites and near misses of this role, each with the node it was found at."""
     replacements: Mapping[str, Replacement]
     """By the word that a recipe's ``with`` has for it."""
+    counts_stages: bool = True
+    """Whether each resolution of its sites is a stage of the model: not where stems have them."""
     swallows: tuple[str, ...] = ()
     """Roles whose sites inside one of this role's are part of it."""
     originals: tuple[str, ...] = ()
@@ -195,3 +197,12 @@ class KernelFacts(Facts):
                 one = str(rows) if name == "stride" and rows == columns else f"{rows}x{columns}"
                 text += f" {name} {one}"
         return text
+
+
+@dataclass(frozen=True)
+class ConvolutionFacts(KernelFacts):
+    """Facts of a convolution."""
+
+    padding_policy: str = "fixed"
+    """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
+    bias: bool = False

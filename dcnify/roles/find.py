@@ -176,11 +176,13 @@ def _one_per_module(found: list[Site]) -> list[Site]:
 
 def _number_stages(sites: list[Site]) -> list[Site]:
     """Stage from the path where it names one (``stages.2``), else the rank of the resolution."""
-    sizes = sorted({_resolution(site) for site in sites}, reverse=True)
+    counted = [site for site in sites if ROLES[site.role].counts_stages] or sites
+    sizes = {_resolution(site) for site in counted}
     numbered = []
     for site in sites:
         named = _STAGE_IN_PATH.search(site.path)
-        stage = int(named.group(1)) if named else sizes.index(_resolution(site))
+        rank = sum(size > _resolution(site) for size in sizes)
+        stage = int(named.group(1)) if named else rank
         numbered.append(replace(site, stage=stage))
     return numbered
 

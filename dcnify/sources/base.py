@@ -12,6 +12,7 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.sources import timm_models, torchvision_models, transformers_models
 from dcnify.sources.factory import call_factory
+from dcnify.words import shortened
 
 # Arguments that reach for files, the network or another model; an artifact may not set them.
 _NOT_ARCHITECTURE = {
@@ -28,6 +29,7 @@ _NOT_ARCHITECTURE = {
 }
 KINDS = ("timm", "torchvision", "transformers", "python")
 _LARGEST = 10**7
+_LONGEST_NAME = 300
 _LONGEST, _MOST_NAMES = 1000, 10**5
 """Entries of a list or a mapping; of a mapping that holds single values, names of classes say."""
 
@@ -78,6 +80,8 @@ class Base:
             raise InputError("the base must have exactly 'kind', 'name' and 'args'")
         if not isinstance(data["name"], str) or not isinstance(data["args"], dict):
             raise InputError("the base's name must be text and its args a mapping")
+        if len(data["name"]) > _LONGEST_NAME:
+            raise InputError(f"the base's name has {len(data['name'])} characters")
         allowed = {"dtype"} if data["kind"] == "transformers" else set()
         refused = sorted(_NOT_ARCHITECTURE & set(data["args"]) - allowed)
         if refused:
@@ -119,8 +123,12 @@ def _check_size(value: Any, depth: int = 0) -> None:
     single = isinstance(value, dict) and all(isinstance(one, str | int) for one in value.values())
     if isinstance(value, dict | list) and len(value) > (_MOST_NAMES if single else _LONGEST):
         raise InputError(f"arguments of the architecture hold a list of {len(value)} entries")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > _LARGEST:
-        raise InputError(f"arguments of the architecture hold the number {value}")
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and not abs(value) <= _LARGEST
+    ):
+        raise InputError(f"arguments of the architecture hold the number {shortened(value)}")
     for item in [*value, *value.values()] if isinstance(value, dict) else ():
         _check_size(item, depth + 1)
     for item in value if isinstance(value, list) else ():

@@ -8,7 +8,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.identify.candidate import head_and_stem
+from dcnify.sources.identify.candidate import try_candidate
 from dcnify.sources.state_dict import shapes_of
 
 HINT = "say how it is built with base=dcnify.artifact.Base('timm', NAME, {...})"
@@ -48,6 +48,7 @@ def _proposals(name: str, model: nn.Module) -> Iterator[dict[str, Any]]:
         yield {**recorded, **current, "global_pool": pool}
     yield recorded
     try:
-        yield {**recorded, **current, **head_and_stem(name, shapes_of(model))}
+        read = try_candidate(name, shapes_of(model), {}, resize=False).args
+        yield {**recorded, **current, **read}
     except InputError:
         return

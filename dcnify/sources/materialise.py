@@ -21,8 +21,12 @@ def mismatch_of(build: Build, shapes: Shapes, *, own_code: bool = False) -> Mism
     ``own_code`` says that ``build`` runs the user's code, which may not work on the meta device.
     Raises `InputError` from ``build``, or for a model of far more parameters than ``shapes``.
     """
-    model = _on_meta(build, shapes, own_code)
-    return compare(shapes, shapes_of(model or with_buffers(build, skip_init=False)))
+    return compare(shapes, shapes_of(skeleton(build, shapes, own_code=own_code)))
+
+
+def skeleton(build: Build, shapes: Shapes, *, own_code: bool = False) -> nn.Module:
+    """The model that ``build`` makes, on the meta device if it can be; see `mismatch_of`."""
+    return _on_meta(build, shapes, own_code) or with_buffers(build, skip_init=False)
 
 
 def materialise(

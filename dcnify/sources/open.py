@@ -19,19 +19,21 @@ from dcnify.graph.example import Example, example_with
 from dcnify.progress import Progress, silent
 from dcnify.sources import torchvision_models, transformers_models
 from dcnify.sources.base import Base, architecture_args
-from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.factory import example_inputs
 from dcnify.sources.identify.resolve import resolve
 from dcnify.sources.infer_base import infer_base
 from dcnify.sources.materialise import materialise, mismatch_of
 from dcnify.sources.preprocessing import preprocessing_of
+from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.reading.weight_files import is_mappable, read_weights
+from dcnify.sources.reading.zips import check_zip
 from dcnify.sources.spec import SourceSpec, refuse_options
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
-from dcnify.sources.weight_files import is_mappable, read_weights
 from dcnify.surgery.plan import Plan
 
+_FREE = 1 << 26
 _RANDOM = ("weights are random; pretrained ones come with --pretrained",)
 
 
@@ -110,10 +112,11 @@ def open_model(
     if path.is_dir() and transformers_models.is_folder(path):
         return _open_transformers(spec, path, args)
     if path.is_dir():
-        return _open_checkpoint(spec, *read_timm_folder(path), args, on_progress)
-    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True)
+        return _open_checkpoint(spec, *read_timm_folder(path, spec), args, on_progress)
+    check_zip(path)
+    held = read_weights(path, trust_pickle=spec.trust_pickle, mapped=True, inert=True)
     inner = held.get("model") if isinstance(held, Mapping) else held
-    if isinstance(inner, nn.Module) and spec.arch is None and not spec.use_ema:
+    if isinstance(inner, nn.Module) and not (spec.arch or spec.use_ema or spec.key):
         return _open_module(spec, inner)
     return _open_checkpoint(spec, path, _in_memory(spec, path, held), args, on_progress)
 
@@ -210,13 +213,27 @@ def _assumed(spec: SourceSpec, model: nn.Module, base: Base | None) -> str:
 
 
 def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
-    """The file's state dict in memory of its own, however much else the file holds."""
-    checkpoint = checkpoint_of(held, spec.source, use_ema=spec.use_ema)
+    """The file's state dict in memory of its own, however much else the file holds.
+
+    Raises:
+        InputError: its tensors are views that would take far more than the file.
+    """
+    checkpoint = _checkpoint(spec, held)
     if not is_mappable(path):
         return checkpoint
-    size = sum(value.nbytes for value in checkpoint.tensors.values())
-    if path.stat().st_size < 1.5 * size:
-        again = read_weights(path, trust_pickle=spec.trust_pickle)
-        return checkpoint_of(again, spec.source, use_ema=spec.use_ema)
+    dense = {k: v for k, v in checkpoint.tensors.items() if v.layout == torch.strided}
+    size, whole = sum(value.nbytes for value in dense.values()), path.stat().st_size
+    if size > 4 * whole + _FREE:
+        raise InputError(
+            f"{spec.source} holds views that would take {size / 2**30:.1f} GiB, the file "
+            f"{whole / 2**20:.1f} MiB: save the state dict with .clone()d tensors"
+        )
+    if whole < 1.5 * size:
+        again = read_weights(path, trust_pickle=spec.trust_pickle, inert=True)
+        return _checkpoint(spec, again)
     tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors, arch_hint=None)
+
+
+def _checkpoint(spec: SourceSpec, held: Any) -> Checkpoint:
+    return checkpoint_of(held, spec.source, use_ema=spec.use_ema, key=spec.key, ignore=spec.ignore)

@@ -47,6 +47,17 @@ class SourceSpec(Spec):
     )
     pretrained: bool = option(False, help="timm, torchvision: with the published weights.")
     use_ema: bool = option(False, help="Checkpoint: the averaged weights, not the last.")
+    key: str | None = option(
+        None,
+        help="Checkpoint: the state dict under this key, if the file holds several: teacher.",
+        metavar="NAME",
+    )
+    ignore: tuple[str, ...] = option(
+        (),
+        help="Checkpoint: leave out tensors of these names, such as aux_head.*. May be given more "
+        "than once.",
+        metavar="PATTERN",
+    )
     trust_pickle: bool = option(False, help="Unpickle a file that may run code. Yours only.")
     trust_code: bool = option(False, help="Import the Python code that an artifact names.")
     input_size: str | None = option(
@@ -102,8 +113,9 @@ class SourceSpec(Spec):
         if self.kind == "path":
             _check_path(self.source)
             return
-        for_files = {"--arch": self.arch, "--use-ema": self.use_ema}
-        for_files |= {"--trust-pickle": self.trust_pickle}
+        for_files: dict[str, Any] = {"--arch": self.arch, "--use-ema": self.use_ema}
+        for_files |= {"--trust-pickle": self.trust_pickle, "--key": self.key}
+        for_files |= {"--ignore": self.ignore}
         refuse_options(for_files, f"is for weight files, not for {self.source}")
         module, _, attribute = self.name.partition(":")
         if not self.name:

@@ -1,8 +1,9 @@
-"""Compare a checkpoint's state dict with a model's by name and shape, and peel key prefixes off."""
+"""Compare a checkpoint's state dict with a model's by name and shape."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -22,46 +23,26 @@ class Mismatch:
     reshaped: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     """(name, shape in the state dict, shape in the model)."""
 
+    def without(self, names: Iterable[str]) -> Mismatch:
+        """The same but for unexpected ``names``."""
+        gone = set(names)
+        return replace(self, unexpected=tuple(k for k in self.unexpected if k not in gone))
+
     def __len__(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.reshaped)
 
     def __str__(self) -> str:
-        shown = [f"{_short(n)}: file {list(a)}, model {list(b)}" for n, a, b in self.reshaped[:2]]
+        reshaped = [f"{shown(n)}: file {list(a)}, model {list(b)}" for n, a, b in self.reshaped[:2]]
         groups = (
-            ("missing", self.missing, map(_short, self.missing[:2])),
-            ("unexpected", self.unexpected, map(_short, self.unexpected[:2])),
-            ("of another shape", self.reshaped, shown),
+            ("missing", self.missing, map(shown, self.missing[:2])),
+            ("unexpected", self.unexpected, map(shown, self.unexpected[:2])),
+            ("of another shape", self.reshaped, reshaped),
         )
         return ", ".join(
             f"{len(found)} {what} ({', '.join(first)}{', ...' if len(found) > 2 else ''})"
             for what, found, first in groups
             if found
         )
-
-
-@dataclass(frozen=True)
-class PrefixView:
-    """The part of a state dict under a key prefix, with the prefix removed."""
-
-    prefix: str
-    shapes: Shapes
-    left_out: tuple[str, ...] = ()
-    """Names that do not belong to the backbone."""
-
-    def select(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This part of ``tensors``, the whole state dict, under the names without the prefix."""
-        short = {k.removeprefix(self.prefix): k for k in tensors if k.startswith(self.prefix)}
-        return {name: tensors[key] for name, key in short.items() if name in self.shapes}
-
-    def notes(self) -> list[str]:
-        """Notes on the prefix that was removed and the tensors that were left out."""
-        notes = [f"took the prefix {self.prefix!r} off the names"] if self.prefix else []
-        if self.left_out:
-            counts = Counter(name.partition(".")[0] for name in self.left_out).most_common()
-            shown = ", ".join(f"{count} of {_short(head)}" for head, count in counts[:4])
-            more = ", ..." if len(counts) > 4 else ""
-            notes.append(f"left out {len(self.left_out)} tensors beside it: {shown}{more}")
-        return notes
 
 
 def compare(have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]) -> Mismatch:
@@ -83,28 +64,6 @@ def shapes_of(tensors: nn.Module | Mapping[str, Tensor]) -> Shapes:
     return {k: tuple(v.shape) for k, v in named.items() if isinstance(v, Tensor)}
 
 
-def prefix_views(shapes: Shapes) -> Iterator[PrefixView]:
-    """``shapes`` as they are, then without the key prefixes that hide the model.
-
-    Prefixes that all names share go one part at a time. Where none is left and part of the names
-    lies under ``backbone.`` (a detector's, a segmenter's), these are viewed without the others.
-    """
-    prefix = ""
-    left_out: tuple[str, ...] = ()
-    yield PrefixView(prefix, shapes)
-    while True:
-        heads = {name.partition(".")[0] for name in shapes}
-        if len(heads) > 1 and not left_out:
-            heads = {head for head in heads if head.endswith("backbone")}
-            left_out = tuple(n for n in shapes if n.partition(".")[0] not in heads)
-        shapes = {n: s for n, s in shapes.items() if n.partition(".")[0] in heads}
-        if len(heads) != 1 or any("." not in name for name in shapes):
-            return
-        head = f"{heads.pop()}."
-        prefix += head
-        shapes = {name.removeprefix(head): shape for name, shape in shapes.items()}
-        yield PrefixView(prefix, shapes, left_out)
-
-
-def _short(name: str) -> str:
+def shown(name: str) -> str:
+    """The name as a message has it: not too long."""
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."

@@ -8,32 +8,42 @@ from dcnify.errors import InputError
 from dcnify.files import read_json
 from dcnify.models import checkpoints
 from dcnify.sources.base import architecture_args
-from dcnify.sources.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.identify.internimage_sizes import nearest_size
 from dcnify.sources.preprocessing import is_input_size
-from dcnify.sources.weight_files import read_weights
+from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
+from dcnify.sources.reading.formats import describe_folder
+from dcnify.sources.reading.weight_files import read_weights
+from dcnify.sources.spec import SourceSpec
 
 CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 
-def read_timm_folder(folder: Path) -> tuple[Path, Checkpoint]:
+def read_timm_folder(folder: Path, spec: SourceSpec) -> tuple[Path, Checkpoint]:
     """Read a folder that timm wrote: its weight file, the state dict and what is said of the model.
 
     Raises `InputError` if ``config.json`` is missing or not timm's, or there are no weights.
     """
     file = folder / CONFIG
     if not file.is_file():
+        if said := describe_folder(folder):
+            raise InputError(f"{folder} {said}")
         raise InputError(f"{folder} is neither an artifact nor a timm model: it has no {CONFIG}")
     config = read_json(file)
     if isinstance(config, dict) and config.get("model_type") == "internimage":
         config = {**config, **_as_timm(config, file)}
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise InputError(f"{folder} is neither an artifact nor a timm model: see its {CONFIG}")
+        raise InputError(
+            f"{folder} is neither an artifact nor a timm model: its {CONFIG} names no "
+            "architecture; give its weight file, with --arch"
+        )
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise InputError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}")
-    inner = checkpoint_of(read_weights(weights), str(weights))
+    held = read_weights(weights, trust_pickle=spec.trust_pickle, inert=True)
+    inner = checkpoint_of(
+        held, str(weights), use_ema=spec.use_ema, key=spec.key, ignore=spec.ignore
+    )
     args = config.get("model_args")
     args = architecture_args(args) if isinstance(args, dict) else {}
     if isinstance(config.get("num_classes"), int):

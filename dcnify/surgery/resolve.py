@@ -43,14 +43,15 @@ def resolve(
     if max(kernel) > LARGEST_KERNEL:
         raise InputError(f"kernel_size {max(kernel)} at {site.path}: at most {LARGEST_KERNEL}")
     wanted = keys["group_channels"]
-    width = group_width(site.channels, wanted)
+    channels = own.get("channels", site.channels)
+    width = group_width(channels, wanted)
     if width != wanted and "groups" not in own:
-        text = f"{width} channels per group: {wanted} does not divide {site.channels}"
+        text = f"{width} channels per group: {wanted} does not divide {channels}"
         notes = (text, *notes)
     args: dict[str, Any] = {
-        "channels": site.channels,
+        "channels": channels,
         "kernel_size": list(kernel),
-        "groups": site.channels // width,
+        "groups": channels // width,
         **{name: keys[name] for name in _ARGUMENTS},
     }
     rank, points = keys["offset_rank"], kernel[0] * kernel[1] - keys["remove_center"]

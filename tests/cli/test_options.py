@@ -22,32 +22,32 @@ from dcnify.spec import Spec, option
 
 OFFERED = {
     "inspect": """
-        --arch --input-size --json --model-arg --pretrained --quiet --trust-code
+        --arch --ignore --input-size --json --key --model-arg --pretrained --quiet --trust-code
         --trust-pickle --use-ema -q SOURCE
     """,
     "plan": """
-        --arch --batch --device --input-size --json --model-arg --pretrained --quiet --recipe
-        --set --threads --time --trust-code --trust-pickle --use-ema -q -r SOURCE
+        --arch --batch --device --ignore --input-size --json --key --model-arg --pretrained --quiet
+        --recipe --set --threads --time --trust-code --trust-pickle --use-ema -q -r SOURCE
     """,
     "convert": """
-        --arch --data-dir --image-count --images --input-size --interpolation --json --mean
-        --model-arg --output --overwrite --plot --pretrained --quiet --recipe --seed --set --split
-        --std --trust-code --trust-pickle --use-ema -o -q -r SOURCE
+        --arch --data-dir --ignore --image-count --images --input-size --interpolation --json --key
+        --mean --model-arg --output --overwrite --plot --pretrained --quiet --recipe --seed --set
+        --split --std --trust-code --trust-pickle --use-ema -o -q -r SOURCE
     """,
     "verify": """
-        --against --arch --data-dir --image-count --images --interpolation --json --mean --model-arg
-        --overwrite --plot --pretrained --quiet --split --std --trust-code --trust-pickle
-        --use-ema -q ARTIFACT
+        --against --arch --data-dir --ignore --image-count --images --interpolation --json --key
+        --mean --model-arg --overwrite --plot --pretrained --quiet --split --std --trust-code
+        --trust-pickle --use-ema -q ARTIFACT
     """,
     "finetune": """
-        --arch --checkpoint-every --cpu --crop-pct --data --data-dir --image-count --images
-        --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
+        --arch --checkpoint-every --cpu --crop-pct --data --data-dir --ignore --image-count --images
+        --interpolation --json --key --mean --model-arg --output --overwrite --pretrained --quiet
         --recipe --resume --seed --set --split --std --teacher --tensorboard --trust-code
         --trust-pickle --use-ema --val-split --validate-every --workers -o -q -r ARTIFACT
     """,
     "run": """
-        --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
-        --data-dir --image-count --images --input-size --interpolation --json --mean --model-arg
+        --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data --data-dir
+        --ignore --image-count --images --input-size --interpolation --json --key --mean --model-arg
         --output --overwrite --pretrained --quiet --resume --seed --set --source --split --std
         --tensorboard --time --trust-code --trust-pickle --use-ema --val-split --validate-every
         --workers -o -q RECIPE
@@ -57,10 +57,10 @@ OFFERED = {
         --trust-code -o -q ARTIFACT
     """,
     "search": """
-        --arch --batch --budget --data-dir --device --image-count --images --init --input-size
-        --interpolation --json --mean --model-arg --output --overwrite --pretrained --quiet
-        --recipe --score --seed --set --split --std --threads --time --trust-code --trust-pickle
-        --use-ema -o -q -r SOURCE
+        --arch --batch --budget --data-dir --device --ignore --image-count --images --init
+        --input-size --interpolation --json --key --mean --model-arg --output --overwrite
+        --pretrained --quiet --recipe --score --seed --set --split --std --threads --time
+        --trust-code --trust-pickle --use-ema -o -q -r SOURCE
     """,
     "diff": """
         --exit-code --json --output --overwrite --quiet -o -q A B
@@ -69,11 +69,11 @@ OFFERED = {
         --json --output --overwrite --quiet -o -q FOLDER
     """,
     "ablate run": """
-        --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data
-        --data-dir --fail-fast --image-count --images --input-size --interpolation --jobs
-        --json --keep-models --mean --measure --model-arg --output --pretrained --quiet --recipe
-        --set --source --split --std --storage --time --trust-code --trust-pickle
-        --use-ema --val-split --validate-every --workers -j -o -q -r SWEEP
+        --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data --data-dir
+        --fail-fast --ignore --image-count --images --input-size --interpolation --jobs --json
+        --keep-models --key --mean --measure --model-arg --output --pretrained --quiet --recipe
+        --set --source --split --std --storage --time --trust-code --trust-pickle --use-ema
+        --val-split --validate-every --workers -j -o -q -r SWEEP
     """,
     "ablate worker": """
         --fail-fast --jobs --json --quiet --storage --study -j -q OUT
@@ -103,13 +103,13 @@ OFFERED = {
         --json --output --overwrite --quiet -o -q
     """,
     "bench op": """
-        --ablation --batch --csv --device --dtype --json --offsets --overwrite --pass --plot
-        --quiet --rivals --seed --shapes --threads --time -q
+        --ablation --batch --csv --device --dtype --json --offsets --overwrite --pass --plot --quiet
+        --rivals --seed --shapes --threads --time -q
     """,
     "bench model": """
-        --against --arch --batch --cpu --csv --device --dtype --input-size --json
-        --model-arg --overwrite --quiet --seed --threads --time --train --trust-code
-        --trust-pickle -q ARTIFACT
+        --against --arch --batch --cpu --csv --device --dtype --ignore --input-size --json --key
+        --model-arg --overwrite --quiet --seed --threads --time --train --trust-code --trust-pickle
+        -q ARTIFACT
     """,
 }
 

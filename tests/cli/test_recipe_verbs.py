@@ -99,6 +99,7 @@ def test_ls_lists_every_builtin(dcnify):
         "internimage-flash",
         "mobilenet",
         "mobilenet-calibrated",
+        "unet",
         "vit",
         "vit-calibrated",
     ]

@@ -304,3 +304,13 @@ def test_its_repr_shows_what_it_was_made_of():
     assert "DCNv4(" in text
     assert "16, kernel_size=(3, 3), stride=(2, 1)" in text
     assert "softmax=True" in text
+
+
+def test_projections_may_change_the_number_of_channels():
+    layer = DCNv4(16, groups=4, in_channels=24, out_channels=8, dw_kernel_size=3, offset_rank=20)
+    assert layer(torch.randn(2, 6, 5, 24)).shape == (2, 6, 5, 8)
+    assert "in_channels=24, out_channels=8" in repr(layer)
+    with pytest.raises(InputError, match="as many channels"):
+        DCNv4(16, in_channels=24, without_pointwise=True)
+    with pytest.raises(InputError, match=r"\(B, H, W, 24\)"):
+        layer(torch.randn(2, 6, 5, 16))

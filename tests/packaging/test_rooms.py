@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = (
-    ("errors", "words", "files", "progress", "digest", "spec", "lazy", "_version", "_register"),
+    (
+        "errors",
+        "atomic",
+        "words",
+        "files",
+        "progress",
+        "digest",
+        "spec",
+        "lazy",
+        "_version",
+        "_register",
+    ),
     ("ops",),
     ("nn",),
     ("models",),

@@ -143,9 +143,8 @@ def test_an_unknown_key_is_pointed_at_with_the_nearest_valid_one(old, new, messa
         (
             "role: depthwise_conv",
             "role: atention",
-            "8:13: swaps.late.select.role: expected 'attention', 'dcnv3', 'depthwise_conv' or "
-            "'window_attention', "
-            "got 'atention', did you mean 'attention'?",
+            "8:13: swaps.late.select.role: expected 'attention', 'conv', 'dcnv3', "
+            "'depthwise_conv' or 'window_attention', got 'atention', did you mean 'attention'?",
         ),
         (
             "[{method: transfer}]",

@@ -40,7 +40,7 @@ def test_an_unknown_name_lists_the_nearest_and_all_builtins():
     assert error_of("convnxt") == (
         "no recipe 'convnxt', did you mean 'convnext'? Built in: convnext, convnext-calibrated, "
         "convnext-late, internimage-exact, internimage-flash, mobilenet, mobilenet-calibrated, "
-        "swin, swin-calibrated, vit, vit-calibrated; a file needs its path, such as ./convnxt.yaml"
+        "swin, swin-calibrated, unet, vit, vit-calibrated; a file needs its path, such as ./convnxt.yaml"
     )
     with pytest.raises(InputError, match=r"no built-in recipe 'zzz'\. Built in: convnext,"):
         builtin("zzz")
@@ -103,3 +103,10 @@ def test_a_recipe_cannot_be_changed_after_loading():
     with pytest.raises(ValueError, match="frozen"):
         recipe.swaps[0].replace.kernel_size = (5, 5)
     assert hash(recipe) == hash(Recipe.load("vit"))
+
+
+def test_a_recipe_of_ten_thousand_swaps_is_refused():
+    swap = "  - {name: s%d, select: {role: depthwise_conv}, replace: {with: dcnv4}}\n"
+    text = "version: 1\nname: many\nswaps:\n" + "".join(swap % number for number in range(1001))
+    with pytest.raises(InputError, match=r"swaps: expected at most 1,000 entries, got 1,001"):
+        Recipe.from_yaml(text)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from dcnify.errors import InputError
 from dcnify.recipe.selection.patterns import covers, first_cover, problem
 
 PATH = "stages.2.blocks.0.conv_dw"
@@ -61,3 +64,16 @@ def test_many_wildcards_take_no_exponential_time():
 def test_a_module_is_found_under_any_of_its_names():
     assert first_cover(["x", "shared.*"], ["blocks.0.dw", "shared.dw"]) == "shared.*"
     assert first_cover(["x", "y.*"], ["blocks.0.dw", "shared.dw"]) is None
+
+
+@pytest.mark.parametrize("pattern", ["(([a-z0-9._]+)+)+!", "(x+x+)+[yz]", "(.|x|[a-x])*[YZ]"])
+def test_a_pattern_that_takes_for_ever_ends_in_a_second(pattern):
+    """`re` would take years for each; some have an answer, and the others are refused."""
+    assert problem(f"re:{pattern}") is None
+    with suppress(InputError):
+        assert not covers(f"re:{pattern}", "x" * 60)
+
+
+def test_a_pattern_that_has_no_end_is_refused():
+    with pytest.raises(InputError, match=r"takes too long on aaaa.*without a repeat of a repeat"):
+        covers("re:(a|a|a)*[bc]", "a" * 60)

@@ -10,7 +10,7 @@ from torch import nn
 import dcnify
 from dcnify.inherit.patches import sampled_patches
 from dcnify.nn import DCNv4
-from dcnify.roles.depthwise_conv.replace import tap_positions
+from dcnify.roles.convolutions import tap_positions
 from dcnify.roles.depthwise_conv.share import _Canvas
 
 OPTIONS = [

@@ -71,7 +71,7 @@ def test_a_git_lfs_pointer(tmp_path):
 @pytest.mark.parametrize("data", [b"\x00" * 100, b"hello", os.urandom(999) + b"x", b"PK\x03\x04xx"])
 def test_bytes_that_are_no_weights(tmp_path, data):
     (tmp_path / "model.pt").write_bytes(data)
-    refused(tmp_path / "model.pt", r"not a weight file|truncated|cannot be read")
+    refused(tmp_path / "model.pt", r"not a weight file|not weights|truncated|cannot be read")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -101,7 +101,7 @@ def test_a_torchscript_program(tmp_path):
         ([1, 2], r"of type list, not a state dict"),
         (torch.ones(2), r"of type Tensor, not a state dict"),
         ({}, r"holds no state dict; at its top level it has nothing"),
-        ({"student": {"a": torch.ones(1)}, "epoch": 3}, r"at its top level it has 'student'"),
+        ({"student": {"a": 1}, "epoch": 3}, r"at its top level it has 'student'"),
         ({"model_ema": {"a": torch.ones(1)}}, r"only averaged \(EMA\) weights.*--use-ema"),
     ],
 )

@@ -217,20 +217,6 @@ def test_an_original_repository_s_names_are_put_into_timm_s(tmp_path):
     assert any("original repository" in note for note in source.notes)
 
 
-def test_a_stretched_position_embedding_is_mentioned(tmp_path):
-    model = timm.create_model("deit3_small_patch16_224", depth=1, img_size=96)
-    state = {
-        re.sub(r"ls(\d)\.gamma", r"gamma_\1", name): value
-        for name, value in model.state_dict().items()
-    }
-    torch.save({"model": state}, tmp_path / "m.pth")
-    named = {"arch": "deit3_small_patch16_224"}
-    source = open_source(tmp_path / "m.pth", **named, model_args={"depth": 1})
-    assert any("resampled pos_embed to another image size" in note for note in source.notes)
-    kept = open_source(tmp_path / "m.pth", **named, model_args={"depth": 1, "img_size": 96})
-    assert_same(model.eval(), kept.model)
-
-
 @pytest.mark.slow
 def test_a_state_dict_of_another_model_names_a_few_differences(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "m.pth")

@@ -46,3 +46,33 @@ def test_integers_that_are_meant_stay_integers(tmp_path):
     assert {k: v.dtype for k, v in opened.items()} == {
         k: v.dtype for k, v in model.state_dict().items()
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("head.fc.SCB", "bitsandbytes quantised"),
+        ("head.fc.weight.quant_state.bitsandbytes__nf4", "bitsandbytes quantised"),
+        ("head.fc.qweight", "GPTQ or AWQ quantised"),
+        ("head.fc.weight:tensor_impl:int_data", "torchao quantised"),
+        ("head.fc.weight_packed", "compressed-tensors quantised"),
+        ("head.fc.weight_scale", "stores scales beside them quantised"),
+        ("stem.0.activation_post_process.scale", "prepared for quantisation"),
+        ("stem.0.weight_mask", "stem.0 is pruned"),
+        ("stem.0.parametrizations.weight.original0", "stem.0 is parametrised"),
+    ],
+)
+def test_quantised_and_rewritten_layers_are_known_by_their_names(tmp_path, name, said):
+    state = timm.create_model(ARCH).state_dict()
+    torch.save({**state, name: torch.ones(3)}, tmp_path / "odd.pt")
+    with pytest.raises(InputError, match=said) as caught:
+        open_source(tmp_path / "odd.pt", arch=ARCH)
+    assert name.rpartition(".")[0].split(".parametrizations")[0] in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantize_dynamic_is_named(tmp_path):
+    quantised = torch.ao.quantization.quantize_dynamic(timm.create_model(ARCH), {torch.nn.Linear})
+    torch.save(quantised.state_dict(), tmp_path / "odd.pt")
+    with pytest.raises(InputError, match=r"quantize_dynamic\) quantised; convert the float"):
+        open_source(tmp_path / "odd.pt", arch=ARCH)

@@ -159,6 +159,8 @@ def _wrong_value(kind: str, context: dict[str, Any], given: Any, path: DataPath)
     if kind in _EXPECTED:
         quote = "; put it in quotes" if kind == "string_type" and _is_scalar(given) else ""
         return f"expected {_EXPECTED[kind]}, {got}{quote}"
+    if kind == "too_long" and isinstance(given, list | tuple):
+        return f"expected at most {context['max_length']:,} entries, got {len(given):,}"
     if kind == "too_short":
         return "expected at least one item, got an empty list"
     if kind == "string_pattern_mismatch":

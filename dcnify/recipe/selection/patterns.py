@@ -12,8 +12,17 @@ import re
 import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from dcnify.errors import InputError
+from dcnify.words import first_line
+
+if TYPE_CHECKING:
+    import regex
 
 REGEX = "re:"
+_SECONDS = 1.0
+"""A match that takes longer is of a pattern that may take for ever."""
 
 
 def problem(pattern: str) -> str | None:
@@ -41,7 +50,13 @@ def problem(pattern: str) -> str | None:
 def covers(pattern: str, path: str) -> bool:
     """Whether a valid ``pattern`` covers the module at ``path``."""
     if pattern.startswith(REGEX):
-        return _regex(pattern).fullmatch(path) is not None
+        try:
+            return _bounded(pattern).fullmatch(path, timeout=_SECONDS) is not None
+        except TimeoutError:
+            raise InputError(
+                f"pattern {pattern!r} takes too long on {path}: write it without a repeat of a "
+                "repeat"
+            ) from None
     parts = pattern.split(".")
     reached = _past_wildcards({0}, parts)
     for component in path.split("."):
@@ -80,6 +95,16 @@ def _regex(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern.removeprefix(REGEX))
 
 
+@functools.lru_cache(maxsize=256)
+def _bounded(pattern: str) -> regex.Pattern[str]:
+    """The same for the library `regex`, whose matches can be timed out."""
+    import regex
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return regex.compile(pattern.removeprefix(REGEX))
+
+
 def _regex_problem(pattern: str) -> str | None:
     try:
         _regex(pattern)
@@ -88,4 +113,8 @@ def _regex_problem(pattern: str) -> str | None:
         return f"{pattern!r} is not a regular expression: {error.msg}{at}"
     except (RecursionError, OverflowError):
         return "the regular expression is too large"
+    try:
+        _bounded(pattern)
+    except Exception as error:  # what `re` takes and `regex` does not
+        return f"{pattern!r} is not a regular expression: {first_line(error)}"
     return None

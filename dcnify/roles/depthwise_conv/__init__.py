@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dcnify.graph.site import Site
-from dcnify.roles.base import KernelFacts, Replacement, Role, lazy, register
+from dcnify.roles.base import ConvolutionFacts, Replacement, Role, lazy, register
 
 
 @dataclass(frozen=True)
-class DepthwiseFacts(KernelFacts, role="depthwise_conv"):
+class DepthwiseFacts(ConvolutionFacts, role="depthwise_conv"):
     """Facts of a depthwise convolution."""
-
-    padding_policy: str = "fixed"
-    """``fixed``, or ``same`` when the layer recomputes its padding from the input size."""
-    bias: bool = False
 
 
 def _label(site: Site) -> str:

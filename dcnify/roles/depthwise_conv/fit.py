@@ -21,7 +21,8 @@ from dcnify.inherit.settle_points import Settled, settle
 from dcnify.inherit.static_points import before_softmax
 from dcnify.nn import DCNv4, DepthwiseDCNv4
 from dcnify.roles.base import Found
-from dcnify.roles.depthwise_conv.replace import Kernel, read_kernel, tap_positions, transfer
+from dcnify.roles.convolutions import Kernel, read_kernel, tap_positions
+from dcnify.roles.depthwise_conv.replace import transfer
 
 _ROUNDS = 8
 _ENOUGH = 1e-3
@@ -65,7 +66,7 @@ def fit(
 
 def _finite(kernel: Kernel) -> tuple[Kernel, int]:
     """The kernel in float64 with zeros for channels that are not finite, and how many those are."""
-    weight = kernel.weight.double().cpu().clone()
+    weight = kernel.weight.squeeze(1).double().cpu().clone()
     broken = ~weight.flatten(1).isfinite().all(1)
     weight[broken] = 0
     bias = None if kernel.bias is None else torch.nan_to_num(kernel.bias, posinf=0.0, neginf=0.0)

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.channels import Neighbours, find_neighbours
-from dcnify.graph.evaluate import arguments_of, evaluate
+from dcnify.graph.evaluate import arguments_of
 from dcnify.graph.site import Pair, Site
 from dcnify.inherit.centre_feature_scale import shut_gate
 from dcnify.inherit.regular_grid import place
 from dcnify.inherit.static_points import before_softmax, offsets_to
-from dcnify.nn import DCNv4, DepthwiseDCNv4
-from dcnify.nn.geometry import aligned_padding, split_padding
+from dcnify.nn import DepthwiseDCNv4
 from dcnify.roles.base import Arguments, Found, Keys
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The effective kernel (C, kh, kw) and bias (C,) or None of a depthwise convolution."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-
-def read_kernel(found: Found, site: Site) -> Kernel:
-    """Return the kernel in force at a site."""
-    given = arguments_of(found.nodes[site.path])
-    weight, bias = (
-        given[name] if given[name] is None else evaluate(found.capture, given[name], {}).detach()
-        for name in ("weight", "bias")
-    )
-    return Kernel(weight.squeeze(1), bias)
+from dcnify.roles.convolutions import aligned_window, read_kernel, tap_positions
 
 
 def arguments(found: Found, site: Site, kernel: Pair, keys: Keys) -> Arguments:
     """What `DepthwiseDCNv4` needs beyond `DCNv4`'s own to stand at ``site``."""
     del found, keys
-    dilation = (_dilation(site, kernel, 0), _dilation(site, kernel, 1))
-    args: dict[str, Any] = {
-        "stride": list(site.stride),
-        "dilation": list(dilation),
-        "bias": site.bias,
-    }
-    if site.padding_policy == "same":
-        pairs = (site.kernel, site.stride, site.dilation)
-        return {**args, "padding": [0, 0], "same_kernel": [list(pair) for pair in pairs]}, ()
-    top, bottom = _aligned(site, kernel, dilation, 0)
-    left, right = _aligned(site, kernel, dilation, 1)
-    padding, rest = split_padding((top, bottom, left, right))
-    return {**args, "padding": list(padding), "input_padding": list(rest) if rest else None}, ()
+    return {**aligned_window(site, kernel), "bias": site.bias}, ()
 
 
 def neighbours(found: Found, site: Site, keys: Keys) -> Neighbours | str:
@@ -81,25 +48,6 @@ def keep_order(module: DepthwiseDCNv4, site: Site, found: Found) -> None:
         module.shift.fill_(0)
 
 
-def _dilation(site: Site, kernel: Pair, axis: int) -> int:
-    """1, or as much as it takes that the new window needs no cropped input.
-
-    A layer with little padding reaches pixels at the border that a smaller window, aligned with it,
-    would have to leave out.
-    """
-    if kernel[axis] == 1 or site.padding_policy == "same":
-        return 1
-    reach = site.dilation[axis] * (site.kernel[axis] - 1)
-    least = min(site.padding[2 * axis], site.padding[2 * axis + 1])
-    return max(1, -(-(reach - 2 * least) // (kernel[axis] - 1)))
-
-
-def _aligned(site: Site, kernel: Pair, dilation: Pair, axis: int) -> Pair:
-    old_reach = site.dilation[axis] * (site.kernel[axis] - 1)
-    sides = (site.padding[2 * axis], site.padding[2 * axis + 1])
-    return aligned_padding(sides, old_reach, dilation[axis] * (kernel[axis] - 1))
-
-
 @torch.no_grad()
 def transfer(
     module: DepthwiseDCNv4, site: Site, found: Found, generator: torch.Generator
@@ -116,7 +64,7 @@ def transfer(
     """
     dcn = module.dcn
     kernel = read_kernel(found, site)
-    weight = kernel.weight.double().cpu()
+    weight = kernel.weight.squeeze(1).double().cpu()
     if not weight.isfinite().all():
         raise InputError(
             f"{site.path}: its kernels are not finite; exclude it, or start from fit, which takes "
@@ -139,18 +87,6 @@ def transfer(
         warnings += (f"{site.path}: softmax weights sum to 1 and there is no projection",)
     shut_gate(dcn)
     return warnings
-
-
-def tap_positions(site: Site, dcn: DCNv4) -> tuple[Tensor, Tensor]:
-    """Pixels under the old kernel's taps, counted from the new window's first pixel."""
-    positions = []
-    for axis in (0, 1):
-        reach = site.dilation[axis] * (site.kernel[axis] - 1)
-        new_reach = dcn.dilation[axis] * (dcn.kernel_size[axis] - 1)
-        shift = aligned_padding((0, 0), reach, new_reach)[0]
-        taps = torch.arange(site.kernel[axis], dtype=torch.float64) * site.dilation[axis]
-        positions.append(taps + shift)
-    return positions[0], positions[1]
 
 
 def _set_pointwise(module: DepthwiseDCNv4, scale: Tensor, bias: Tensor | None) -> None:

@@ -26,7 +26,7 @@ from dcnify.inherit.regular_grid import place
 from dcnify.inherit.settle_points import settle
 from dcnify.nn import DCNv4, DepthwiseDCNv4
 from dcnify.nn.geometry import same_padding
-from dcnify.roles.depthwise_conv.replace import tap_positions
+from dcnify.roles.convolutions import tap_positions
 
 _ROUNDS, _PLACED = 6, 3
 """Rounds of gains and shapes in turn, and after how many of them the points stay."""

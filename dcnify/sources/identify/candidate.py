@@ -1,25 +1,18 @@
 """Compare a state dict with one architecture, reading classes, channels and image size off it."""
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import timm
-
 from dcnify.errors import InputError
 from dcnify.sources.construct import Watch, on_meta
+from dcnify.sources.identify.foreign import beside
+from dcnify.sources.identify.sizes import classifiers, head_and_stem, image_sizes, only_positions
 from dcnify.sources.state_dict import Mismatch, Shapes, compare, shapes_of
 from dcnify.sources.timm_models import create
 
-POSITIONAL = re.compile(
-    r"pos_emb|rel_pos|relative_pos|attention_bias|rope|grid|mlp_tokens|window|coords"
-)
-_USUAL_SIZES = (
-    *(128, 160, 192, 224, 240, 256, 288, 320, 336, 384, 392, 448, 480, 512, 518, 560, 576),
-    *(640, 672, 768, 896, 1024, 32, 64, 96),
-)
+_IMAGE = ("patch_size", "window_size")
 
 
 @dataclass(frozen=True)
@@ -31,6 +24,8 @@ class Candidate:
     inferred: tuple[str, ...]
     """Which of ``args`` were read from the shapes, ``num_classes=10`` for instance."""
     mismatch: Mismatch
+    left_out: tuple[str, ...] = ()
+    """Names of the state dict that the model's function does not need."""
 
 
 def try_candidate(
@@ -59,11 +54,16 @@ def try_candidate(
 
     def attempt(extra: dict[str, Any]) -> Candidate:
         all_args = {**extra, **args}
-        want = shapes_of(on_meta(lambda: create(name, all_args), watch() if watch else None))
+        model = on_meta(lambda: create(name, all_args), watch() if watch else None)
+        want = shapes_of(model)
         if all_args.get("features_only"):
             want = {whole: want[own] for own, whole in whole_names(want, shapes).items()}
         inferred = tuple(f"{k}={v}" for k, v in extra.items() if k not in args)
-        return Candidate(name, all_args, inferred, compare(shapes, want))
+        mismatch = compare(shapes, want)
+        headless = all_args.get("num_classes") == 0
+        left = beside(mismatch.unexpected, model, classifiers(name) if headless else ())
+        mismatch = mismatch.without(left)
+        return Candidate(name, all_args, inferred, mismatch, tuple(left))
 
     def with_feature_maps() -> list[Candidate]:
         if "features_only" in args:
@@ -80,14 +80,17 @@ def try_candidate(
     best = attempt({})
     if not best.mismatch:
         return best
-    known = _head_and_stem(name, shapes, best.mismatch)
-    if known and not known.keys() <= args.keys():
-        try:
-            best = min(best, attempt(known), key=_distance)
-        except InputError:
-            known = {}
-    if best.mismatch and resize and "img_size" not in args and _only_positions(best.mismatch):
-        for size in _image_sizes(name, best.mismatch):
+    read = head_and_stem(name, best.mismatch)
+    known: dict[str, Any] = {}
+    # Not every class takes a patch size.
+    for more in (read, {k: v for k, v in read.items() if k not in _IMAGE}):
+        if known or not more or more.keys() <= args.keys():
+            continue
+        with suppress(InputError):
+            best = min(attempt(more), best, key=distance)
+            known = more
+    if best.mismatch and resize and "img_size" not in args and only_positions(best.mismatch):
+        for size in image_sizes(name, best.mismatch):
             try:
                 resized = attempt({**known, "img_size": size})
             except InputError:
@@ -97,7 +100,7 @@ def try_candidate(
     headless = known.get("num_classes") == 0 and not best.mismatch.unexpected
     if headless and best.mismatch and not backbone:
         tried = with_feature_maps()
-    return min(best, *tried, key=_distance) if tried else best
+    return next((one for one in tried if not one.mismatch), best)
 
 
 def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
@@ -111,63 +114,6 @@ def whole_names(names: Iterable[str], have: Iterable[str]) -> dict[str, str]:
     return {name: flat.get(short.replace(".", "_"), short) for name, short in whole.items()}
 
 
-def head_and_stem(name: str, shapes: Shapes) -> dict[str, Any]:
-    """``num_classes`` and ``in_chans`` as read from the shapes, if not the default."""
-    want = shapes_of(on_meta(lambda: create(name, {})))
-    return _head_and_stem(name, shapes, compare(shapes, want))
-
-
-def _head_and_stem(name: str, shapes: Shapes, mismatch: Mismatch) -> dict[str, Any]:
-    config = timm.get_pretrained_cfg(name)
-    differ = {key: (file, model) for key, file, model in mismatch.reshaped}
-    found: dict[str, Any] = {}
-    for layer in _names(config and config.classifier):
-        weight = f"{layer}.weight"
-        if weight in differ and differ[weight][0][1:] == differ[weight][1][1:]:
-            found["num_classes"] = differ[weight][0][0]
-        elif weight in mismatch.missing and not any(key.startswith(layer) for key in shapes):
-            found["num_classes"] = 0
-    for layer in _names(config and config.first_conv):
-        file, model = differ.get(f"{layer}.weight", ((), ()))
-        default = (config.input_size or (3,))[0]
-        if len(file) == len(model) >= 2 and file[1] != model[1]:
-            channels, rest = divmod(file[1] * default, model[1])
-            if not rest and channels:
-                found["in_chans"] = channels
-    return found
-
-
-def _distance(candidate: Candidate) -> int:
-    return len(candidate.mismatch)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
-
-
-def _only_positions(mismatch: Mismatch) -> bool:
-    names = [*mismatch.missing, *mismatch.unexpected, *(name for name, *_ in mismatch.reshaped)]
-    return all(POSITIONAL.search(name) for name in names)
-
-
-def _image_sizes(name: str, mismatch: Mismatch) -> Iterator[int]:
-    config = timm.get_pretrained_cfg(name)
-    default = (config.input_size if config else (3, 224, 224))[-1]
-    first = [
-        round(default * ratio)
-        for _, file, model in mismatch.reshaped
-        if (ratio := _scale(file, model))
-    ]
-    yield from dict.fromkeys([*first[:1], *(size for size in _USUAL_SIZES if size != default)])
-
-
-def _scale(file: tuple[int, ...], model: tuple[int, ...]) -> float | None:
-    """How much finer the file's position grid is; grids are (1, prefix + n·n, C) or (.., n, n)."""
-    if len(file) == len(model) == 3 and file[0] == 1:
-        side = math.isqrt(model[1])
-        prefix = model[1] - side**2
-        other = math.isqrt(max(0, file[1] - prefix))
-        return other / side if other**2 + prefix == file[1] else None
-    if len(file) == len(model) == 4 and file[2] == file[3]:
-        return file[2] / model[2]
-    return None
+def distance(candidate: Candidate) -> int:
+    """In how many tensors the file and the architecture differ."""
+    return len(candidate.mismatch) + len(candidate.left_out)

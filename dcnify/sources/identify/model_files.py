@@ -1,8 +1,8 @@
 """Which of timm's model files could have written these weight names: a cheap look before building.
 
 Every identifier in a weight name (``stages.0.blocks.1.conv_dw.weight`` has ``stages``, ``blocks``,
-``conv_dw``) is an attribute that some class sets, so it stands in that class's source. Files whose
-source, with what it imports from timm, holds all identifiers come first.
+``conv_dw``) is an attribute that some class sets: its source has it after ``self.`` or in quotes.
+Files whose source, with what it imports from timm, has all identifiers come first.
 """
 
 import inspect
@@ -13,7 +13,9 @@ from functools import cache
 
 import timm
 
-_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_ATTRIBUTE = re.compile(r"""\bself\.(\w+)\s*[:=,]|['"]([A-Za-z_][\w.]*)['"{%]""")
+_DIGITS = re.compile(r"\d+")
+_MOST_PARTS = 500
 # Names that torch's own layers give.
 _TORCH = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 # Modules that every model file imports to build, register and download; they name no layers.
@@ -31,16 +33,30 @@ def rank_model_files(keys: Iterable[str]) -> list[tuple[float, list[str]]]:
         in the source as it is; identifiers that are only explained without their digits
         (``layer1``, set as ``f"layer{i}"``) count for less.
     """
-    wanted = {part for key in keys for part in key.split(".") if not part.isdigit()} - _TORCH
+    wanted = _parts(keys)
     ranked = []
     for name in timm.models.list_modules():
         models = timm.list_models(module=name)
         if not models:
             continue
-        words = _reachable_words(timm.models.model_entrypoint(models[0]).__module__)
-        score = sum(_explains(words, part) for part in wanted) / max(1, len(wanted))
-        ranked.append((score, models))
+        file = timm.models.model_entrypoint(models[0]).__module__
+        ranked.append((_score(file, wanted), models))
     return sorted(ranked, key=lambda item: -item[0])
+
+
+def explained(module_name: str, keys: Iterable[str]) -> float:
+    """How well the source of an imported module explains the weight names ``keys``: 0 to 1."""
+    return _score(module_name, _parts(keys))
+
+
+def _parts(keys: Iterable[str]) -> list[str]:
+    parts = {part for key in keys for part in key.split(".") if not part.isdigit()} - _TORCH
+    return sorted({_DIGITS.sub("0", part): part for part in parts}.values())[:_MOST_PARTS]
+
+
+def _score(module_name: str, wanted: list[str]) -> float:
+    words = _reachable_words(module_name)
+    return sum(_explains(words, part) for part in wanted) / max(1, len(wanted))
 
 
 def _explains(words: frozenset[str], part: str) -> float:
@@ -73,5 +89,5 @@ def _words(module_name: str) -> frozenset[str]:
         text = inspect.getsource(sys.modules[module_name])
     except (OSError, TypeError):
         return frozenset()
-    found = set(_WORD.findall(text))
-    return frozenset(found | {piece for word in found for piece in re.findall("[A-Za-z]+", word)})
+    spelled = (name for pair in _ATTRIBUTE.findall(text) for name in pair)
+    return frozenset(part.strip("_") for name in spelled for part in name.split(".")) - {""}

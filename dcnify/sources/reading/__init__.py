@@ -1,0 +1,1 @@
+"""Read weight files: formats, damage, pickles without their code, and the tensors inside."""
