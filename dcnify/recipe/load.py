@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from dcnify.errors import InputError
+from dcnify.files import is_regular
 from dcnify.recipe.builtin import builtins
 from dcnify.recipe.finetune.presets import stage_presets
 from dcnify.recipe.part import Document
@@ -17,6 +18,8 @@ from dcnify.recipe.reading.explain import close_name, explain
 from dcnify.recipe.reading.origins import Origins
 
 SUFFIXES = (".yaml", ".yml")
+_STREAMS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Pipes that a shell opened: somebody writes to them."""
 Built = TypeVar("Built", bound=Document)
 
 
@@ -45,8 +48,16 @@ def read_file(path: str | os.PathLike[str]) -> str:
     """
     shown = os.fspath(path)
     try:
+        if (
+            not shown.startswith(_STREAMS)
+            and not os.path.isdir(path)
+            and not is_regular(Path(path))
+        ):
+            raise InputError(f"{shown}: not a regular file; expected a YAML file")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except InputError:
+        raise
     except IsADirectoryError:
         raise InputError(f"{shown}: a folder; expected a YAML file") from None
     except FileNotFoundError:

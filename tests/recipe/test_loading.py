@@ -111,3 +111,10 @@ def test_a_recipe_of_ten_thousand_swaps_is_refused():
     text = "version: 1\nname: many\nswaps:\n" + "".join(swap % number for number in range(1001))
     with pytest.raises(InputError, match=r"swaps: expected at most 1,000 entries, got 1,001"):
         Recipe.from_yaml(text)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a Unix thing")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "r.yaml")
+    with pytest.raises(InputError, match=r"r.yaml: not a regular file; expected a YAML file"):
+        Recipe.load(tmp_path / "r.yaml")
