@@ -104,7 +104,7 @@ WRONG = [
     ([*SWAP, "replace", "with"], "dcnv5"),
     ([*SWAP, "replace", "prefix"], "keep"),
     ([*SWAP, "exclude"], [""]),
-    ([*SWAP, "select", "role"], "conv"),
+    ([*SWAP, "select", "role"], "convs"),
     ([*SWAP, "select", "stages"], []),
     ([*SWAP, "select", "stages"], [-1]),
     ([*SWAP, "select", "where"], {"kernal": 7}),

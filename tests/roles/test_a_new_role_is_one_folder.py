@@ -10,11 +10,12 @@ import pytest
 from support.processes import run_python
 
 TESTS = Path(__file__).resolve().parents[1]
-ROLES = ("depthwise_conv", "attention", "dcnv3", "conv")
+ROLES = ("depthwise_conv", "attention", "window_attention", "dcnv3", "conv")
 OPERATORS = {
     "graph/axis_rules.py": "the operations whose names have it in them",
     "bench/ablation/variants.py": "the operator of that name",
     "verify/operator.py": "the operator of that name",
+    "sources/identify/layouts.py": "the names of layers in mmpretrain's checkpoints",
     "sources/identify/internimage_sizes.py": "the core_op of a checkpoint's configuration",
 }
 

@@ -76,8 +76,8 @@ def test_a_model_with_both_roles_has_both():
     assert [s.stage for s in sites] == [0] * 3 + [1] * 3 + [2] * 9 + [3] * 3
 
 
-def test_plain_convolutions_are_no_sites():
-    assert roles(sites_of("resnet50", layers=SHALLOW)) == {}
+def test_plain_convolutions_have_a_role_of_their_own():
+    assert roles(sites_of("resnet50", layers=SHALLOW)) == {"conv": 5}
 
 
 @pytest.mark.slow
