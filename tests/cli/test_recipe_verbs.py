@@ -99,6 +99,8 @@ def test_ls_lists_every_builtin(dcnify):
         "internimage-flash",
         "mobilenet",
         "mobilenet-calibrated",
+        "swin",
+        "swin-calibrated",
         "unet",
         "vit",
         "vit-calibrated",

@@ -19,7 +19,7 @@ class WindowAttentionFacts(Facts, role="window_attention"):
     """What the caller expects back: ``tensor``, or ``tuple[n]`` whose first item is the tensor."""
 
     def __str__(self) -> str:
-        return f"{self.heads} heads"
+        return f"{self.heads} heads, {self.window[0]}x{self.window[1]}"
 
 
 def _label(site: Site) -> str:
