@@ -118,7 +118,11 @@ def open_model(
     inner = held.get("model") if isinstance(held, Mapping) else held
     if isinstance(inner, nn.Module) and not (spec.arch or spec.use_ema or spec.key):
         return _open_module(spec, inner)
-    return _open_checkpoint(spec, path, _in_memory(spec, path, held), args, on_progress)
+    if not is_mappable(path):
+        return _open_checkpoint(spec, path, _checkpoint(spec, held), args, on_progress)
+    most = 4 * path.stat().st_size + _FREE
+    checkpoint = _in_memory(spec, path, held, most)
+    return _open_checkpoint(spec, path, checkpoint, args, on_progress, most)
 
 
 def _open_timm(spec: SourceSpec, args: dict[str, Any]) -> OpenedModel:
@@ -152,11 +156,20 @@ def _open_checkpoint(
     checkpoint: Checkpoint,
     args: dict[str, Any],
     on_progress: Progress,
+    most: int | None = None,
 ) -> OpenedModel:
+    """Open the model in a checkpoint, of which it may take ``most`` bytes."""
     what = spec.source
     found = resolve(checkpoint, what, arch=spec.arch, args=args, on_progress=on_progress)
-    base = found.base
-    model = materialise(base.build, found.tensors, what=what, own_code=base.kind == "python")
+    base, tensors = found.base, found.tensors
+    if most is not None and (size := _dense_bytes(tensors)) > most:
+        raise InputError(
+            f"{what} holds views that would take {size / 2**30:.1f} GiB, the file "
+            f"{file.stat().st_size / 2**20:.1f} MiB: save the state dict with .clone()d tensors"
+        )
+    if most is not None and _dense_bytes(checkpoint.tensors) > most:  # they are in the file still
+        tensors = {name: value.clone() for name, value in tensors.items()}
+    model = materialise(base.build, tensors, what=what, own_code=base.kind == "python")
     notes = (*found.notes, *checkpoint.notes)
     return _opened(spec, model, base, sha256_file(file), notes, checkpoint.preprocessing)
 
@@ -212,27 +225,24 @@ def _assumed(spec: SourceSpec, model: nn.Module, base: Base | None) -> str:
     return f"{base.kind}'s {base.name}" if base and base.kind != "python" else "its pretrained_cfg"
 
 
-def _in_memory(spec: SourceSpec, path: Path, held: Any) -> Checkpoint:
+def _in_memory(spec: SourceSpec, path: Path, held: Any, most: int) -> Checkpoint:
     """The file's state dict in memory of its own, however much else the file holds.
 
-    Raises:
-        InputError: its tensors are views that would take far more than the file.
+    If it has views that would take more than ``most`` bytes, it stays in the file.
     """
     checkpoint = _checkpoint(spec, held)
-    if not is_mappable(path):
+    size, whole = _dense_bytes(checkpoint.tensors), path.stat().st_size
+    if size > most:
         return checkpoint
-    dense = {k: v for k, v in checkpoint.tensors.items() if v.layout == torch.strided}
-    size, whole = sum(value.nbytes for value in dense.values()), path.stat().st_size
-    if size > 4 * whole + _FREE:
-        raise InputError(
-            f"{spec.source} holds views that would take {size / 2**30:.1f} GiB, the file "
-            f"{whole / 2**20:.1f} MiB: save the state dict with .clone()d tensors"
-        )
     if whole < 1.5 * size:
         again = read_weights(path, trust_pickle=spec.trust_pickle, inert=True)
         return _checkpoint(spec, again)
     tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors, arch_hint=None)
+
+
+def _dense_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in tensors.values() if value.layout == torch.strided)
 
 
 def _checkpoint(spec: SourceSpec, held: Any) -> Checkpoint:

@@ -44,7 +44,7 @@ def try_candidate(
         shapes: names and shapes of the state dict.
         args: known constructor arguments; never overruled.
         watch: makes a watch for one build on the meta device; see `on_meta`.
-        resize: also try other image sizes.
+        resize: also try other sizes of the image, its patches and windows.
         backbone: the shapes are those of a backbone within a larger model: prefer the model that
             returns feature maps. Otherwise that is tried last, if only a head is missing.
 
@@ -81,6 +81,7 @@ def try_candidate(
     if not best.mismatch:
         return best
     read = head_and_stem(name, best.mismatch)
+    read = {k: v for k, v in read.items() if resize or k not in _IMAGE}
     known: dict[str, Any] = {}
     # Not every class takes a patch size.
     for more in (read, {k: v for k, v in read.items() if k not in _IMAGE}):
