@@ -324,11 +324,9 @@ def test_a_model_that_holds_a_module_twice_has_all_its_sites():
             return self.same(self.act(self.body(x)))
 
     sites = dcnify.find_sites(Twice().eval(), IMAGES[:1])
-    assert [site.path for site in sites][:2] == [
-        "body.levels.0.blocks.0.dcn",
-        "body.levels.1.blocks.0.dcn",
-    ]
-    assert len(sites) == 5
+    paths = [site.path for site in sites if site.role == "dcnv3"]
+    assert paths[:2] == ["body.levels.0.blocks.0.dcn", "body.levels.1.blocks.0.dcn"]
+    assert len(paths) == 5
 
 
 @pytest.mark.slow
