@@ -69,7 +69,8 @@ def test_a_family_converts_saves_and_loads_bit_for_bit(name, tmp_path):
     result = dcnify.convert(model, everything(roles), image, calibration=image)
     assert type(model) is type(original)
     assert {swap.site.role for swap in result.plan.swaps} == set(roles)
-    assert not [one.path for one in result.plan.skipped if "no swap selects it" in one.reason]
+    left = [one for one in result.plan.skipped if "no swap selects it" in one.reason]
+    assert not [one.path for one in left if "conv" in roles or one.role != "conv"]
     assert torch.isfinite(model(image)).all()
     base = dcnify.artifact.Base("timm", name, {"num_classes": 7, **options})
     dcnify.save(result, tmp_path / "out", base=base)
