@@ -24,7 +24,7 @@ from torch.export.graph_signature import InputKind
 from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.call_shape import CallShape, record_shapes
 from dcnify.graph.calls import output_tensor, tensors_in
-from dcnify.graph.effects import late_writes, reads_no_value
+from dcnify.graph.effects import base_of, late_writes, reads_no_value
 from dcnify.graph.example import Example
 from dcnify.graph.given_model import why_not_captured
 from dcnify.graph.inlined import inline_wrapped
@@ -95,6 +95,12 @@ class Capture:
     def late_writes(self) -> dict[fx.Node, list[fx.Node]]:
         """See `dcnify.graph.effects.late_writes`."""
         return late_writes(self.order)
+
+    @cached_property
+    def unwritten(self) -> dict[fx.Node, torch.Tensor]:
+        """Those of ``tensors`` that nothing is written into before they are read again."""
+        written = {base_of(node) for node in self.late_writes}
+        return {node: tensor for node, tensor in self.tensors.items() if node not in written}
 
     @cached_property
     def _nodes_by_call(self) -> dict[str, list[fx.Node]]:

@@ -43,8 +43,10 @@ def evaluate_all(
     captured: Capture, targets: Sequence[fx.Node], given: Mapping[fx.Node, Tensor]
 ) -> list[Tensor]:
     """As `evaluate`, for several nodes that share what they need."""
-    known = ChainMap[fx.Node, Any](dict(given), captured.tensors)
-    return _run(targets, known, *steps_to(targets, known, captured.order, captured.late_writes))
+    known = ChainMap[fx.Node, Any](dict(given), captured.unwritten)
+    return _run(
+        captured, targets, known, *steps_to(targets, known, captured.order, captured.late_writes)
+    )
 
 
 def constant_value(captured: Capture, target: fx.Node) -> Tensor | None:
@@ -52,19 +54,20 @@ def constant_value(captured: Capture, target: fx.Node) -> Tensor | None:
 
     It is that with all that is written into it: a mask of ones in which rows are set to zero.
     """
-    known = ChainMap[fx.Node, Any]({}, captured.tensors)
+    known = ChainMap[fx.Node, Any]({}, captured.unwritten)
     order, late = captured.order, captured.late_writes
     steps, written = steps_to([target], known, order, late, final=True)
     if not captured.input_dependent.isdisjoint((target, *steps)):
         return None
     try:
-        return _run([target], known, steps, written, final=True)[0]
+        return _run(captured, [target], known, steps, written, final=True)[0]
     except (RuntimeError, UndeterminedError):  # an operation that does not run here
         return None
 
 
 @torch.no_grad()
 def _run(
+    captured: Capture,
     targets: Sequence[fx.Node],
     known: MutableMapping[fx.Node, Any],
     steps: Sequence[fx.Node],
@@ -75,6 +78,9 @@ def _run(
     """The values of ``targets``, see `steps_to`."""
     before: dict[fx.Node, Any] = {}
     for node in steps:
+        if node in captured.tensors:
+            known[node] = captured.tensors[node].clone()  # the model's own, not to be written into
+            continue
         if node.op != "call_function":
             raise UndeterminedError(f"{node.name} depends on more than was given")
         run: Any = node.target

@@ -98,7 +98,8 @@ def _source(node: fx.Node) -> fx.Node:
     """What a convolution reads, before padding that nothing else reads."""
     source = node.all_input_nodes[0]
     padded = operation(source) in _PADDINGS and len(source.users) == 1
-    return source.all_input_nodes[0] if padded and _pad_mode(source) == "constant" else source
+    zeros = padded and _pad_mode(source) == "constant" and not _pads_more(source)
+    return source.all_input_nodes[0] if zeros else source
 
 
 def _general_refusal(capture: Capture, node: fx.Node) -> str | None:
@@ -126,7 +127,9 @@ def _region_refusal(node: fx.Node, region: Region | None, capture: Capture) -> s
     allowed = {node, *pads}
     if any(n in capture.image_dependent and n not in allowed for n in region.nodes):
         return _PART[2]
-    if len(pads) > 1 or (pads and arguments_of(node)["input"] is not pads[0]):
+    if len(pads) > 1 or (
+        pads and (arguments_of(node)["input"] is not pads[0] or _pads_more(pads[0]))
+    ):
         return "the module that owns the convolution pads in a way that is not understood"
     if pads and _pad_mode(pads[0]) != "constant":
         return f"{_pad_mode(pads[0])} padding: DCNv4 reads zeros outside the image"
@@ -142,6 +145,11 @@ def _pad_mode(pad: fx.Node) -> str:
     given = arguments_of(pad)
     mode, fill = given.get("mode", "constant"), given["value"]
     return mode if mode != "constant" or not fill else "non-zero"
+
+
+def _pads_more(pad: fx.Node) -> bool:
+    """Whether other axes are padded than rows and columns: the channels."""
+    return any(arguments_of(pad)["pad"][4:])
 
 
 def _recomputes_padding(node: fx.Node) -> bool:

@@ -26,6 +26,27 @@ class Marked(nn.Module):
         return before + y.relu_() + mask.flatten().view(8, 8)
 
 
+class Counting(nn.Module):
+    """Writes into a buffer of its own, and reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(8))
+
+    def forward(self, x):
+        self.seen[2:4] = 7
+        return x + self.seen
+
+
+def test_what_is_written_into_a_buffer_is_seen_and_the_buffer_stays():
+    model = Counting()
+    captured = capture(model, IMAGE)
+    model.seen.zero_()
+    seen = evaluate(captured, output_of(captured), {captured.image: IMAGE})
+    assert not model.seen.any()
+    assert torch.equal(seen, model(IMAGE))
+
+
 def output_of(captured):
     return captured.graph.output_node().args[0][0]
 

@@ -98,6 +98,22 @@ def test_a_functional_convolution_in_a_larger_forward_is_a_site_through_isolatio
     assert relative(model(image), expected) < 1e-4
 
 
+def test_channels_that_are_padded_stay_outside_of_the_site():
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.weight = nn.Conv2d(3, 8, 1), nn.Parameter(torch.randn(16, 12, 3, 3))
+
+        def forward(self, x):
+            return F.conv2d(F.pad(self.stem(x), (1, 1, 1, 1, 0, 4)), self.weight).mean((2, 3))
+
+    images = torch.randn(2, 3, 16, 16)
+    (site,) = dcnify.find_sites(Padded().eval(), images)
+    assert (site.channels, site.padding) == (12, (0, 0, 0, 0))
+    model = dcnify.convert(Padded().eval(), recipe("conv"), images).model
+    assert model(images).shape == (2, 16)
+
+
 def test_the_offset_scale_does_not_move_the_points():
     conv, image = representable(padding=1), torch.randn(1, 16, 8, 8, generator=generator(1))
     layer, _ = converted(conv, image, offset_scale=2.0)

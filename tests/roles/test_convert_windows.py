@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from support.models import recipe
 from support.windows import Around, WindowAttention, look_at
 
@@ -52,6 +53,30 @@ def test_projections_that_cannot_be_read_start_fresh_and_say_so():
     result = converted(Around(Normed()))
     assert any("value projection" in text for text in result.report.warnings)
     assert result.model.mixer.dcn.value_proj.weight.norm() > 0
+
+
+class Flipped(WindowAttention):
+    """Whose values stand in another order than its keys, which axes do not tell."""
+
+    def attend(self, x):
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v.flip(2))
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
+class Misplaced(WindowAttention):
+    """Which pads on all sides and crops at the end, so that nothing is where it was."""
+
+    def forward(self, x):
+        padded = super().forward(F.pad(x, (0, 0, 2, 2, 2, 2)))
+        return padded[:, : x.shape[1], : x.shape[2]].contiguous()
+
+
+@pytest.mark.parametrize("kind", [Flipped, Misplaced])
+@pytest.mark.parametrize("init", ["transfer", "fit"])
+def test_places_that_do_not_match_are_not_taken_for_projections(kind, init):
+    result = converted(Around(kind()), init)
+    assert any("projections start fresh" in text for text in result.report.warnings)
 
 
 @pytest.mark.parametrize("kind", KINDS)

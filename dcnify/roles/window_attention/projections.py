@@ -18,20 +18,19 @@ from dcnify.graph.evaluate import UndeterminedError, arguments_of, evaluate
 from dcnify.graph.site import Site
 from dcnify.roles.attention.call import axes_of
 from dcnify.roles.attention.cores import operands
-from dcnify.roles.attention.projections import (
-    Affine,
-    Projections,
-    TokenAxes,
-    like_weights,
-    probe,
-)
+from dcnify.roles.attention.projections import Projections, TokenAxes, like_weights, probe
 from dcnify.roles.base import Found
 
 
 class Slots:
-    """Moves a tensor of heads in windows between its own axes and (slots, channels)."""
+    """Moves a tensor of heads in windows between its own axes and (slots, channels).
+
+    Raises `UndeterminedError` where it is not known which of its axes are places.
+    """
 
     def __init__(self, axes: Axes) -> None:
+        if not any(axis.spatial for axis in axes):
+            raise UndeterminedError("its places are in an order of their own")
         self.sizes = [axis.size for axis in axes]
         outer = [i for i, axis in enumerate(axes) if axis.spatial or BATCH in axis.kinds]
         self.order = outer + [i for i in range(len(axes)) if i not in outer]
@@ -62,13 +61,13 @@ def _read(found: Found, site: Site) -> Projections:
         return Projections(None, None)
     region = captured.region_at(core, site.path)
     entry, leave = region.inputs[0], region.outputs[0]
-    tokens, values, mixed = TokenAxes(site), Slots(axes[value]), Slots(axes[core])
-    batch, like = site.input_shape[0], like_weights(captured, entry)
-
-    def value_slots(x: Tensor) -> Tensor:
-        return values.of(evaluate(captured, value, {entry: tokens.to_layout(x)}))
-
+    tokens, batch, like = TokenAxes(site), site.input_shape[0], like_weights(captured, entry)
     try:
+        values, mixed = Slots(axes[value]), Slots(axes[core])
+
+        def value_slots(x: Tensor) -> Tensor:
+            return values.of(evaluate(captured, value, {entry: tokens.to_layout(x)}))
+
         places = places_of(value_slots, batch, tokens.count, tokens.channels, like)
         if places is None:
             return Projections(None, None)
@@ -141,6 +140,3 @@ def places_of(
     if places.max() >= batch * count or len(places[places >= 0].unique()) < batch * count:
         return None
     return places
-
-
-__all__ = ["Affine", "Slots", "places_of", "probabilities_of", "read_projections", "value_of"]
