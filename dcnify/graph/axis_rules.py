@@ -186,7 +186,7 @@ def _resized(source: Axis, size: int) -> Axis:
     if len(source.factors) != 1 or not source.spatial:
         return axis(OTHER, size)
     factor = source.factors[0]
-    if factor.complete and not factor.windowed:
+    if factor.complete:
         return Axis((replace(factor, size=size, extent=size),))
     return Axis((replace(factor, size=size),))
 

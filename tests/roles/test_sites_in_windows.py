@@ -6,10 +6,14 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from support.windows import Around, WindowAttention
+from timm.models import vision_transformer_sam as sam
+from timm.models.davit import SpatialBlock
 from timm.models.maxxvit import PartitionAttentionCl
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
 from timm.models.twins import LocallyGroupedAttn
+from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
 
 import dcnify
@@ -55,6 +59,43 @@ def test_a_window_that_holds_the_whole_map_is_one_too():
 def test_a_map_that_is_not_shifted_back_is_no_site(back):
     (reason,) = missed(Around(WindowAttention(shift=2, back=back)))
     assert "not in the place" in reason
+
+
+class Rolled(WindowAttention):
+    """Attends over the whole map, which is rolled."""
+
+    def forward(self, x):
+        y = x.roll((3, 3), (1, 2)).flatten(1, 2)
+        q, k, v = self.qkv(y).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.proj(y).view(x.shape)
+
+
+def test_a_whole_map_that_stays_rolled_is_no_site_of_either_role():
+    (reason,) = missed(Around(Rolled()))
+    assert "not in the place" in reason
+
+
+class Shrinking(nn.Module):
+    """A map of the window's size, halved on the way to a window that it is padded to again."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 1), nn.LayerNorm(16)
+        self.down, self.attn = nn.Conv2d(16, 16, 2, stride=2), WindowAttention(window=8)
+        self.register_buffer("rows", torch.arange(4))
+
+    def forward(self, x):
+        x = self.norm(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.down(x).permute(0, 2, 3, 1)
+        y = F.pad(x, (0, 0, 0, 4, 0, 4)).view(-1, 1, 8, 1, 8, 16).permute(0, 1, 3, 2, 4, 5)
+        y = self.attn.attend(y.reshape(-1, 64, 16)).view(-1, 8, 8, 16)
+        return x + y[:, self.rows][:, :, self.rows]
+
+
+def test_a_map_of_another_layer_is_not_taken_for_that_before_the_windows():
+    (reason,) = missed(Shrinking(), torch.randn(1, 3, 8, 8))
+    assert "not put back" in reason
 
 
 class Masked(WindowAttention):
@@ -121,6 +162,21 @@ KINDS = {
         "twins_svt_small",
     ),
     "maxvit": (PartitionAttentionCl, {"img_size": 64}, "test_maxvit"),
+    "swinv2_cr": (
+        SwinTransformerV2CrBlock,
+        {**SWIN, "num_heads": (1, 2)},
+        "swinv2_cr_tiny_224",
+    ),
+    "davit": (
+        SpatialBlock,
+        {"depths": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64), "num_heads": (1, 2, 4, 4)},
+        "davit_tiny",
+    ),
+    "sam": (
+        sam.Block,
+        {"img_size": 448, "depth": 2, "embed_dim": 48, "num_heads": 3, "global_attn_indexes": ()},
+        "samvit_base_patch16_224",
+    ),
 }
 
 
@@ -129,7 +185,7 @@ KINDS = {
 def test_every_block_of_timms_windowed_families_is_a_site(kind):
     block, options, name = KINDS[kind]
     model = timm.create_model(name, **options)
-    size = options["img_size"]
+    size = options.get("img_size", 224)
     images = torch.randn(1, 3, *(size if isinstance(size, tuple) else (size, size)))
     count = sum(isinstance(module, block) for module in model.modules())
     found = windows(model, images)

@@ -16,6 +16,7 @@ from dcnify.roles.attention.masks import hides_by_call
 
 RESHAPES = "its module takes"
 UNTRACED = "could not be traced to the image"
+NO_MODULE = "the attention is written in the model's own forward"
 Mixes = Callable[[Axis, Pair, Axes], str | None]
 """(tokens, grid, axes of the output) of a module: why its attention is not over all of them."""
 
@@ -42,7 +43,7 @@ def enclosing_module(
         if isinstance(found, Enclosing):
             return found
         first = first or found
-    return first or "the attention is written in the model's own forward"
+    return first or NO_MODULE
 
 
 def _fits(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import fx
 
 from dcnify.graph.axis_rules import operation
 from dcnify.graph.capture import Capture
+from dcnify.graph.site import Pair
 
 _PROJECTIONS = ("linear", "addmm", "matmul", "mm", "conv2d", "convolution")
 
@@ -17,7 +18,7 @@ def region_around(
     cores: Sequence[fx.Node],
     fits: Callable[[fx.Node, fx.Node], bool],
     *,
-    beyond: bool = False,
+    grid_of: Callable[[fx.Node], Pair | None] | None = None,
 ) -> tuple[fx.Node, fx.Node] | None:
     """The nodes between which the model does nothing but this attention, projections included.
 
@@ -29,18 +30,37 @@ def region_around(
         capture: of the model.
         cores: where the attention mixes its values.
         fits: whether two nodes have the same shape, and are images or their tokens.
-        beyond: whether more follows the output projection, which puts windows back in their place.
+        grid_of: rows and columns of a node that is a map, where more follows the output projection:
+            what puts windows back in their place.
     """
     sources = _bottlenecks(_ancestors(capture, cores), leaks=False)
     targets = _alone(capture, cores)
     projected = [i for i, node in enumerate(targets) if operation(node) in _PROJECTIONS]
     if projected:
-        targets = targets[projected[-1] :] if beyond else targets[: projected[-1] + 1]
-    if beyond:  # as little as can be around the windows, their padding included
-        pairs = [(f, last) for f in reversed(sources) if not _pads(f) for last in targets]
+        targets = targets[projected[-1] :] if grid_of else targets[: projected[-1] + 1]
+    if grid_of:  # as little as can be around the windows, their padding included
+        pairs = [(f, last) for f in _near(sources, grid_of) for last in targets]
     else:
         pairs = [(f, last) for last in reversed(targets) for f in reversed(sources)]
     return next((one for one in pairs if one[0] not in cores and fits(*one)), None)
+
+
+def _near(
+    sources: Sequence[fx.Node], grid_of: Callable[[fx.Node], Pair | None]
+) -> Iterator[fx.Node]:
+    """The nearest sources first, up to a map of another size than the nearest map.
+
+    That is of another layer, even if its shape is the wanted one by chance.
+    """
+    nearest: Pair | None = None
+    for node in reversed(sources):
+        if _pads(node):
+            continue
+        grid = grid_of(node)
+        nearest = nearest or grid
+        if grid not in (None, nearest):
+            return
+        yield node
 
 
 def _pads(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from dcnify.graph.capture import Capture, stack_of
 from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention.cores import MASKED, Core, Cores, paths_around
-from dcnify.roles.attention.enclosing import UNTRACED, enclosing_module
+from dcnify.roles.attention.enclosing import NO_MODULE, UNTRACED, enclosing_module
 from dcnify.roles.attention.layout import layout_of, shape_of
 from dcnify.roles.attention.masks import hides_nothing
 from dcnify.roles.attention.region import region_around
@@ -45,7 +45,7 @@ def find_windows(capture: Capture, axes: AxesOf) -> list[Seen]:
             found.append((node, seen))
             continue
         ends = None if problem else _ends(capture, axes, cores)
-        stays = problem is None and ends is None and seen.endswith(UNTRACED)
+        stays = problem is None and ends is None and seen.endswith((UNTRACED, NO_MODULE))
         reason = f"{_text(cores[0])}: {_STAYS if stays else seen}"
         miss = NearMiss(next(reversed(stack_of(node).values()), ""), ROLE, reason)
         found.append((node, miss if ends is None else Candidate(miss, f"{ROLE}_region", *ends)))
@@ -133,7 +133,11 @@ def _ends(capture: Capture, axes: AxesOf, cores: Sequence[Core]) -> tuple[fx.Nod
         layout = layout_of(axes[first], axes[last])
         return layout is not None and _problem_with(cores, *layout[1:], axes[last]) is None
 
-    return region_around(capture, [core.node for core in cores], fits, beyond=True)
+    def grid_of(node: fx.Node) -> Pair | None:
+        layout = layout_of(axes.get(node, ()), axes.get(node, ()))
+        return layout[2] if layout else None
+
+    return region_around(capture, [core.node for core in cores], fits, grid_of=grid_of)
 
 
 def _text(core: Core) -> str:
