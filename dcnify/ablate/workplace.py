@@ -33,7 +33,7 @@ class Workplace:
     source: Source
     progress: Progress = silent
     _images: dict[tuple[object, ...], ImageBatch | None] = field(default_factory=dict)
-    _hashes: dict[tuple[object, ...], str | None] = field(default_factory=dict)
+    _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
     _data: dict[tuple[object, ...], Labelled] = field(default_factory=dict)
 
     @property
@@ -78,12 +78,10 @@ class Workplace:
         """
         trained_on = self.data(recipe).origin if "finetune" in self.setting.measure else None
         batch, key = self.images(recipe), self._key(recipe)
-        if key not in self._hashes:
-            self._hashes[key] = batch and sha256_tensors(
-                {"images": batch.tensor}
-                | ({} if batch.labels is None else {"labels": batch.labels})
-            )
-        return self._hashes[key], trained_on
+        if batch is not None and key not in self._hashes:
+            labels = {} if batch.labels is None else {"labels": batch.labels}
+            self._hashes[key] = sha256_tensors({"images": batch.tensor, **labels})
+        return self._hashes.get(key), trained_on
 
     def images(self, recipe: Recipe) -> ImageBatch | None:
         """The images to measure fidelity and calibrate on; None for the usual photographs."""
