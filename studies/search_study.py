@@ -199,7 +199,8 @@ def show(rows: Sequence[Row], study: Study) -> None:
     print(f"random sets better than the search: {better} of {len(randoms)}")
     print(f"predictions: median error {np.median(off):.0%}, within 20%: {(off <= 0.2).mean():.0%}")
     kept = " to ".join(f"{one:.2f}" for one in effects.kept)
-    print(f"kept {kept}, fading {effects.fading:.2f}; {study.machine}")
+    shares = f"kept {kept}, fading {effects.fading:.2f}, coherence {effects.coherence:.2f}"
+    print(f"{shares}; {study.machine}")
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

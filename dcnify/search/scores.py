@@ -83,18 +83,19 @@ def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: S
     count = len(scores.usable)
     if count < _FEWEST:
         return scores
-    places, sets = np.arange(count), list[tuple[Chosen, float]]()
+    places, outputs, original = np.arange(count), [], scores.original
     asked = (places >= 0, places % 2 == 0, places < count // 2, places >= count // 2)
     for done, chosen in enumerate(asked):
         place.progress("measuring sets", done, len(asked))
         found = measure(place, store, names_of(chosen, scores.usable))
-        original = scores.original
         say(f"{_SETS[done]} of {count} layers: {_harm(found, original)}")
         if found.outputs is not None:
-            harm = damage(original.original, found.outputs, original.are_logits)
-            sets.append((chosen, harm))
-    effects = scores.effects.fitted_to(sets)
-    return replace(scores, effects=effects, sets=tuple(sets))
+            outputs.append((chosen, found.outputs))
+    effects, before = scores.effects, original.original
+    if effects.original is before:  # gradients know some of the logits only
+        effects = effects.cohering_as(outputs)
+    sets = tuple((one, damage(before, found, original.are_logits)) for one, found in outputs)
+    return replace(scores, effects=effects.fitted_to(sets), sets=sets)
 
 
 def _by_gradients(place: Place, original: Effects) -> Scores:
