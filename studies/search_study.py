@@ -66,8 +66,7 @@ class Study:
 
     def __init__(self, spec: SearchSpec) -> None:
         self.place = place = open_place(spec, progress)
-        about = {"source": place.source.sha256, "images": place.images_sha256, "seed": spec.seed}
-        self.store = Store(spec.folder, about)
+        self.store = Store(spec.folder, place.identity)
         costs, self.machine = costs_of(place, spec.folder)
         self.scores = score(place, self.store, say)
         assert self.scores.usable == place.paths
@@ -146,6 +145,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument("--images", required=True)
     parser.add_argument("--image-count", type=int)
+    parser.add_argument("--input-size", metavar="N", help="the model's own by default")
     parser.add_argument("--random", type=int, default=20, help="number of random sets")
     parser.add_argument("--size", type=int, help="layers in each; half of them by default")
     parser.add_argument("--threads", type=int, default=2)
@@ -154,7 +154,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     study = Study(
         SearchSpec(
-            source=SourceSpec(options.source, arch=options.arch),
+            source=SourceSpec(options.source, arch=options.arch, input_size=options.input_size),
             budget=("sites>=1",),
             recipe=options.recipe,
             overrides=tuple(options.set),
@@ -199,7 +199,8 @@ def show(rows: Sequence[Row], study: Study) -> None:
     print(f"random sets better than the search: {better} of {len(randoms)}")
     print(f"predictions: median error {np.median(off):.0%}, within 20%: {(off <= 0.2).mean():.0%}")
     kept = " to ".join(f"{one:.2f}" for one in effects.kept)
-    print(f"kept {kept}, fading {effects.fading:.2f}; {study.machine}")
+    shares = f"kept {kept}, fading {effects.fading:.2f}, coherence {effects.coherence:.2f}"
+    print(f"{shares}; {study.machine}")
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

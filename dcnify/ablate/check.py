@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,15 +82,32 @@ def base_setting(
     return made
 
 
-def check(sweep: Sweep, setting: Setting, source: Source, progress: Progress = silent) -> Checked:
+MeasuredOn = Callable[[Recipe], tuple[str | None, str | None]]
+"""The hash of the images of a recipe, and what its training images are called."""
+
+
+def check(
+    sweep: Sweep,
+    setting: Setting,
+    source: Source,
+    measured_on: MeasuredOn,
+    progress: Progress = silent,
+) -> Checked:
     """Expand a sweep, build every recipe and plan every point; the model is captured once.
+
+    Args:
+        sweep: what to try.
+        setting: what all trials share.
+        source: the model.
+        measured_on: opens the images of a recipe, once all of them are planned.
+        progress: progress callback.
 
     Raises:
         InputError: a point cannot be tried; the line names the file, the line, and the point.
     """
     points, base = expand(sweep)
     planner = _Planner(sweep, setting, source)
-    kept: list[PlannedPoint] = []
+    kept: list[tuple[Point, Recipe]] = []
     index, without_sites = 0, 0
     for done, point in enumerate(points):
         if done % 100 == 0:
@@ -101,17 +118,28 @@ def check(sweep: Sweep, setting: Setting, source: Source, progress: Progress = s
             continue
         if point is base:
             index = len(kept)
-        kept.append(PlannedPoint(point, recipe, _trials(sweep, setting, point, recipe)))
+        kept.append((point, recipe))
     if not kept:
         where = sweep.origins.prefix(("factors",))
         raise InputError(f"{where}the selectors of no point hit anything in {source.spec}")
-    return Checked(sweep, setting, tuple(kept), index, without_sites)
+    planned = (
+        PlannedPoint(point, recipe, _trials(sweep, setting, point, recipe, *measured_on(recipe)))
+        for point, recipe in kept
+    )
+    return Checked(sweep, setting, tuple(planned), index, without_sites)
 
 
-def _trials(sweep: Sweep, setting: Setting, point: Point, recipe: Recipe) -> tuple[TrialSpec, ...]:
+def _trials(
+    sweep: Sweep,
+    setting: Setting,
+    point: Point,
+    recipe: Recipe,
+    images: str | None,
+    trained_on: str | None,
+) -> tuple[TrialSpec, ...]:
     made = []
     for seed in sweep.seeds:
-        whole, conversion = setting.identity(recipe, seed)
+        whole, conversion = setting.identity(recipe, seed, images, trained_on)
         made.append(
             TrialSpec(
                 hash=whole,

@@ -83,8 +83,7 @@ def prepare(
         say(note)
     setting = type(setting)(**{**vars(setting), "source_sha256": place.source.sha256})
     place.setting = setting
-    checked = check(sweep, setting, place.source, progress)
-    _check_images(checked, place)
+    checked = check(sweep, setting, place.source, place.measured_on, progress)
     if earlier is not None and earlier.setting["source_sha256"] != setting.source_sha256:
         raise InputError(f"{folder} is about another model: choose another folder")
     record = AblationRecord(
@@ -240,14 +239,6 @@ def _check_measures(sweep: Sweep, spec: AblateSpec) -> None:
         if spec.options.cpu or not torch.cuda.is_available():
             where = sweep.origins.prefix(("measure",))
             raise InputError(f"{where}memory is measured on a GPU only: leave it out of 'measure'")
-
-
-def _check_images(checked: Checked, place: Workplace) -> None:
-    """Open every kind of images that trials need, so that none is refused later."""
-    for one in checked.points:
-        if "finetune" in checked.setting.measure:
-            place.data(one.recipe)
-        place.images(one.recipe)
 
 
 def _enqueue(store: Store, checked: Checked, say: Say) -> None:

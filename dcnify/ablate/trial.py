@@ -59,8 +59,17 @@ class Setting(Spec):
         told = [Change(path, one, labels.get(path, path)) for path, one in changes.items()]
         return Recipe.from_data(data, origins, told)
 
-    def identity(self, recipe: Recipe, seed: int) -> tuple[str, str]:
-        """The hashes of a trial and of its conversion: equal ones need to be done only once."""
+    def identity(
+        self, recipe: Recipe, seed: int, images: str | None = None, trained_on: str | None = None
+    ) -> tuple[str, str]:
+        """The hashes of a trial and of its conversion: equal ones need to be done only once.
+
+        Args:
+            recipe: the trial's.
+            seed: the trial's.
+            images: the hash of those that are measured and calibrated on.
+            trained_on: what the training images are called, and how many there are.
+        """
         data = resolved(recipe)
         stages = data.pop("finetune", None)
         for words in ("name", "description"):
@@ -70,8 +79,8 @@ class Setting(Spec):
             "dcnify": __version__,
             "source": [self.source_sha256, run["source"]["input_size"]],
             "recipe": data,
-            "images": run["images"],
-            "data": run["data"],
+            "images": [run["images"], images],
+            "data": [run["data"], trained_on],
             "seed": seed,
         }
         own: dict[str, Any] = {"conversion": shared, "measure": self.measure}

@@ -11,6 +11,7 @@ import torch
 from dcnify.ablate.trial import Setting
 from dcnify.artifact import Source, open_source
 from dcnify.data import ImageBatch, Labelled
+from dcnify.digest import sha256_tensors
 from dcnify.errors import InputError
 from dcnify.pipeline.images import fidelity_images, training_images
 from dcnify.progress import Progress, silent
@@ -32,6 +33,7 @@ class Workplace:
     source: Source
     progress: Progress = silent
     _images: dict[tuple[object, ...], ImageBatch | None] = field(default_factory=dict)
+    _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
     _data: dict[tuple[object, ...], Labelled] = field(default_factory=dict)
 
     @property
@@ -67,10 +69,23 @@ class Workplace:
             self._data[key] = training_images(self.setting.run, self.source, stages, shape)
         return self._data[key]
 
+    def measured_on(self, recipe: Recipe) -> tuple[str | None, str | None]:
+        """The hash of the images to measure fidelity and calibrate on, None for the usual
+        photographs; and what the training images are called, if there are any.
+
+        Raises:
+            InputError: they cannot be opened.
+        """
+        trained_on = self.data(recipe).origin if "finetune" in self.setting.measure else None
+        batch, key = self.images(recipe), self._key(recipe)
+        if batch is not None and key not in self._hashes:
+            labels = {} if batch.labels is None else {"labels": batch.labels}
+            self._hashes[key] = sha256_tensors({"images": batch.tensor, **labels})
+        return self._hashes.get(key), trained_on
+
     def images(self, recipe: Recipe) -> ImageBatch | None:
         """The images to measure fidelity and calibrate on; None for the usual photographs."""
-        shape = self.shape(recipe)
-        key = (images_wanted(recipe), shape)
+        shape, key = self.shape(recipe), self._key(recipe)
         if key not in self._images:
             data = self.data(recipe) if "finetune" in self.setting.measure else None
             self._images[key] = fidelity_images(
@@ -83,6 +98,10 @@ class Workplace:
                 least=ENOUGH_IMAGES,
             )
         return self._images[key]
+
+    def _key(self, recipe: Recipe) -> tuple[object, ...]:
+        """Equal for recipes that are measured on the same images."""
+        return images_wanted(recipe), self.shape(recipe)
 
 
 def open_workplace(setting: Setting, folder: Path, progress: Progress = silent) -> Workplace:

@@ -117,7 +117,7 @@ def _mixing(new: nn.Module, share: Tensor, fidelity: Agreement) -> Any:
                 before = first_tensor(output)
                 now = Call(args, kwargs).on(as_original(new))
                 fidelity.add(before, now)
-                error = now - before
+                error = (now - before).nan_to_num(0.0, 0.0, 0.0)  # it is refused by its fidelity
         finally:
             busy = False
         rows = share.to(error).repeat_interleave(len(error) // len(share))

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from dcnify.surgery.planner import plan_found
 from dcnify.surgery.prepare import prepare, runnable
 from dcnify.words import first_line
 
-_IMAGES = 64
+_IMAGES = 128
 """Images that are measured on, where nobody says how many."""
 
 
@@ -50,7 +51,7 @@ class Place:
     """What the base recipe does, as swaps are measured: its sites are the candidates."""
     batch: ImageBatch
     images: Images
-    """Those of the batch that are measured on."""
+    """Those of the batch that are measured on: all that are not calibrated on."""
     few: ImageBatch
     """Those that are calibrated on, and as few of the others as a conversion has to report on."""
     model: nn.Module
@@ -68,9 +69,14 @@ class Place:
         return starting(self.recipe, self.spec.init).swaps == self.recipe.swaps
 
     @property
-    def images_sha256(self) -> str:
-        """The hash of the images."""
-        return sha256_tensors({"images": self.batch.tensor})
+    def identity(self) -> dict[str, Any]:
+        """What every measurement depends on, JSON-ready."""
+        return {
+            "source": self.source.sha256,
+            "images": sha256_tensors({"images": self.batch.tensor}),
+            "measured": self.images.count,
+            "seed": self.spec.seed,
+        }
 
     def measuring(self, paths: Collection[str]) -> Recipe:
         """The recipe by which a set is converted to be measured."""
@@ -142,21 +148,30 @@ def open_place(spec: SearchSpec, progress: Progress = silent) -> Place:
         recipe = usual_recipe(found.sites, spec.overrides)
     measured = starting(recipe, spec.init)
     plan = plan_found(source.model, measured, found)
-    count = max(images_wanted(measured) or 0, _IMAGES)
+    batches = batches_wanted(plan_found(source.model, recipe, found))  # what is written needs them
+    count = max(images_wanted(measured) or 0, BATCH * batches + _IMAGES)
     batch = spec.images.load(shape, **source.statistics.known(), count=count, progress=progress)
     assert batch is not None  # a count was given
     flops = node_flops(found.capture.operations()) // max(example.shape[0], 1)
-    images = conversion_images(
-        source.model, example, batch, flops, batches_wanted(plan), found.capture.classes
-    )
+    images = conversion_images(source.model, example, batch, flops, batches, found.capture.classes)
     model = source.model
     if plan.isolations:
         source = replace(source, model=_copy(model))
         prepare(model, plan)
-    few = _few(batch, images)
-    return Place(
-        spec, source, recipe, example, found, plan, batch, images.measured, few, model, progress
-    )
+    few, apart = _few(batch, images), _not_calibrated_on(images, batch)
+    return Place(spec, source, recipe, example, found, plan, batch, apart, few, model, progress)
+
+
+def _not_calibrated_on(images: ConversionImages, batch: ImageBatch) -> Images:
+    """What a conversion measures on, and what it leaves over: how far damages can be told apart
+    depends on the number of images, and they cost no conversion."""
+    measured = images.measured
+    if images.calibrated is None or not images.measured_apart:
+        return measured
+    others = batch.tensor[measured.count :]
+    over = others[torch.isfinite(others).flatten(1).all(1)][images.calibrated.count :]
+    more = over.to(measured.example.images).split(BATCH) if len(over) else ()
+    return Images(measured.example, (*measured.batches, *more))
 
 
 def _few(batch: ImageBatch, images: ConversionImages) -> ImageBatch:

@@ -62,10 +62,7 @@ def run(
     if spec.recipe is None:
         say(f"recipe {place.recipe.name}, for want of -r: it selects most layers of the model")
     budget = (*spec.bounds, *_implied(place, spec.bounds))
-    store = Store(
-        spec.folder,
-        {"source": place.source.sha256, "images": place.images_sha256, "seed": spec.seed},
-    )
+    store = Store(spec.folder, place.identity)
     costs, machine = costs_of(place, spec.folder)
     scores = score(place, store, say)
     _check_measurable(budget, scores)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dcnify.errors import CheckError, InputError
 from dcnify.inherit.distance import are_logits
@@ -45,26 +45,37 @@ def score(place: Place, store: Store, say: Callable[[str], None]) -> Scores:
     """Score every candidate, as the request says.
 
     Raises:
-        InputError: gradients are asked for, and the model does not give them.
+        InputError: the original's output is not finite, or it does not give the gradients that
+            are asked for.
         CheckError: no candidate can be swapped.
     """
     outputs = place.outputs(place.model)
+    if not torch.isfinite(outputs).all():
+        raise InputError(f"{place.source.spec} itself gives NaN or infinities on the images")
     empty = outputs.new_zeros((0, *outputs.shape))
     logits = are_logits(outputs, place.model)
     original = Effects(outputs, empty, logits)
     if place.spec.score == "fisher":
-        return _with_sets(place, store, say, _by_gradients(place, original))
+        scores = _by_gradients(place, original)
+    else:
+        scores = _by_measuring(place, store, say, original)
+    if not scores.usable:
+        raise CheckError(f"no layer can be swapped: {next(iter(scores.alone.values())).refused}")
+    return _with_sets(place, store, say, scores)
+
+
+def _by_measuring(
+    place: Place, store: Store, say: Callable[[str], None], original: Effects
+) -> Scores:
     alone: dict[str, Measured] = {}
     for done, path in enumerate(place.paths):
         place.progress("measuring swaps", done, len(place.paths))
-        alone[path] = found = measure(place, store, [path])
-        say(f"[{done + 1}/{len(place.paths)}] {path}: {_harm(found, original)}")
-    usable = tuple(path for path, one in alone.items() if one.outputs is not None)
-    if not usable:
-        raise CheckError(f"no layer can be swapped: {next(iter(alone.values())).refused}")
-    changes = torch.stack([_outputs(alone[path]) - outputs for path in usable])
-    effects = Effects(outputs, changes, logits)
-    return _with_sets(place, store, say, Scores(effects, original, usable, alone))
+        alone[path] = one = measure(place, store, [path])
+        say(f"[{done + 1}/{len(place.paths)}] {path}: {_harm(one, original)}")
+    found = {path: one.outputs for path, one in alone.items() if one.outputs is not None}
+    changes = [one - original.original for one in found.values()]
+    effects = replace(original, changes=torch.stack(changes)) if changes else original
+    return Scores(effects, original, tuple(found), alone)
 
 
 def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: Scores) -> Scores:
@@ -72,19 +83,19 @@ def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: S
     count = len(scores.usable)
     if count < _FEWEST:
         return scores
-    places, sets = np.arange(count), list[tuple[Chosen, float]]()
+    places, outputs, original = np.arange(count), [], scores.original
     asked = (places >= 0, places % 2 == 0, places < count // 2, places >= count // 2)
     for done, chosen in enumerate(asked):
         place.progress("measuring sets", done, len(asked))
         found = measure(place, store, names_of(chosen, scores.usable))
-        if found.outputs is None:
-            continue
-        original = scores.original
-        harm = damage(original.original, found.outputs, original.are_logits)
-        sets.append((chosen, harm))
         say(f"{_SETS[done]} of {count} layers: {_harm(found, original)}")
-    effects = scores.effects.fitted_to(sets)
-    return replace(scores, effects=effects, sets=tuple(sets))
+        if found.outputs is not None:
+            outputs.append((chosen, found.outputs))
+    effects, before = scores.effects, original.original
+    if effects.original is before:  # gradients know some of the logits only
+        effects = effects.cohering_as(outputs)
+    sets = tuple((one, damage(before, found, original.are_logits)) for one, found in outputs)
+    return replace(scores, effects=effects.fitted_to(sets), sets=sets)
 
 
 def _by_gradients(place: Place, original: Effects) -> Scores:
@@ -95,23 +106,26 @@ def _by_gradients(place: Place, original: Effects) -> Scores:
     effects, sqnr = score_by_gradients(place.model, fresh, place.images.calls, place.progress)
     seconds = round((time.perf_counter() - began) / len(fresh), 3)
     alone = {
-        path: Measured((path,), None, sqnr_db={path: sqnr[path]}, seconds=seconds)
+        path: Measured(
+            (path,),
+            None,
+            sqnr_db={path: sqnr[path]},
+            refused="" if sqnr[path] > -math.inf else "the new layer gives NaN or infinities",
+            seconds=seconds,
+        )
         for path in place.paths
     }
-    return Scores(effects, original, place.paths, alone)
+    usable = [index for index, path in enumerate(place.paths) if not alone[path].refused]
+    effects = replace(effects, changes=effects.changes[usable])
+    return Scores(effects, original, tuple(place.paths[index] for index in usable), alone)
 
 
 def _harm(found: Measured, original: Effects) -> str:
     """What a set does to the output, in words."""
     if found.outputs is None:
-        return found.refused
+        return f"refused: {found.refused}"
     before, logits = original.original, original.are_logits
     harm, took = damage(before, found.outputs, logits), f"{found.seconds:.1f} s"
     if not logits:
         return f"squared relative error {harm:.3g}, {took}"
     return f"KL {harm:.3g}, agreement {agreement(before, found.outputs):.1%}, {took}"
-
-
-def _outputs(found: Measured) -> Tensor:
-    assert found.outputs is not None
-    return found.outputs

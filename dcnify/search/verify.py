@@ -8,10 +8,12 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
+
 from dcnify.bench import CONVERTED, ORIGINAL, bench_models, settle_models
-from dcnify.errors import DcnifyError
+from dcnify.errors import CheckError, DcnifyError
 from dcnify.search.choose.prediction import Effects, agreement, damage
-from dcnify.search.measured import Measured, Store
+from dcnify.search.measured import Measured, Store, size_of
 from dcnify.search.place import Place
 from dcnify.surgery import ConvertResult
 
@@ -57,7 +59,7 @@ def verify(
         again: the conversion itself is wanted, so that what is known does not do.
 
     Raises:
-        DcnifyError: the recipe refuses the set.
+        DcnifyError: the recipe refuses the set, or its output is not finite.
     """
     what = {"recipe": place.measuring(paths).to_yaml(), "bench": _bench(place)}
     known = None if again else store.read(what)
@@ -101,9 +103,16 @@ def _measured(place: Place, result: ConvertResult, paths: tuple[str, ...]) -> Me
     swapped = {swap.site.path for swap in result.plan.swaps}
     if missing := [path for path in paths if path not in swapped]:
         raise DcnifyError(f"{missing[0]} was reverted, as the recipe requires")
+    outputs = place.outputs(result.model)
+    finite = torch.isfinite(outputs).flatten(1).all(1)
+    if not finite.all():
+        raise CheckError(
+            f"the model with {size_of(len(paths))} swapped gives NaN or infinities on "
+            f"{int((~finite).sum())} of {len(finite)} images"
+        )
     return Measured(
         paths,
-        place.outputs(result.model),
+        outputs,
         params=result.report.parameters[1],
         sqnr_db={one.path: one.sqnr_db for one in result.report.sites},
     )

@@ -11,7 +11,7 @@ import torch
 from support.models import tiny_convnext
 
 import dcnify
-from dcnify.ablate import measure, run, worker
+from dcnify.ablate import measure, run, worker, workplace
 from dcnify.ablate.results.report import read_results
 from dcnify.ablate.trial import Setting
 from dcnify.ablate.workplace import open_workplace
@@ -119,6 +119,18 @@ def test_only_what_is_new_is_done(done, counted, tmp_path):
     ablate(folder, changed)
     assert [(one[KERNEL], seed) for one, seed in counted] == [(5, 1), (5, 1)]
     assert len(read_results(folder).points) == 4
+
+
+def test_another_number_of_images_is_measured_anew_even_where_it_is_a_default(
+    tmp_path, counted, monkeypatch
+):
+    sweep = {**SWEEP, "factors": {STAGES: [[0]]}, "seeds": [0]}
+    for count in (16, 32, 32):
+        monkeypatch.setattr(workplace, "ENOUGH_IMAGES", count)
+        ablate(tmp_path / "run", sweep)
+        found = [json.loads(one.read_text()) for one in (tmp_path / "run/trials").glob("*.json")]
+        assert count in {one["images"]["count"] for one in found}
+    assert len(counted) == 2
 
 
 @pytest.mark.slow

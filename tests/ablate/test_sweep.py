@@ -128,7 +128,7 @@ def test_a_sweep_that_ships_can_be_run(name, opened):
     assert found.name == name
     spec = AblateSpec(sweep=name, source=SOURCE, output="x")
     setting = base_setting(found, {"run": spec.run_spec(), "source_sha256": None}, None, ())
-    checked = check(found, setting, opened)
+    checked = check(found, setting, opened, lambda recipe: (None, None))
     assert len(checked.points) >= 2
     assert len(checked.trials) == len(checked.points) * len(found.seeds)
 

@@ -86,3 +86,15 @@ def test_a_model_without_classes_is_refused():
         score_by_gradients(
             model, {"0": nn.Conv2d(2, 2, 3, groups=2)}, [Example.of(torch.randn(2, 2, 8, 8))]
         )
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_layer_that_gives_nan_is_known_by_its_fidelity_and_spoils_no_other(odd):
+    model = Sum().eval()
+    new = {name: nn.Conv2d(8, 8, 3, padding=1, groups=8) for name in "ab"}
+    calls = [Example.of(torch.randn(2, 2, 8, 8))]
+    clean, _ = score_by_gradients(model, new, calls)
+    nn.init.constant_(new["a"].bias, odd)
+    effects, sqnr = score_by_gradients(model, new, calls)
+    assert not sqnr["a"] > float("-inf")
+    assert torch.allclose(effects.changes[1], clean.changes[1])

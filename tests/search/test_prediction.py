@@ -151,3 +151,21 @@ def test_agreement_and_cost_that_exclude_each_other_leave_no_set(effects):
     decision, _ = decided(effects, "latency<=0.1,agreement>=100%")
     assert decision.chosen[MILP] is None
     assert decision.nearest is not None
+
+
+def test_where_a_change_is_another_in_a_set_it_is_damages_that_add_up():
+    torch.manual_seed(0)
+    logits, shared = 3 * torch.randn(64, 5), 0.2 * torch.randn(64, 5)
+    alone = shared + 0.1 * torch.randn(8, 64, 5)
+    alike = Effects(logits, alone, True)
+    sets = [pick(*one, count=8) for one in (range(8), range(0, 8, 2), range(4), range(4, 8))]
+    same = [(one, logits + alone[torch.from_numpy(one)].sum(0)) for one in sets]
+    other = [(one, logits + 0.3 * int(one.sum()) ** 0.5 * torch.randn(64, 5)) for one in sets]
+    assert alike.cohering_as(same).coherence == pytest.approx(1)
+    apart = alike.cohering_as(other)
+    assert apart.coherence < 0.1
+    every = pick(0, 3, 5, count=8)
+    added = sum(alike.damage(pick(i, count=8)) for i in (0, 3, 5))
+    assert apart.damage(every) == pytest.approx(added, rel=0.2)
+    assert alike.damage(every) > 2 * added
+    assert every @ apart.matrix() @ every == pytest.approx(added, rel=0.2)

@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 import torch
+from support.blocks_by_hand import FlatModel
 
 import dcnify
 from dcnify.bench.spec import ModelBenchSpec
 from dcnify.cli import main
 from dcnify.data.spec import ImageSpec
 from dcnify.errors import CheckError, InputError
+from dcnify.graph.isolation.region import Region
 from dcnify.search import run as running
 from dcnify.search import scores, verify
 from dcnify.sources.spec import SourceSpec
@@ -173,19 +175,101 @@ def test_gradients_score_without_a_conversion(tmp_path, conversions):
     assert all(one.values["kl"] >= 0 for one in result.candidates)
 
 
-def test_the_model_is_as_it_was_after_each_measurement(tmp_path):
-    spec = running.SearchSpec(
-        source=SourceSpec(SOURCE, input_size="32", model_arg=ARGS),
-        budget=("sites>=1",),
-        recipe="convnext-calibrated",
-        output=str(tmp_path),
-        images=OPTIONS["images"],
+def opened(folder, count=16):
+    """The place of a search with so many images."""
+    return running.open_place(
+        running.SearchSpec(
+            source=SourceSpec(SOURCE, input_size="32", model_arg=ARGS),
+            budget=("sites>=1",),
+            recipe="convnext-calibrated",
+            output=str(folder),
+            images=ImageSpec("builtin:cluttered-digits", image_count=count),
+        )
     )
-    place = running.open_place(spec)
+
+
+def test_the_model_is_as_it_was_after_each_measurement(tmp_path):
+    place = opened(tmp_path)
     before = place.outputs(place.model)
     with place.converted([place.paths[1]]) as result:
         assert not torch.equal(place.outputs(result.model), before)
     assert torch.equal(place.outputs(place.model), before)
+
+
+def test_damage_is_measured_on_every_image_that_is_not_calibrated_on(tmp_path):
+    place = opened(tmp_path, 96)
+    measured = torch.cat(place.images.batches)
+    calibrated = place.few.tensor[-64:]
+    assert len(measured) == 96 - 64
+    together = torch.cat((measured, calibrated)).flatten(1)
+    assert len(together.unique(dim=0)) == len(place.batch.tensor.flatten(1).unique(dim=0))
+
+
+@pytest.fixture
+def giving_nan(monkeypatch):
+    """Have the model give NaN on its first image where all of some layers are swapped."""
+    real = verify.Place.outputs
+
+    def where(*paths):
+        def outputs(self, model):
+            found = real(self, model)
+            if not any(isinstance(model.get_submodule(p), torch.nn.Conv2d) for p in paths):
+                found[0] = float("nan")
+            return found
+
+        monkeypatch.setattr(verify.Place, "outputs", outputs)
+
+    return where
+
+
+PAIR = ("stages.0.blocks.0.conv_dw", "stages.1.blocks.0.conv_dw")
+
+
+def test_a_swap_that_gives_nan_is_told_and_not_chosen(tmp_path, giving_nan):
+    giving_nan(PAIR[1])
+    result, said = search(tmp_path / "x", "sites>=1", **FEW)
+    assert result.chosen == PAIR[:1]
+    words = "the model with 1 layer swapped gives NaN or infinities on 1 of 16 images"
+    assert f"[2/2] {PAIR[1]}: refused: {words}" in said
+    assert [one.refused for one in result.candidates] == ["", words]
+
+
+def test_swaps_that_give_nan_together_are_no_artifact(tmp_path, giving_nan):
+    giving_nan(*PAIR)
+    with pytest.raises(CheckError, match="with 2 layers swapped gives NaN"):
+        search(tmp_path / "x", "sites>=2", **FEW)
+    assert not (tmp_path / "x/artifact").exists()
+
+
+def test_a_model_that_gives_nan_itself_is_refused(tmp_path, giving_nan):
+    giving_nan()
+    with pytest.raises(InputError, match="itself gives NaN"):
+        search(tmp_path / "x", **FEW)
+
+
+def test_sites_inside_a_larger_forward_are_searched_like_any(tmp_path):
+    recipe = tmp_path / "both.yaml"
+    recipe.write_text(
+        "version: 1\nname: both\nswaps:\n"
+        + "".join(
+            f"- {{name: {role}, select: {{role: {role}}}, init: [fit, {{method: calibrate, "
+            "batches: 2, steps: 0, model_steps: 0}], "
+            "replace: {with: dcnv4, group_channels: 8}}\n"
+            for role in ("depthwise_conv", "attention")
+        )
+    )
+    source = SourceSpec("python:support.blocks_by_hand:FlatModel", input_size="32")
+    given = {**OPTIONS, "overrides": []}
+    result = dcnify.search(source, "sites>=1", output=tmp_path / "x", recipe=str(recipe), **given)
+    assert {one.path for one in result.candidates} == {"conv_region", "attention_region"}
+    (path,) = result.chosen
+    model = dcnify.load(tmp_path / "x/artifact", trust_code=True)
+    assert not isinstance(model.get_submodule(path), Region)
+    plan = dcnify.plan(
+        FlatModel(), dcnify.Recipe.load(tmp_path / "x/recipe.yaml"), torch.zeros(1, 3, 32, 32)
+    )
+    assert [swap.site.path for swap in plan.swaps] == [path]
+    assert plan.isolations
 
 
 def test_a_budget_that_no_set_meets_is_exit_3_and_says_what_is_nearest(copied, capsys):

@@ -2,16 +2,19 @@
 
 Costs add up. Damage does not. Two swaps may push the output the same way or against each other, so
 what is added up are the changes of the output on every image, and the damage is taken of the sum.
-And where layers are fitted on images in the order in which they run, each new layer makes up for a
-part of the errors before it: a change counts less the more swaps come after it. How much less, in
-the first layers and in the last, is fitted to a few sets that were measured.
+But in a set a layer is fitted to inputs that others have changed, and its own change is only partly
+the one that it makes alone. How much of it is, a few sets that were measured say; the rest points
+anywhere, and there it is damages that add up. And where layers are fitted on images in the order in
+which they run, each new layer makes up for a part of the errors before it: a change counts less the
+more swaps come after it. How much less, in the first layers and in the last, is fitted to the same
+sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -59,6 +62,8 @@ class Effects:
     and in between along a line."""
     fading: float = 0.7
     """Share of the rest that each later swap leaves."""
+    coherence: float = 1.0
+    """Share of a change that is in a set what it is alone."""
 
     @property
     def measure(self) -> str:
@@ -80,7 +85,9 @@ class Effects:
 
     def damage(self, chosen: Chosen) -> float:
         """Predicted damage of a set."""
-        return damage(self.original, self.output(chosen), self.are_logits)
+        together = damage(self.original, self.output(chosen), self.are_logits)
+        apart = float(self.shares(chosen)[chosen] ** 2 @ self._alone[chosen])
+        return self.coherence * together + (1 - self.coherence) * apart
 
     def agreement(self, chosen: Chosen) -> float | None:
         """Predicted share of images on which the class stays; None without classes."""
@@ -97,22 +104,38 @@ class Effects:
             near: changes count as much as they do in this set; by default as if each was alone.
         """
         shares = self.shares(np.zeros(len(self.changes), bool) if near is None else near)
-        changes = self.changes.double()
-        if self.are_logits:
-            p = self.original.double().softmax(-1)
-            changes = p.sqrt() * (changes - (p * changes).sum(-1, keepdim=True))
-        flat = changes.flatten(1)
+        flat = self._under_metric(self.changes).flatten(1)
         gram = (flat @ flat.T).numpy()
         size = np.sqrt(np.diag(gram))
         size[size == 0] = 1.0
         spread = np.sqrt(np.maximum(self._alone, 0.0)) * shares
-        return np.asarray(gram / np.outer(size, size) * np.outer(spread, spread))
+        same_way = self.coherence * gram / np.outer(size, size)
+        np.fill_diagonal(same_way, 1.0)
+        return np.asarray(same_way * np.outer(spread, spread))
 
-    @cached_property
+    def _under_metric(self, changes: Tensor) -> Tensor:
+        """Changes of the output, of which the damage is the square, up to a factor."""
+        changes = changes.double()
+        if not self.are_logits:
+            return changes
+        p = self.original.double().softmax(-1)
+        return p.sqrt() * (changes - (p * changes).sum(-1, keepdim=True))
+
+    @property
     def _alone(self) -> Vector:
         """(n,): the damage of each change as it was measured."""
-        outputs = (self.original + change for change in self.changes)
-        return np.array([damage(self.original, one, self.are_logits) for one in outputs])
+        return _damages(self.original, self.changes, self.are_logits)
+
+    def cohering_as(self, measured: Sequence[tuple[Chosen, Tensor]]) -> Effects:
+        """The effects with the coherence of sets whose outputs were measured: the mean share of
+        their change, under the metric of the damage, that lies along the sum of single ones."""
+        shares = []
+        for chosen, output in measured:
+            found = self._under_metric(output - self.original).flatten()
+            added = self._under_metric(self.changes[torch.from_numpy(chosen)].sum(0)).flatten()
+            size = float((found @ found) * (added @ added))
+            shares.append(float(found @ added) ** 2 / size if size else 1.0)
+        return replace(self, coherence=float(np.mean(shares))) if shares else self
 
     def fitted_to(self, measured: Sequence[tuple[Chosen, float]]) -> Effects:
         """The effects with the `kept` and `fading` that fit the damage of sets best."""
@@ -175,6 +198,11 @@ class Prediction:
             found[name] = cost.of(chosen)
             found[f"{name}_ratio"] = cost.of(chosen) / cost.original if cost.original else 1.0
         return found
+
+
+@lru_cache(maxsize=4)
+def _damages(original: Tensor, changes: Tensor, are_logits: bool) -> Vector:
+    return np.array([damage(original, original + one, are_logits) for one in changes])
 
 
 def damage(original: Tensor, output: Tensor, are_logits: bool) -> float:

@@ -42,7 +42,8 @@ class Agreement:
         """10·log10(signal power / error power); infinite when equal, 0 for a zero output."""
         if self.error == 0:
             return math.inf
-        return 10 * math.log10(self.signal / self.error) if self.signal else -math.inf
+        ratio = self.signal / self.error
+        return -math.inf if ratio == 0 else 10 * math.log10(ratio)
 
     @property
     def relative_error(self) -> float:
