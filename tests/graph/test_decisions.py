@@ -244,7 +244,7 @@ class Pair(nn.Module):
 
 
 class Handing(Block):
-    """Hands out a second value of a child, which is None."""
+    """Hands out what a child makes besides its output, which is None."""
 
     def __init__(self):
         super().__init__()
@@ -260,11 +260,29 @@ class Handing(Block):
         return x * 2
 
 
-def test_a_child_may_hand_out_none():
-    block, before, x = of_seed(Handing), of_seed(Handing), images(18)
+class Single(nn.Module):
+    def forward(self, x):
+        return (x * 2,)
+
+
+class HandingAll(Handing):
+    """Hands out all that a child makes besides its output, which is nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair = Single()
+
+    def forward(self, x):
+        made = self.pair(self.norm(x))
+        return (x + made[0], *made[1:])
+
+
+@pytest.mark.parametrize(("kind", "more"), [(Handing, (None,)), (HandingAll, ())])
+def test_a_child_may_hand_out_nothing_beside_its_output(kind, more):
+    block, before, x = of_seed(kind), of_seed(kind), images(18)
     isolated(block, rows=18)
     assert torch.equal(block(x)[0], before(x)[0])
-    assert block(x)[1] is None
+    assert block(x)[1:] == more
 
 
 class Remembering(Block):
@@ -371,7 +389,7 @@ def test_keywords_that_a_forward_does_not_name_are_passed_on():
     [
         {"keywords": ["x=print(1)"]},
         {"keywords": [1]},
-        {"decisions": {"evaluation": {"bool_1": []}}},
+        {"decisions": {"evaluation": {"bool_1": [1]}}},
         {"decisions": {"evaluation": {"len_1": 10**9}}},
     ],
 )

@@ -46,10 +46,10 @@ def _decide(block: nn.Module, assumed: Assumed, arguments: Call, mode: str) -> d
             asked, graph = error.step, error.step.graph
         values = _run(block, graph, arguments, mode, upto=asked)
         more: dict[str, Decided] = {
-            node.name: None
+            node.name: value
             for node, value in values.items()
-            if value is None and node.users and node.target is operator.getitem
-            if node.name not in decisions
+            if value is None or (isinstance(value, tuple) and not value)
+            if node.users and node.target is operator.getitem and node.name not in decisions
         }
         if asked is not None and asked not in values:
             raise CannotIsolate(f"its forward decides by {asked.name}, which does not run here")

@@ -134,12 +134,13 @@ class _Tracer(fx.Tracer):
         return True
 
     def create_proxy(self, *args: Any, **kwargs: Any) -> Any:
-        """A proxy of a new step; of one that is known to give None, None."""
+        """A proxy of a new step; of one that is known to give None or (), just that."""
         proxy = super().create_proxy(*args, **kwargs)
         name = proxy.node.name
-        if name in self.decisions and self.decisions[name] is None:
-            super().create_proxy("call_function", expect, (proxy, None, name), {})
-            return None
+        nothing = self.decisions.get(name, ...)
+        if nothing is None or nothing == ():
+            super().create_proxy("call_function", expect, (proxy, nothing, name), {})
+            return nothing
         return proxy
 
     def decided(self, how: Callable[[Any], Any], by: fx.Proxy) -> Any:
