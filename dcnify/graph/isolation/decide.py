@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
+from dcnify.graph.isolation.graphs import trace_once
 from dcnify.graph.isolation.record import EVALUATION, TRAINING, Assumed, Decided
-from dcnify.graph.isolation.trace import CannotIsolate, Undecided, expect, store, trace_once
+from dcnify.graph.isolation.trace import CannotIsolate, Undecided, expect, store
 
 _MOST = 100
 """Decisions of one forward."""
