@@ -402,3 +402,20 @@ def test_a_plan_without_its_decisions_is_refused_in_one_line():
     given = isolated(of_seed(Block), rows=18).to_dict()
     with pytest.raises(InputError, match=r"cannot be isolated as planned: it decides by bool_1"):
         isolate(of_seed(Block), Isolation.from_dict(given | {"decisions": {}}))
+
+
+class Endless(Block):
+    """Decides again for every row."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        for row in range(x.shape[2]):
+            y = y * 2 if x.shape[2] - row > 4 else y
+        return x + self.region(y)
+
+
+def test_a_block_that_decides_all_the_time_is_given_up():
+    block, x = of_seed(Endless), images(64)
+    wanted = Wanted(x, block.region(x), block.region)
+    with pytest.raises(CannotIsolate, match="more than 32 decisions"):
+        locate(block, "", "conv_region", Call((x,)), wanted)

@@ -16,7 +16,7 @@ from dcnify.graph.isolation.graphs import trace_once
 from dcnify.graph.isolation.record import EVALUATION, TRAINING, Assumed, Decided
 from dcnify.graph.isolation.trace import CannotIsolate, Undecided, expect, store
 
-_MOST = 100
+_MOST = 32
 """Decisions of one forward."""
 
 
