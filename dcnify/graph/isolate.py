@@ -11,9 +11,15 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.graph.isolation.cut import cut_out, find_cut
+from dcnify.graph.isolation.fingerprint import fingerprint
 from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region, install, release
-from dcnify.graph.isolation.trace import CannotIsolate, Graphs, fingerprint, trace
+from dcnify.graph.isolation.trace import (
+    CannotIsolate,
+    Graphs,
+    Undecided,
+    trace,
+)
 
 
 def isolate(model: nn.Module, isolation: Isolation) -> Region:
@@ -24,14 +30,14 @@ def isolate(model: nn.Module, isolation: Isolation) -> Region:
     where = f"plan: {isolation.block or 'the model'} cannot be isolated as planned"
     try:
         block = model.get_submodule(isolation.block)
-        traces = trace(block, isolation.constants)
+        traces = trace(block, isolation.assumed)
         if fingerprint(traces) != isolation.fingerprint:
             raise CannotIsolate(
                 f"the forward of {type(block).__name__} is not the one that the plan was made for "
                 "(another version of its package?)"
             )
         return isolate_traced(block, traces, isolation)
-    except (AttributeError, CannotIsolate) as error:
+    except (AttributeError, CannotIsolate, Undecided) as error:
         raise InputError(f"{where}: {error}") from None
 
 

@@ -10,6 +10,8 @@ from support.models import recipe
 from support.windows import Around, WindowAttention, look_at
 
 import dcnify
+from dcnify.artifact import open_source
+from dcnify.errors import InputError
 
 ROLE = "window_attention"
 IMAGE = torch.randn(2, 3, 12, 16, generator=torch.Generator().manual_seed(1))
@@ -167,3 +169,31 @@ def test_no_window_is_left(swin):
     assert "WindowAttention" in {type(module).__name__ for module in before.modules()}
     assert "WindowAttention" not in names
     assert type(result.model) is type(before)
+
+
+@pytest.mark.slow
+def test_a_layer_that_was_padded_takes_every_size_though_its_block_decided_by_it(tmp_path):
+    options = {"depths": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 4)}
+    model = timm.create_model("tiny_vit_5m_224", num_classes=5, **options).eval()
+    result = converted(model, images=torch.randn(1, 3, 272, 272))
+    dcnify.save(result, tmp_path / "out")
+    loaded = dcnify.load(tmp_path / "out").eval()
+    for size in (272, 224, 96):
+        x = torch.randn(1, 3, size, size)
+        assert torch.equal(loaded(x), result.model.eval()(x))
+
+
+@pytest.mark.slow
+def test_a_block_that_decides_by_the_size_before_its_windows_says_where_it_stops(tmp_path):
+    from transformers import SwinConfig, SwinForImageClassification
+
+    config = SwinConfig(embed_dim=16, depths=[1, 1, 1, 2], num_heads=[1, 2, 2, 4], num_labels=5)
+    SwinForImageClassification(config).save_pretrained(tmp_path / "in")
+    source = open_source(tmp_path / "in")
+    result = converted(source.model.eval(), images=torch.randn(1, 3, 256, 256))
+    dcnify.save(result, tmp_path / "out", source=source)
+    loaded = dcnify.load(tmp_path / "out").eval()
+    x = torch.randn(1, 3, 288, 320)
+    assert torch.equal(loaded(x).logits, result.model.eval()(x).logits)
+    with pytest.raises(InputError, match=r"min\(input_resolution\) <= self.window_size"):
+        loaded(torch.randn(1, 3, 224, 224))

@@ -12,6 +12,7 @@ from timm.models.maxxvit import PartitionAttentionCl
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2CrBlock
+from timm.models.tiny_vit import TinyVitBlock
 from timm.models.twins import LocallyGroupedAttn
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
@@ -177,7 +178,18 @@ KINDS = {
         {"img_size": 448, "depth": 2, "embed_dim": 48, "num_heads": 3, "global_attn_indexes": ()},
         "samvit_base_patch16_224",
     ),
+    "tiny_vit": (
+        TinyVitBlock,
+        {
+            "depths": (1, 2, 1, 1),
+            "embed_dims": (16, 32, 32, 64),
+            "num_heads": (1, 2, 2, 4),
+        },
+        "tiny_vit_5m_224",
+    ),
 }
+PADDED = {"tiny_vit": 272, "davit": 112}
+"""Sizes at which all maps are padded, where others are a window as a whole."""
 
 
 @pytest.mark.slow
@@ -185,12 +197,22 @@ KINDS = {
 def test_every_block_of_timms_windowed_families_is_a_site(kind):
     block, options, name = KINDS[kind]
     model = timm.create_model(name, **options)
-    size = options.get("img_size", 224)
+    size = options.get("img_size", PADDED.get(kind, 224))
     images = torch.randn(1, 3, *(size if isinstance(size, tuple) else (size, size)))
     count = sum(isinstance(module, block) for module in model.modules())
     found = windows(model, images)
     assert len(found) == count > 0
     assert all(site.window != site.grid or site.stage > 0 for site in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(224, 224), (256, 288)])
+def test_every_layer_of_hugging_faces_swin_is_a_site(size):
+    from transformers import SwinConfig, SwinModel
+
+    config = SwinConfig(embed_dim=16, depths=[2, 2, 2, 2], num_heads=[1, 2, 2, 4])
+    found = windows(SwinModel(config), torch.randn(1, 3, *size))
+    assert len(found) == 8
 
 
 @pytest.mark.slow

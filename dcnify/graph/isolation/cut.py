@@ -1,12 +1,12 @@
 """Cut a region out of a traced forward: everything between two of its nodes."""
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import fx
 
-from dcnify.graph.isolation.trace import CannotIsolate
+from dcnify.graph.isolation.trace import CHECKS, CannotIsolate, stay
 
 WHOLE = -1
 """In place of an axis: the whole shape."""
@@ -25,6 +25,13 @@ class Cut:
     """Nodes it reads that depend on no argument: parameters, and tensors made of them."""
     outside: tuple[fx.Node, ...]
     """Other nodes it reads, which have to follow from the entry's shape."""
+    asked: tuple[fx.Node, ...] = ()
+    """Checks of decisions that concern the region alone, and what only they read, in order. They
+    are cut out with it if the rest that they read follows from the entry's shape, too."""
+
+    def knows(self, node: fx.Node) -> bool:
+        """Whether a node follows from what the region takes or makes."""
+        return not _closure([node], _inputs).isdisjoint({self.entry, *self.inside})
 
 
 def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
@@ -37,24 +44,33 @@ def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
         raise CannotIsolate(f"its forward has no step {entry if entry not in by_name else exit!r}")
     first, last = by_name[entry], by_name[exit]
     after = _closure([first], lambda node: node.users)
-    before = _closure([last], lambda node: node.all_input_nodes)
+    before = _closure([last], _inputs)
     between = (after & before) - {first} - _sizes_of(first)
     if last not in between:
         raise CannotIsolate(f"{exit} does not depend on {entry}")
     varying = _closure(
         [node for node in graph.nodes if node.op == "placeholder"], lambda node: node.users
     )
-    leaking = [n for n in between if n is not last and any(u not in between for u in n.users)]
+    asking = _asking(graph, CHECKS)
+    behind = between - {last}
+    inner = {n for n in asking if behind & _closure([n], lambda m: _inputs(m) if m != last else ())}
+    leaking = [
+        n for n in between if n is not last and any(u not in between | inner for u in n.users)
+    ]
     if leaking:
         raise CannotIsolate(f"{leaking[0].name}, inside the region, is also read outside of it")
     read = before - between - {first}
     outside = {n for n in read if n in varying and any(u in between for u in n.users)}
     direct = {n for n in read if n not in varying and any(u in between for u in n.users)}
-    weights = _closure(direct, lambda node: node.all_input_nodes)
+    weights = _closure(direct, _inputs)
     for node in weights:
         if node.op == "call_module" and any(u not in weights | between for u in node.users):
             raise CannotIsolate(f"{node.target} makes a weight that is also read outside")
     order = list(graph.nodes)
+    steps = order[order.index(first) + 1 : order.index(last)]
+    sizes = outside | _closure(outside, _inputs) | _sizes_of(first)
+    alone = all(n in between | weights | asking | sizes for n in steps)
+    asked = inner | (_asking(graph, [stay]).intersection(steps) if alone else set())
     return Cut(
         graph,
         first,
@@ -62,7 +78,17 @@ def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
         tuple(n for n in order if n in between),
         tuple(n for n in order if n in weights),
         tuple(n for n in order if n in outside),
+        tuple(n for n in order if n in asked),
     )
+
+
+def _asking(graph: fx.Graph, checks: Collection[object]) -> set[fx.Node]:
+    """The given checks, and the nodes that only they read."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.target in checks or (node.users and found.issuperset(node.users)):
+            found.add(node)
+    return found
 
 
 def cut_out(cut: Cut, name: str, sizes: Mapping[str, int]) -> tuple[fx.Graph, fx.Graph]:
@@ -73,20 +99,38 @@ def cut_out(cut: Cut, name: str, sizes: Mapping[str, int]) -> tuple[fx.Graph, fx
     """
     inner, graph = fx.Graph(), cut.graph
     known = {cut.entry: inner.placeholder("x")}
+    moved = []
     for node in graph.nodes:
-        if node in cut.weights or node in cut.inside:
-            if node in cut.inside:
+        if node in cut.asked and node.name in sizes:
+            _take_size(node, known, inner, known[cut.entry], sizes)
+            moved.append(node)
+            continue
+        if node in cut.asked and not _follows(node, known, sizes):
+            continue
+        if node in cut.weights or node in cut.inside or node in cut.asked:
+            if node not in cut.weights:
                 for size in node.all_input_nodes:
                     _take_size(size, known, inner, known[cut.entry], sizes)
             known[node] = inner.node_copy(node, known.__getitem__)
+            moved.append(node)
     inner.output(known[cut.exit])
     with graph.inserting_after(cut.exit):
         call = graph.call_module(name, (cut.entry,))
     cut.exit.replace_all_uses_with(call)
-    for node in reversed((*cut.weights, *cut.inside)):
+    for node in reversed(moved):
         if not node.users:
             graph.erase_node(node)
     return graph, inner
+
+
+def _follows(node: fx.Node, known: Collection[fx.Node], sizes: Collection[str]) -> bool:
+    """Whether all that a node reads follows from the entry's shape, or is in the region."""
+    return all(
+        one in known
+        or one.name in sizes
+        or (one.op == "call_function" and one.all_input_nodes and _follows(one, known, sizes))
+        for one in node.all_input_nodes
+    )
 
 
 def _take_size(
@@ -129,6 +173,10 @@ def is_size(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in ("size", "dim")
     return node.target is getattr and node.args[1] in ("shape", "ndim")
+
+
+def _inputs(node: fx.Node) -> list[fx.Node]:
+    return node.all_input_nodes
 
 
 def _closure(

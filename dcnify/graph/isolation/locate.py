@@ -5,6 +5,7 @@ A region is accepted if it is the wanted function, and if the block with the reg
 the same bits as before, in evaluation and, from the same random state, in training mode.
 """
 
+import contextlib
 import inspect
 import itertools
 import operator
@@ -20,13 +21,13 @@ from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
 from dcnify.graph.isolate import isolate_traced
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
-from dcnify.graph.isolation.record import Isolation
+from dcnify.graph.isolation.decide import decide
+from dcnify.graph.isolation.fingerprint import fingerprint
+from dcnify.graph.isolation.record import Assumed, Isolation
 from dcnify.graph.isolation.region import Region
 from dcnify.graph.isolation.trace import (
-    BY_KEYWORD,
     CannotIsolate,
     Graphs,
-    fingerprint,
     forward_of,
     trace,
 )
@@ -58,15 +59,16 @@ def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wa
     """
     if call is None:
         raise CannotIsolate("its code runs without a call of the module")
-    arguments = _arguments(block, call)
+    arguments, keywords = _arguments(block, call)
     constants = {n: v for n, v in arguments.items() if v is None or isinstance(v, bool | str)}
     twin = twin_of(block)
     twin.eval()
-    traces = trace(twin, constants)
+    assumed = decide(twin, Assumed(constants, keywords), Call(tuple(arguments.values())))
+    traces = trace(twin, assumed)
     seen = _Watcher(twin, traces.evaluation, wanted)
     with torch.no_grad():
         seen.run(*arguments.values())
-    found = Isolation(path, name, "", "", fingerprint(traces), constants=constants)
+    found = Isolation(path, name, "", "", fingerprint(traces), **vars(assumed))
     problem = CannotIsolate("no steps of its traced forward compute the region's input and output")
     for first, last in itertools.product(seen.entries, seen.exits):
         try:
@@ -83,15 +85,19 @@ def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wa
     raise problem
 
 
-def _arguments(block: nn.Module, call: Call) -> dict[str, Any]:
-    """By name, in the order of the forward's parameters."""
+def _arguments(block: nn.Module, call: Call) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """By name, in the order of the forward's parameters, and the names that it does not name."""
     signature = inspect.signature(forward_of(block))
     bound = signature.bind(block, *call.args, **call.kwargs)
-    extra = [p.name for p in signature.parameters.values() if p.kind not in BY_KEYWORD]
-    if any(bound.arguments.get(name) for name in extra):
-        raise CannotIsolate("it is called with more arguments than its forward names")
     bound.apply_defaults()
-    return {n: v for n, v in list(bound.arguments.items())[1:] if n not in extra}
+    given = dict(list(bound.arguments.items())[1:])
+    more: dict[str, Any] = {}
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            more = given.pop(parameter.name)
+        elif parameter.kind is parameter.VAR_POSITIONAL and given.pop(parameter.name):
+            raise CannotIsolate("it is called with more arguments than its forward names")
+    return {**given, **more}, tuple(more)
 
 
 class _Shape(tuple[int, ...]):
@@ -125,33 +131,66 @@ class _Watcher(fx.Interpreter):
 
 def _sizes(cut: Cut, values: Mapping[fx.Node, Any]) -> dict[str, int]:
     """Which axis of the entry each size is that the region reads; see `cut_out`."""
-    shape, sizes = tuple(values[cut.entry]), dict[str, int]()
+    shape = tuple(values[cut.entry])
+    sizes = _shaped_by(cut)
     for node in cut.outside:
-        sizes |= _size(node, values, shape)
+        sizes |= _size(node, values, shape, sizes)
+    for node in cut.asked:
+        if _is_read(node, values) and not cut.knows(node):
+            with contextlib.suppress(CannotIsolate):
+                sizes |= _size(node, values, shape, sizes)
     return sizes
 
 
-def _size(node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...]) -> dict[str, int]:
+def _shaped_by(cut: Cut) -> dict[str, int]:
+    """Which axis of the entry each step is that its code names in ``view(batch, height, ...)``."""
+    if cut.entry.op != "call_method" or cut.entry.target not in ("view", "reshape"):
+        return {}
+    sizes: dict[str, int] = {}
+    for axis, size in enumerate(cut.entry.args[1:]):
+        if isinstance(size, fx.Node):
+            for node in cut.graph.nodes:
+                if _step(node) == _step(size):
+                    sizes.setdefault(node.name, axis)
+    return sizes
+
+
+def _step(node: fx.Node) -> tuple[Any, ...]:
+    return (node.op, node.target, node.args, node.kwargs) if node.args else (node,)
+
+
+def _size(
+    node: fx.Node, values: Mapping[fx.Node, Any], shape: tuple[int, ...], known: Mapping[str, int]
+) -> dict[str, int]:
     """How a size follows from ``shape``: itself, or through what it is computed from."""
+    if node.name in known:
+        return {node.name: known[node.name]}
     value, inputs = values[node], node.all_input_nodes
-    source = values[inputs[0]] if inputs else None
-    is_read = is_size(node) or (node.target is operator.getitem and isinstance(source, torch.Size))
+    is_read = _is_read(node, values)
     if isinstance(value, torch.Size) and is_read and tuple(value) == shape:
         return {node.name: WHOLE}
     computed = node.op == "call_function" and not is_size(node)  # an item of a shape, for one
     if computed and not isinstance(value, _Shape):
         try:
-            parts = [_size(one, values, shape) for one in inputs]
+            parts = [_size(one, values, shape, known) for one in inputs]
             return {name: axis for part in parts for name, axis in part.items()}
         except CannotIsolate:
             pass  # rows times columns may be an axis, though neither is
     axes = [axis for axis, size in enumerate(shape) if type(value) is int and size == value]
     if is_read and len(axes) > 1:
         own = node.args[1] if len(node.args) > 1 else None
-        axes = [axis for axis in axes if axis == own and (axis == 0 or source == shape)]
+        axes = [axis for axis in axes if axis == own and (axis == 0 or values[inputs[0]] == shape)]
     if len(axes) != 1:
         raise CannotIsolate(f"the region reads {node.name} besides its input")
     return {node.name: axes[0]}
+
+
+def _is_read(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
+    """Whether a step reads the shape of a tensor, or a part of it."""
+    sources = [values[one] for one in node.all_input_nodes[:1]]
+    return is_size(node) or (
+        node.target is operator.getitem and any(isinstance(one, torch.Size) for one in sources)
+    )
 
 
 def _check_training(traces: Graphs, cut: Cut) -> None:
@@ -166,15 +205,9 @@ def _check_training(traces: Graphs, cut: Cut) -> None:
 
 def _prove(block: nn.Module, isolation: Isolation, call: Call, wanted: Wanted) -> None:
     before, after = _copy(block), _copy(block)
-    region = isolate_traced(after, trace(after, isolation.constants), isolation)
+    region = isolate_traced(after, trace(after, isolation.assumed), isolation)
     if sum(isinstance(module, Region) for module in region.modules()) > 1:
         raise CannotIsolate("a part of the region is isolated already")
-    for training in (False, True):
-        for module in (*before.modules(), *after.modules()):
-            module.training = training
-        if not _same(_run(before, call), _run(after, call)):
-            mode = "training" if training else "evaluation"
-            raise CannotIsolate(f"it would compute something else in {mode} mode")
     for module in region.modules():
         module.training = False
     generator = torch.Generator().manual_seed(0)
@@ -184,6 +217,12 @@ def _prove(block: nn.Module, isolation: Isolation, call: Call, wanted: Wanted) -
         expected, seen = wanted.function(noise), region(noise)
     if not (seen - expected).norm() <= _TOLERANCE * expected.norm():
         raise CannotIsolate("several of its steps have the same value, and none is the region")
+    for training in (False, True):
+        for module in (*before.modules(), *after.modules()):
+            module.training = training
+        if not _same(_run(before, call, ""), _run(after, call, isolation.name)):
+            mode = "training" if training else "evaluation"
+            raise CannotIsolate(f"it would compute something else in {mode} mode")
 
 
 def _copy(block: nn.Module) -> nn.Module:
@@ -195,8 +234,11 @@ def _copy(block: nn.Module) -> nn.Module:
     return twin
 
 
-def _run(block: nn.Module, call: Call) -> list[Any]:
-    """The results and side effects of a call; of one that fails, the type of its error."""
+def _run(block: nn.Module, call: Call, region: str) -> list[Any]:
+    """The results and side effects of a call; of one that fails, the type of its error.
+
+    Buffers come in the order of their names in a block without ``region``.
+    """
     devices = sorted({p.device.index or 0 for p in block.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(0)
@@ -206,7 +248,9 @@ def _run(block: nn.Module, call: Call) -> list[Any]:
         except Exception as error:  # batch norm of one value, for one
             return [type(error)]
         leaves, spec = tree_flatten(output)
-        return [spec, *leaves, *(b for _, b in block.named_buffers()), torch.random.get_rng_state()]
+        named = {name.removeprefix(f"{region}."): b for name, b in block.named_buffers()}
+        buffers = [named[name] for name in sorted(named)]
+        return [spec, *leaves, *buffers, torch.random.get_rng_state()]
 
 
 def _same(left: list[Any], right: list[Any]) -> bool:

@@ -7,6 +7,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Constant = bool | str | None
+Decided = bool | int | float | str | None
+EVALUATION, TRAINING = "evaluation", "training"
+Decisions = Mapping[str, Mapping[str, Decided]]
+"""By mode: what the values of steps were by which the code of a block decided."""
+_LARGEST = 1 << 16
+"""A size that a block may decide by."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What a symbolic trace of a block's forward takes for granted."""
+
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    """Arguments that are fixed."""
+    keywords: tuple[str, ...] = ()
+    """Arguments that the forward does not name, but takes as ``**kwargs``."""
+    decisions: Decisions = field(default_factory=dict)
+    """What its code decided by, as sizes of the image."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,15 @@ class Isolation:
     """Steps outside that the region reads: the axis of its input whose size they are."""
     constants: Mapping[str, Constant] = field(default_factory=dict)
     """Arguments of the block's forward that are fixed."""
+    keywords: tuple[str, ...] = ()
+    """Arguments that the forward does not name, but takes as ``**kwargs``."""
+    decisions: Decisions = field(default_factory=dict)
+    """What the block's forward decided by, as sizes of the image."""
+
+    @property
+    def assumed(self) -> Assumed:
+        """What the trace of the block takes for granted."""
+        return Assumed(self.constants, self.keywords, self.decisions)
 
     @property
     def path(self) -> str:
@@ -43,7 +70,16 @@ class Isolation:
         texts = (data[name] for name in ("block", "name", "entry", "exit", "fingerprint"))
         if not all(isinstance(text, str) for text in texts) or "." in data["name"]:
             raise TypeError("an isolation with names that are none")
-        return cls(**data)
+        modes = data.get("decisions", {})
+        decided = [value for mode in modes.values() for value in mode.values()]
+        if not all(isinstance(value, Decided) for value in decided) or any(
+            isinstance(value, int) and abs(value) > _LARGEST for value in decided
+        ):
+            raise TypeError("an isolation with decisions that are none")
+        keywords = tuple(data.get("keywords", ()))
+        if not all(isinstance(one, str) and one.isidentifier() for one in keywords):
+            raise TypeError("an isolation with arguments that are none")
+        return cls(**{**data, "keywords": keywords})
 
 
 def needed(isolations: Sequence[Isolation], paths: Iterable[str]) -> tuple[Isolation, ...]:

@@ -1,29 +1,42 @@
 """Trace one block symbolically, with its children as leaves, in evaluation and in training mode.
 
 A symbolic trace bakes in whatever Python decided: attributes that were read, arguments that were
-None. The trace therefore begins with checks that these are still the same when it runs.
+None, sizes that were compared. The trace therefore checks that these are still the same when it
+runs.
 """
 
-import hashlib
+from __future__ import annotations
+
 import inspect
+import linecache
 import math
 import operator
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
 
 from dcnify.errors import InputError
 from dcnify.graph.capture import twin_of
-from dcnify.graph.isolation.record import Constant
+from dcnify.graph.isolation.record import EVALUATION, TRAINING, Assumed, Decided
 from dcnify.words import first_line
 
 BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_FACTORIES = (torch.arange, torch.zeros, torch.ones, torch.full, torch.empty, torch.eye)
 
 
 class CannotIsolate(Exception):
     """Why a block or region cannot be isolated, in one line."""
+
+
+class Undecided(Exception):
+    """A trace came to where the block's code decides by a value that is not known."""
+
+    def __init__(self, step: fx.Node) -> None:
+        super().__init__(f"it decides by {step.name}")
+        self.step = step
 
 
 class Graphs(NamedTuple):
@@ -33,28 +46,32 @@ class Graphs(NamedTuple):
     training: fx.Graph
 
 
-def fingerprint(graphs: Graphs) -> str:
-    """A short hash of a block's traces, to recognise the same block again."""
-    return hashlib.sha256("\n\n".join(map(_text, graphs)).encode()).hexdigest()[:16]
+def trace(block: nn.Module, assumed: Assumed) -> Graphs:
+    """Trace ``block``'s forward in both modes; see `trace_once`."""
+    return Graphs(*(trace_once(block, assumed, mode) for mode in (EVALUATION, TRAINING)))
 
 
-def trace(block: nn.Module, constants: Mapping[str, Constant]) -> Graphs:
-    """Trace ``block``'s forward, with fixed values for ``constants``; the block is not changed.
+def trace_once(block: nn.Module, assumed: Assumed, mode: str) -> fx.Graph:
+    """Trace ``block``'s forward; the block is not changed.
 
-    Raises `CannotIsolate` if it cannot be traced symbolically, or does more than compute.
+    Args:
+        block: whose forward to trace.
+        assumed: what is taken for granted.
+        mode: ``evaluation`` or ``training``.
+
+    Raises:
+        Undecided: its code decides by another step.
+        CannotIsolate: it cannot be traced symbolically, or does more than compute.
     """
-    graphs = []
-    for training in (False, True):
-        twin = twin_of(block)
-        for module in twin.modules():
-            module.training = training
-        try:
-            graphs.append(_trace(twin, constants))
-        except CannotIsolate:
-            raise
-        except Exception as error:  # whatever the block's code does when given proxies
-            raise CannotIsolate(f"its forward cannot be traced: {first_line(error)}") from error
-    return Graphs(*graphs)
+    twin = twin_of(block)
+    for module in twin.modules():
+        module.training = mode == TRAINING
+    try:
+        return _trace(twin, assumed, assumed.decisions.get(mode, {}))
+    except (CannotIsolate, Undecided):
+        raise
+    except Exception as error:  # whatever the block's code does when given proxies
+        raise CannotIsolate(f"its forward cannot be traced: {first_line(error)}") from error
 
 
 def forward_of(block: nn.Module) -> Callable[..., Any]:
@@ -64,11 +81,32 @@ def forward_of(block: nn.Module) -> Callable[..., Any]:
 
 
 class _Proxy(fx.Proxy):
-    """A proxy that records what is assigned to a part of its tensor."""
+    """A proxy that records what is assigned to a part of its tensor, and what is decided by it."""
+
+    tracer: _Tracer
 
     def __setitem__(self, index: Any, value: Any) -> None:
         changed = self.tracer.create_proxy("call_function", assign, (self, index, value), {})
         self.node = changed.node
+
+    def __len__(self) -> int:
+        return self.tracer.decided(len, self)
+
+    def __int__(self) -> int:
+        return self.tracer.decided(int, self)
+
+    def __index__(self) -> int:
+        return self.tracer.decided(operator.index, self)
+
+    def __float__(self) -> float:
+        return self.tracer.decided(float, self)
+
+    def __getattr__(self, name: str) -> fx.proxy.Attribute:
+        return _Attribute(self, name)
+
+
+class _Attribute(fx.proxy.Attribute, _Proxy):
+    """A proxy of an attribute, or of a method that is called next."""
 
 
 class _Tracer(fx.Tracer):
@@ -77,12 +115,17 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
     trace_asserts = True
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, decisions: Mapping[str, Decided]) -> None:
+        super().__init__()
         einops = sys.modules.get("einops")
         names = ("rearrange", "reduce", "repeat", "einsum", "pack", "unpack")
+        search = [math, *([sys.modules[owner]] if owner in sys.modules else [])]
+        held = [one for place in search for one in vars(place).values()]
+        own = [one for one in held if callable(one) and not inspect.isclass(one)]
         known = [getattr(einops, name) for name in names if hasattr(einops, name)]
-        search = [sys.modules[owner]] if owner in sys.modules else []
-        super().__init__((math, *search), tuple(known))
+        self._autowrap_search += [*search, torch]
+        self._autowrap_function_ids |= set(map(id, (*own, *known, *_FACTORIES)))
+        self.decisions = decisions
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -90,25 +133,59 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
+    def create_proxy(self, *args: Any, **kwargs: Any) -> Any:
+        """A proxy of a new step; of one that is known to give None, None."""
+        proxy = super().create_proxy(*args, **kwargs)
+        name = proxy.node.name
+        if name in self.decisions and self.decisions[name] is None:
+            super().create_proxy("call_function", expect, (proxy, None, name), {})
+            return None
+        return proxy
 
-def _trace(twin: nn.Module, constants: Mapping[str, Constant]) -> fx.Graph:
+    def decided(self, how: Callable[[Any], Any], by: fx.Proxy) -> Any:
+        """What ``how`` made of a value when the block was called; checked when the trace runs."""
+        asked = super().create_proxy("call_function", how, (by,), {})
+        name = asked.node.name
+        if name not in self.decisions:
+            raise Undecided(asked.node)
+        value = self.decisions[name]
+        super().create_proxy("call_function", stay, (asked, value, _line()), {})
+        return value
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        return bool(self.decided(bool, obj))
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        return map(obj.__getitem__, range(self.decided(len, obj)))
+
+
+def _trace(twin: nn.Module, assumed: Assumed, decisions: Mapping[str, Decided]) -> fx.Graph:
     forward = forward_of(twin)
     if not inspect.isfunction(forward):
         raise CannotIsolate("its forward is not written in Python")
     vars(twin).pop("forward", None)
     read: dict[str, Any] = {}
-    twin.__class__ = _watched(type(twin), _with_constants(forward, constants), read)
-    graph = _Tracer(forward.__module__).trace(twin)
+    tracer = _Tracer(forward.__module__, decisions)
+    twin.__class__ = _watched(type(twin), _with_constants(forward, assumed), read, tracer)
+    graph = tracer.trace(twin)
     for node in reversed(graph.nodes):  # B, N, C = x.shape, of which C is not used
+        if node.target in _FACTORIES:
+            node.meta.pop("is_wrapped", None)  # its code would wrap a name with a dot
         if not node.users and node.target in (getattr, operator.getitem):
             graph.erase_node(node)
     _check_attributes(graph, read)
     return graph
 
 
-def _with_constants(
-    forward: Callable[..., Any], constants: Mapping[str, Constant]
-) -> Callable[..., Any]:
+def _line() -> str:
+    """The line of the block's code that is being traced."""
+    frame: Any = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").startswith(("torch.fx.", __name__)):
+        frame = frame.f_back
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().removesuffix(":")
+
+
+def _with_constants(forward: Callable[..., Any], assumed: Assumed) -> Callable[..., Any]:
     """``forward`` with every parameter an argument of its own, the constants checked and fixed."""
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     named = [p for p in parameters if p.kind in BY_KEYWORD]
@@ -118,13 +195,15 @@ def _with_constants(
         raise CannotIsolate("its forward has positional-only parameters")
     defaults = {f"_{p.name}": p.default for p in named if p.default is not p.empty}
     listed = [f"{p.name}=_{p.name}" if f"_{p.name}" in defaults else p.name for p in named]
-    given = ", ".join(f"{p.name!r}: {p.name}" for p in named)
+    listed += [f"{name}=None" for name in assumed.keywords]
+    names = [*(p.name for p in named), *assumed.keywords]
+    given = ", ".join(f"{name!r}: {name}" for name in names)
 
     def run(self: nn.Module, arguments: dict[str, Any]) -> Any:
-        for name, value in constants.items():
+        for name, value in assumed.constants.items():
             proxy = arguments[name]
             proxy.tracer.create_proxy("call_function", expect, (proxy, value, name), {})
-        return forward(self, **(arguments | dict(constants)))
+        return forward(self, **(arguments | dict(assumed.constants)))
 
     scope = {**defaults, "_run": run}
     source = f"def forward({', '.join(['self', *listed])}): return _run(self, {{{given}}})"
@@ -132,13 +211,17 @@ def _with_constants(
     return scope["forward"]
 
 
-def _watched(owner: type, forward: Callable[..., Any], read: dict[str, Any]) -> type:
-    """A subclass that notes which plain attributes are read, and refuses to store any."""
+def _watched(
+    owner: type, forward: Callable[..., Any], read: dict[str, Any], tracer: fx.Tracer
+) -> type:
+    """A subclass that notes which plain attributes are read, and records which are stored."""
+    stored: set[str] = set()
 
     def getattribute(self: Any, name: str) -> Any:
         value = owner.__getattribute__(self, name)  # type: ignore[call-arg]  # of any class
         if (
             name != "training"
+            and name not in stored
             and _is_plain(value)
             and name in object.__getattribute__(self, "__dict__")
         ):
@@ -148,7 +231,12 @@ def _watched(owner: type, forward: Callable[..., Any], read: dict[str, Any]) -> 
     def setattribute(self: Any, name: str, value: Any) -> None:
         if name.startswith("_tensor_constant"):  # fx keeps the constants of a trace there
             raise CannotIsolate("its forward makes tensors that do not depend on its input")
-        raise CannotIsolate(f"its forward stores {name!r} in the module")
+        if not (_is_plain(value) or isinstance(value, fx.Proxy)) or name not in vars(self):
+            raise CannotIsolate(f"its forward stores {name!r} in the module")
+        attributes = tracer.create_proxy("get_attr", "__dict__", (), {})
+        tracer.create_proxy("call_function", store, (attributes, name, value), {})
+        stored.add(name)
+        vars(self)[name] = value
 
     body = {
         "forward": forward,
@@ -187,20 +275,18 @@ def expect(seen: Any, traced: Any, name: str) -> None:
         )
 
 
-def _text(graph: fx.Graph) -> str:
-    number = {node: f"%{index}" for index, node in enumerate(graph.nodes)}
-    lines = []
-    for node in graph.nodes:
-        target: Any = node.target
-        if not isinstance(target, str):
-            name = getattr(target, "__name__", target)
-            target = f"{getattr(target, '__module__', '')}.{name}"
-        args = fx.map_arg((node.args, node.kwargs), lambda one: _Name(number[one]))
-        lines.append(f"{node.op} {target} {args}")
-    return "\n".join(lines)
+def stay(seen: Any, traced: Any, line: str) -> None:
+    """Raise `InputError` in a rewritten block where its code would decide otherwise."""
+    if seen != traced:
+        raise InputError(
+            f"a block was rewritten at a size at which `{line}` decides by {traced!r}, and cannot "
+            f"run at one at which it decides by {seen!r}: convert at that size"
+        )
 
 
-class _Name(str):
-    """A node's number, printed without quotes."""
+CHECKS = (expect, stay)
 
-    __repr__ = str.__str__
+
+def store(attributes: dict[str, Any], name: str, value: Any) -> None:
+    """Set an attribute of a rewritten block."""
+    attributes[name] = value

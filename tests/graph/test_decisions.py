@@ -1,0 +1,387 @@
+"""Blocks whose code decides by sizes are isolated, and decide the same way ever after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dcnify.errors import InputError
+from dcnify.graph.calls import Call
+from dcnify.graph.isolate import Isolation, isolate
+from dcnify.graph.isolation.locate import Wanted, locate
+from dcnify.graph.isolation.trace import CannotIsolate
+
+
+class Block(nn.Module):
+    """A depthwise convolution by hand on rows that are padded to a multiple of four."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.GroupNorm(2, 8)
+        self.weight = nn.Parameter(torch.randn(8, 1, 3, 3))
+        self.mix = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return x + self.region(self.norm(x))
+
+    def region(self, x):
+        rows = x.shape[2]
+        more = (4 - rows % 4) % 4
+        if more > 0:
+            x = F.pad(x, (0, 0, 0, more))
+        x = self.conv(x)
+        return x[:, :, :rows] if more > 0 else x
+
+    def conv(self, x):
+        return F.conv2d(x, self.weight, padding=1, groups=8)
+
+
+def images(rows: int) -> torch.Tensor:
+    return torch.randn(2, 8, rows, 12)
+
+
+def isolated(block: nn.Module, rows: int, *args, **kwargs) -> Isolation:
+    """Isolate the block's ``region`` on what its ``norm`` makes, by a plan that was JSON."""
+    block.eval()
+    x = images(rows)
+    with torch.no_grad():
+        entry = block.norm(x)
+        wanted = Wanted(entry, block.region(entry), block.region)
+    isolation = locate(block, "", "conv_region", Call((x, *args), kwargs), wanted)
+    again = Isolation.from_dict(json.loads(json.dumps(isolation.to_dict())))
+    assert asdict(again) == asdict(isolation)
+    isolate(block, again)
+    return again
+
+
+def of_seed(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind().eval()
+
+
+def test_a_decision_within_the_region_goes_with_the_region():
+    block, before = of_seed(Block), of_seed(Block)
+    isolated(block, rows=18)
+    for rows in (18, 22):  # padded, too
+        x = images(rows)
+        assert torch.equal(block(x), before(x))
+    with pytest.raises(InputError, match=r"`if more > 0` decides by True"):
+        block(images(16))
+    block.conv_region = nn.Identity()
+    for rows in (16, 18):
+        x = images(rows)
+        assert torch.equal(block(x), x + block.norm(x))
+
+
+def test_a_decision_after_the_region_is_kept():
+    block = of_seed(Block)
+    isolated(block, rows=16)  # nothing is padded, and nothing cut off
+    block.conv_region = nn.Identity()
+    block(images(20))
+    with pytest.raises(InputError, match=r"`return x\[:, :, :rows\] if more > 0 else x`"):
+        block(images(18))
+
+
+class Doubling(Block):
+    """Decides about more than the region before it, or between its steps."""
+
+    def forward(self, x, early: bool = True):
+        y = self.norm(x)
+        if early:
+            y = y * 2 if x.shape[2] > 16 else y
+            return x + self.conv(self.norm(y))
+        y = self.region(y)
+        return y + (self.mix(x) if x.shape[2] > 16 else x)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_decision_about_anything_else_is_kept(early):
+    block = of_seed(Doubling)
+    x = images(18)
+    with torch.no_grad():
+        y = block.norm(x)
+        entry = block.norm(y * 2) if early else y
+        function = block.conv if early else block.region
+        wanted = Wanted(entry, function(entry), function)
+        isolate(block, locate(block, "", "conv_region", Call((x, early)), wanted))
+    block.conv_region = nn.Identity()
+    block(images(22), early)
+    with pytest.raises(InputError, match=r"x\.shape\[2\] > 16"):
+        block(images(14), early)
+
+
+class Beside(Block):
+    """Computes something else between the steps of the region."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        rows = y.shape[2]
+        other = self.mix(x) if rows > 16 else x
+        return other + self.region(y)
+
+
+class After(Block):
+    """Decides by the shape of what the region makes."""
+
+    def forward(self, x):
+        y = self.region(self.norm(x))
+        rows = y.shape[2]
+        return y * 2 if rows > 16 else y
+
+
+@pytest.mark.parametrize("kind", [Beside, After])
+def test_a_decision_beside_or_after_the_region_is_kept(kind):
+    block = of_seed(kind)
+    isolated(block, rows=18)
+    block.conv_region = nn.Identity()
+    with pytest.raises(InputError, match="rows > 16"):
+        block(images(14))
+
+
+class Inside(Block):
+    """Decides by the shape of what the region's first step makes, with other steps in between."""
+
+    def forward(self, x):
+        y = self.conv(self.norm(x))
+        x = self.mix(x)
+        return x + (y * 2 if y.shape[2] > 16 else y)
+
+    def region(self, x):
+        y = self.conv(x)
+        return y * 2 if x.shape[2] > 16 else y
+
+
+def test_a_decision_by_what_the_region_makes_goes_with_it():
+    block, before, x = of_seed(Inside), of_seed(Inside), images(18)
+    isolated(block, rows=18)
+    assert torch.equal(block(x), before(x))
+    with pytest.raises(InputError, match=r"y\.shape\[2\] > 16"):
+        block(images(14))
+    block.conv_region = nn.Identity()
+    block(images(14))
+
+
+class Given(Block):
+    """Decides in the region by the size of its own input, and by a number that it is given."""
+
+    def forward(self, x, steps=7):
+        y = self.norm(x)
+        y = y * 2 if x.shape[2] > 16 else y
+        return x + self.conv(y + 1 if steps > 6 else y)
+
+    def region(self, x):
+        return self.conv(x * 2 + 1)
+
+
+def test_a_decision_goes_with_the_region_if_it_follows_from_the_size_of_its_input():
+    block, before, x = of_seed(Given), of_seed(Given), images(18)
+    isolated(block, rows=18)
+    assert torch.equal(block(x), before(x))
+    block.conv_region = nn.Identity()
+    block(images(14))
+    with pytest.raises(InputError, match="steps > 6"):
+        block(x, steps=1)
+
+
+class First(Block):
+    """Begins with the region, and reads an attribute after it."""
+
+    gain: float
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.gain = nn.Identity(), 2.0
+
+    def forward(self, x):
+        return self.region(x) * self.gain
+
+
+def test_attributes_are_checked_when_the_region_begins_with_the_block():
+    block = of_seed(First)
+    isolated(block, rows=18)
+    block.conv_region, block.gain = nn.Identity(), 3.0
+    with pytest.raises(InputError, match=r"gain=2\.0"):
+        block(images(18))
+
+
+class Told(nn.Module):
+    """Is told its rows and columns; the region has the first of its two batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+
+    def forward(self, x, size):
+        rows, columns = size
+        y = self.region(x.view(x.shape[0], rows, columns, 8), rows, columns)
+        return x + self.last(y.reshape(x.shape[0], rows * columns, 8).mT).mT
+
+    def region(self, x, rows, columns):
+        x = self.first(x.flatten(1, 2).mT).mT.unflatten(1, (rows, columns))
+        return x.transpose(1, 2).reshape(-1, rows, columns, 8)
+
+
+def test_rows_and_columns_that_a_block_is_told_are_not_mixed_up():
+    block, before = of_seed(Told), of_seed(Told)
+    call = Call((torch.randn(2, 36, 8), (6, 6)))
+    with torch.no_grad():
+        entry = call.args[0].view(2, 6, 6, 8)
+        wanted = Wanted(entry, block.region(entry, 6, 6), lambda y: block.region(y, *y.shape[1:3]))
+        isolate(block, locate(block, "", "region_2", call, wanted))
+    for size in ((6, 6), (4, 8)):
+        x = torch.randn(3, size[0] * size[1], 8)
+        assert torch.equal(block(x, size), before(x, size))
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x * 2, None
+
+
+class Handing(Block):
+    """Hands out a second value of a child, which is None."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair = Pair()
+
+    def forward(self, x):
+        y, weights = self.pair(self.norm(x))
+        if weights is not None:
+            y = y * weights
+        return x + y, weights
+
+    def region(self, x):
+        return x * 2
+
+
+def test_a_child_may_hand_out_none():
+    block, before, x = of_seed(Handing), of_seed(Handing), images(18)
+    isolated(block, rows=18)
+    assert torch.equal(block(x)[0], before(x)[0])
+    assert block(x)[1] is None
+
+
+class Remembering(Block):
+    """Remembers a size, as some models do."""
+
+    rows: int
+
+    def __init__(self):
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, x):
+        self.rows = min(x.shape[2:])
+        return super().forward(x) * self.rows
+
+
+def test_a_size_that_is_stored_is_stored_by_the_rewritten_block():
+    block, before = of_seed(Remembering), of_seed(Remembering)
+    isolated(block, rows=10)
+    x = images(6)
+    assert torch.equal(block(x), before(x))
+    assert block.rows == before.rows == 6
+    with pytest.raises(InputError, match="min"):
+        block(images(14))
+
+
+class Counting(Block):
+    """Counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+def test_a_block_that_changes_what_it_decides_by_is_not_isolated():
+    with pytest.raises(CannotIsolate, match="stores 'calls'"):
+        isolated(of_seed(Counting), rows=18)
+
+
+class Looping(Block):
+    """Loops over a size, and makes tensors of that size."""
+
+    def region(self, x):
+        rows = torch.arange(x.shape[2], device=x.device)
+        mask = torch.zeros(x.shape[2], device=x.device)
+        for index in range(x.shape[1] // 4):
+            mask = mask + (rows > index)
+        return self.conv(x * mask[:, None] + len(x.shape))
+
+
+def test_a_block_may_loop_over_a_size_and_make_tensors_of_it():
+    block, before = of_seed(Looping), of_seed(Looping)
+    isolated(block, rows=18)
+    for rows in (18, 7):
+        x = images(rows)
+        assert torch.equal(block(x), before(x))
+    torch.export.export(block, (images(18),))  # rewritten code is like any other
+
+
+class Modal(Block):
+    """Decides by the size of the batch in training only."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        if self.training and len(x) > 1:
+            y = y * 2
+        return x + self.region(self.norm(y))
+
+
+def test_training_may_take_decisions_of_its_own():
+    block, before, x = of_seed(Modal), of_seed(Modal), images(18)
+    with torch.no_grad():
+        entry = block.norm(block.norm(x))
+        wanted = Wanted(entry, block.region(entry), block.region)
+    isolate(block, locate(block, "", "conv_region", Call((x,)), wanted))
+    assert torch.equal(block(x[:1]), before(x[:1]))
+    assert torch.equal(block.train()(x), before.train()(x))
+    with pytest.raises(InputError, match=r"len\(x\) > 1"):
+        block(x[:1])
+
+
+class Open(Block):
+    """Takes any keyword."""
+
+    def forward(self, x, **kwargs):
+        return super().forward(x) * kwargs.get("gain", 1) + len(kwargs)
+
+
+def test_keywords_that_a_forward_does_not_name_are_passed_on():
+    block, before, x, gain = of_seed(Open), of_seed(Open), images(18), torch.tensor(3.0)
+    isolation = isolated(block, 18, gain=gain, mask=None)
+    assert isolation.keywords == ("gain", "mask")
+    assert torch.equal(block(x, gain=gain, mask=None), before(x, gain=gain, mask=None))
+    with pytest.raises(InputError, match="mask=None"):
+        block(x, gain=gain, mask=1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keywords": ["x=print(1)"]},
+        {"keywords": [1]},
+        {"decisions": {"evaluation": {"bool_1": []}}},
+        {"decisions": {"evaluation": {"len_1": 10**9}}},
+    ],
+)
+def test_a_plan_with_decisions_that_are_none_is_refused(change):
+    given = isolated(of_seed(Block), rows=18).to_dict()
+    with pytest.raises(TypeError, match="isolation with"):
+        Isolation.from_dict(given | change)
+
+
+def test_a_plan_without_its_decisions_is_refused_in_one_line():
+    given = isolated(of_seed(Block), rows=18).to_dict()
+    with pytest.raises(InputError, match=r"cannot be isolated as planned: it decides by bool_1"):
+        isolate(of_seed(Block), Isolation.from_dict(given | {"decisions": {}}))
