@@ -12,14 +12,10 @@ from torch import nn
 from dcnify.errors import InputError
 from dcnify.graph.isolation.cut import cut_out, find_cut
 from dcnify.graph.isolation.fingerprint import fingerprint
+from dcnify.graph.isolation.graphs import Graphs, trace
 from dcnify.graph.isolation.record import Isolation
 from dcnify.graph.isolation.region import Region, install, release
-from dcnify.graph.isolation.trace import (
-    CannotIsolate,
-    Graphs,
-    Undecided,
-    trace,
-)
+from dcnify.graph.isolation.trace import CannotIsolate, Undecided
 
 
 def isolate(model: nn.Module, isolation: Isolation) -> Region:

@@ -244,7 +244,7 @@ class Pair(nn.Module):
 
 
 class Handing(Block):
-    """Hands out a second value of a child, which is None."""
+    """Hands out what a child makes besides its output, which is None."""
 
     def __init__(self):
         super().__init__()
@@ -260,11 +260,29 @@ class Handing(Block):
         return x * 2
 
 
-def test_a_child_may_hand_out_none():
-    block, before, x = of_seed(Handing), of_seed(Handing), images(18)
+class Single(nn.Module):
+    def forward(self, x):
+        return (x * 2,)
+
+
+class HandingAll(Handing):
+    """Hands out all that a child makes besides its output, which is nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.pair = Single()
+
+    def forward(self, x):
+        made = self.pair(self.norm(x))
+        return (x + made[0], *made[1:])
+
+
+@pytest.mark.parametrize(("kind", "more"), [(Handing, (None,)), (HandingAll, ())])
+def test_a_child_may_hand_out_nothing_beside_its_output(kind, more):
+    block, before, x = of_seed(kind), of_seed(kind), images(18)
     isolated(block, rows=18)
     assert torch.equal(block(x)[0], before(x)[0])
-    assert block(x)[1] is None
+    assert block(x)[1:] == more
 
 
 class Remembering(Block):
@@ -284,11 +302,10 @@ class Remembering(Block):
 def test_a_size_that_is_stored_is_stored_by_the_rewritten_block():
     block, before = of_seed(Remembering), of_seed(Remembering)
     isolated(block, rows=10)
-    x = images(6)
-    assert torch.equal(block(x), before(x))
-    assert block.rows == before.rows == 6
-    with pytest.raises(InputError, match="min"):
-        block(images(14))
+    for rows, least in ((6, 6), (14, 12)):
+        x = images(rows)
+        assert torch.equal(block(x), before(x))
+        assert block.rows == before.rows == least
 
 
 class Counting(Block):
@@ -371,7 +388,7 @@ def test_keywords_that_a_forward_does_not_name_are_passed_on():
     [
         {"keywords": ["x=print(1)"]},
         {"keywords": [1]},
-        {"decisions": {"evaluation": {"bool_1": []}}},
+        {"decisions": {"evaluation": {"bool_1": [1]}}},
         {"decisions": {"evaluation": {"len_1": 10**9}}},
     ],
 )
@@ -385,3 +402,20 @@ def test_a_plan_without_its_decisions_is_refused_in_one_line():
     given = isolated(of_seed(Block), rows=18).to_dict()
     with pytest.raises(InputError, match=r"cannot be isolated as planned: it decides by bool_1"):
         isolate(of_seed(Block), Isolation.from_dict(given | {"decisions": {}}))
+
+
+class Endless(Block):
+    """Decides again for every row."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        for row in range(x.shape[2]):
+            y = y * 2 if x.shape[2] - row > 4 else y
+        return x + self.region(y)
+
+
+def test_a_block_that_decides_all_the_time_is_given_up():
+    block, x = of_seed(Endless), images(64)
+    wanted = Wanted(x, block.region(x), block.region)
+    with pytest.raises(CannotIsolate, match="more than 32 decisions"):
+        locate(block, "", "conv_region", Call((x,)), wanted)

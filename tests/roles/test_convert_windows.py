@@ -193,7 +193,7 @@ def test_a_block_that_decides_by_the_size_before_its_windows_says_where_it_stops
     result = converted(source.model.eval(), images=torch.randn(1, 3, 256, 256))
     dcnify.save(result, tmp_path / "out", source=source)
     loaded = dcnify.load(tmp_path / "out").eval()
-    x = torch.randn(1, 3, 288, 320)
+    x = torch.randn(1, 3, 320, 256)
     assert torch.equal(loaded(x).logits, result.model.eval()(x).logits)
     with pytest.raises(InputError, match=r"min\(input_resolution\) <= self.window_size"):
         loaded(torch.randn(1, 3, 224, 224))

@@ -5,6 +5,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+import transformers
 from support.windows import Around, WindowAttention
 from timm.models import vision_transformer_sam as sam
 from timm.models.davit import SpatialBlock
@@ -205,14 +206,31 @@ def test_every_block_of_timms_windowed_families_is_a_site(kind):
     assert all(site.window != site.grid or site.stage > 0 for site in found)
 
 
+SMALL = {"embed_dim": 16, "depths": [2, 2, 2], "num_heads": [1, 2, 2]}
+HUGGING_FACE = {
+    "Swin": SMALL,
+    "Swinv2": {**SMALL, "image_size": 256, "window_size": 8},
+    "DonutSwin": SMALL,
+    "MaskFormerSwin": SMALL,
+    "VitDet": {
+        "hidden_size": 32,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "image_size": 256,
+        "window_size": 7,
+        "window_block_indices": [0, 1, 2, 3, 4, 5],
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(224, 224), (256, 288)])
-def test_every_layer_of_hugging_faces_swin_is_a_site(size):
-    from transformers import SwinConfig, SwinModel
-
-    config = SwinConfig(embed_dim=16, depths=[2, 2, 2, 2], num_heads=[1, 2, 2, 4])
-    found = windows(SwinModel(config), torch.randn(1, 3, *size))
-    assert len(found) == 8
+@pytest.mark.parametrize("kind", HUGGING_FACE)
+def test_every_layer_of_hugging_faces_windows_is_a_site(kind, size):
+    model = getattr(transformers, f"{kind}Model")
+    config = getattr(transformers, f"{kind}Config")(**HUGGING_FACE[kind])
+    found = windows(model(config), torch.randn(1, 3, *size))
+    assert len(found) == 6
 
 
 @pytest.mark.slow

@@ -12,10 +12,11 @@ from torch import Tensor, fx, nn
 
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
+from dcnify.graph.isolation.graphs import trace_once
 from dcnify.graph.isolation.record import EVALUATION, TRAINING, Assumed, Decided
-from dcnify.graph.isolation.trace import CannotIsolate, Undecided, expect, store, trace_once
+from dcnify.graph.isolation.trace import CannotIsolate, Undecided, expect, store
 
-_MOST = 100
+_MOST = 32
 """Decisions of one forward."""
 
 
@@ -46,10 +47,10 @@ def _decide(block: nn.Module, assumed: Assumed, arguments: Call, mode: str) -> d
             asked, graph = error.step, error.step.graph
         values = _run(block, graph, arguments, mode, upto=asked)
         more: dict[str, Decided] = {
-            node.name: None
+            node.name: value
             for node, value in values.items()
-            if value is None and node.users and node.target is operator.getitem
-            if node.name not in decisions
+            if value is None or (isinstance(value, tuple) and not value)
+            if node.users and node.target is operator.getitem and node.name not in decisions
         }
         if asked is not None and asked not in values:
             raise CannotIsolate(f"its forward decides by {asked.name}, which does not run here")

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import fx
 
-from dcnify.graph.isolation.trace import Graphs
+from dcnify.graph.isolation.graphs import Graphs
 
 
 def fingerprint(graphs: Graphs) -> str:

@@ -23,14 +23,10 @@ from dcnify.graph.isolate import isolate_traced
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
 from dcnify.graph.isolation.decide import decide
 from dcnify.graph.isolation.fingerprint import fingerprint
+from dcnify.graph.isolation.graphs import Graphs, forward_of, trace
 from dcnify.graph.isolation.record import Assumed, Isolation
 from dcnify.graph.isolation.region import Region
-from dcnify.graph.isolation.trace import (
-    CannotIsolate,
-    Graphs,
-    forward_of,
-    trace,
-)
+from dcnify.graph.isolation.trace import CannotIsolate
 
 _TOLERANCE = 1e-4
 

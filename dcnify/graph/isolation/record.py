@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Constant = bool | str | None
-Decided = bool | int | float | str | None
+Decided = bool | int | float | str | tuple[()] | None
 EVALUATION, TRAINING = "evaluation", "training"
 Decisions = Mapping[str, Mapping[str, Decided]]
 """By mode: what the values of steps were by which the code of a block decided."""
@@ -70,16 +70,25 @@ class Isolation:
         texts = (data[name] for name in ("block", "name", "entry", "exit", "fingerprint"))
         if not all(isinstance(text, str) for text in texts) or "." in data["name"]:
             raise TypeError("an isolation with names that are none")
-        modes = data.get("decisions", {})
-        decided = [value for mode in modes.values() for value in mode.values()]
-        if not all(isinstance(value, Decided) for value in decided) or any(
-            isinstance(value, int) and abs(value) > _LARGEST for value in decided
-        ):
-            raise TypeError("an isolation with decisions that are none")
+        decisions = {
+            mode: {name: _decided(value) for name, value in steps.items()}
+            for mode, steps in data.get("decisions", {}).items()
+        }
         keywords = tuple(data.get("keywords", ()))
         if not all(isinstance(one, str) and one.isidentifier() for one in keywords):
             raise TypeError("an isolation with arguments that are none")
-        return cls(**{**data, "keywords": keywords})
+        return cls(**{**data, "keywords": keywords, "decisions": decisions})
+
+
+def _decided(value: Any) -> Decided:
+    """A decision as it is in JSON."""
+    if value is None or value == []:
+        return None if value is None else ()
+    if not isinstance(value, bool | int | float | str) or (
+        isinstance(value, int) and abs(value) > _LARGEST
+    ):
+        raise TypeError("an isolation with decisions that are none")
+    return value
 
 
 def needed(isolations: Sequence[Isolation], paths: Iterable[str]) -> tuple[Isolation, ...]:

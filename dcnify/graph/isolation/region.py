@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from dcnify.errors import InputError
-from dcnify.graph.isolation.trace import Graphs, forward_of
+from dcnify.graph.isolation.graphs import Graphs, forward_of
 
 _SLOTS = ("_parameters", "_buffers", "_modules")
 
