@@ -129,7 +129,7 @@ def rivals(study: Study) -> Iterator[tuple[str, Chosen]]:
 
 def random_sets(count: int, size: int, number: int) -> Iterator[tuple[str, Chosen]]:
     """So many different sets of one size, always the same ones."""
-    rng, seen = np.random.default_rng(0), set()
+    rng, seen = np.random.default_rng(0), set[tuple[int, ...]]()
     while len(seen) < number:
         picked = tuple(sorted(rng.choice(count, size, replace=False).tolist()))
         if picked not in seen:

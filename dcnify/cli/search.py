@@ -17,8 +17,8 @@ Request = Annotated[
     Offer(
         argument="source.source",
         help={
-            "images.image_count": "How many images to measure on, and to calibrate on where the "
-            "recipe does; 64 by default, or what the recipe asks for.",
+            "images.image_count": "How many images. All that the recipe does not calibrate on are "
+            "measured on; by default there are 128 of them.",
             "bench.seconds": "How long layers are timed, and each model that is chosen.",
         },
         without=("bench.train", "bench.dtype", "bench.seed"),
