@@ -42,7 +42,11 @@ def isolate_traced(block: nn.Module, traces: Graphs, isolation: Isolation) -> Re
     if isolation.name in block._modules:
         raise CannotIsolate(f"it has a submodule {isolation.name} already")
     parts = [
-        cut_out(find_cut(graph, isolation.entry, isolation.exit), isolation.name, isolation.sizes)
+        cut_out(
+            find_cut(graph, isolation.entry, isolation.exit, isolation.own),
+            isolation.name,
+            isolation.sizes,
+        )
         for graph in traces
     ]
     outer, inner = (Graphs(*graphs) for graphs in zip(*parts, strict=True))

@@ -93,6 +93,7 @@ def test_the_tables_hold_every_trial_and_every_point(done):
     assert "<html" in (folder / "report/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_best_recipes_run(done):
     folder, _, _ = done
     recipes = sorted((folder / "report/recipes").glob("*.yaml"))
@@ -110,6 +111,7 @@ def test_a_second_call_does_nothing_again_and_says_the_same(done, counted):
     assert "8 were enqueued or done before, 0 are new" in said
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_done(done, counted, tmp_path):
     import shutil
 
@@ -121,6 +123,7 @@ def test_only_what_is_new_is_done(done, counted, tmp_path):
     assert len(read_results(folder).points) == 4
 
 
+@pytest.mark.slow
 def test_another_number_of_images_is_measured_anew_even_where_it_is_a_default(
     tmp_path, counted, monkeypatch
 ):

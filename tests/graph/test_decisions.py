@@ -78,13 +78,15 @@ def test_a_decision_within_the_region_goes_with_the_region():
         assert torch.equal(block(x), x + block.norm(x))
 
 
-def test_a_decision_after_the_region_is_kept():
+def test_so_does_one_that_is_taken_again_after_it():
     block = of_seed(Block)
     isolated(block, rows=16)  # nothing is padded, and nothing cut off
-    block.conv_region = nn.Identity()
-    block(images(20))
-    with pytest.raises(InputError, match=r"`return x\[:, :, :rows\] if more > 0 else x`"):
+    with pytest.raises(InputError, match=r"`if more > 0` decides by False"):
         block(images(18))
+    block.conv_region = nn.Identity()
+    for rows in (16, 18):
+        x = images(rows)
+        assert torch.equal(block(x), x + block.norm(x))
 
 
 class Doubling(Block):
@@ -141,6 +143,88 @@ def test_a_decision_beside_or_after_the_region_is_kept(kind):
     block.conv_region = nn.Identity()
     with pytest.raises(InputError, match="rows > 16"):
         block(images(14))
+
+
+class Scaled(Block):
+    """Decides between the steps of the region about a number that is used after it."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        scale = 3.0 if y.shape[2] > 16 else 0.5
+        return x + self.region(y) * scale
+
+
+class Skipping(Block):
+    """Leaves the convolution out of small images."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        return x + (self.region(y) if y.shape[2] > 16 else y)
+
+
+class Rolling(Block):
+    """Has one convolution for small images and another for large ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.small = nn.Parameter(torch.randn(8, 1, 3, 3))
+
+    def forward(self, x):
+        return x + self.region(self.norm(x))
+
+    def conv(self, x):
+        weight = self.weight if x.shape[2] > 16 else self.small
+        return F.conv2d(x, weight, padding=1, groups=8)
+
+
+class Counted(Block):
+    """Counts large images."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        y = self.norm(x)
+        if y.shape[2] > 16:
+            self.count.add_(1)
+        return x + self.region(y)
+
+
+class Twice(Block):
+    """Uses the output of the region twice, the second time changed for small images."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        z = self.region(y)
+        return z * 3 + (z if y.shape[2] > 16 else z.relu())
+
+
+@pytest.mark.parametrize("kind", [Scaled, Skipping, Rolling, Counted, Twice])
+def test_a_decision_about_more_than_the_steps_of_the_region_is_kept(kind):
+    block = of_seed(kind)
+    isolated(block, rows=20)
+    block.conv_region = nn.Identity()
+    block(images(24))
+    with pytest.raises(InputError, match=r"shape\[2\] > 16"):
+        block(images(12))
+
+
+class ScaledByOutput(Block):
+    """Decides by what the region makes about a number that is used after it."""
+
+    def forward(self, x):
+        y = self.conv(self.norm(x))
+        scale = 3.0 if y.shape[2] > 16 else 0.5
+        return x + y * 2 * scale
+
+    def region(self, x):
+        return self.conv(x) * 2
+
+
+def test_what_the_region_makes_may_not_decide_about_the_rest():
+    with pytest.raises(CannotIsolate, match="may decide about more than the region"):
+        isolated(of_seed(ScaledByOutput), rows=18)
 
 
 class Inside(Block):
@@ -277,12 +361,26 @@ class HandingAll(Handing):
         return (x + made[0], *made[1:])
 
 
-@pytest.mark.parametrize(("kind", "more"), [(Handing, (None,)), (HandingAll, ())])
+class HandingLate(Handing):
+    """Decides by the size before that."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        y, weights = self.pair(y * 1 if y.shape[2] > 16 else y)
+        return x + y, weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [(Handing, (None,)), (HandingAll, ()), (HandingLate, (None,))]
+)
 def test_a_child_may_hand_out_nothing_beside_its_output(kind, more):
     block, before, x = of_seed(kind), of_seed(kind), images(18)
     isolated(block, rows=18)
     assert torch.equal(block(x)[0], before(x)[0])
     assert block(x)[1:] == more
+    assert block.pair is None  # the region has it
+    block.conv_region = nn.Identity()
+    assert block(images(14))[1:] == more
 
 
 class Remembering(Block):

@@ -80,7 +80,7 @@ def test_folders_binaries_and_unreadable_files_are_named(tmp_path):
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * ((1 << 20) + 1))
     assert error_of(large) == f"{large}: larger than 1 MiB, which no recipe is"
-    assert error_of("a\0b.yaml") == "'a\\x00b.yaml': cannot be read: embedded null byte"
+    assert error_of("a\0b.yaml").startswith("'a\\x00b.yaml': cannot be read: ")
     if os.geteuid():
         large.chmod(0)
         assert error_of(large) == f"{str(large)!r}: cannot be read: permission denied"

@@ -172,10 +172,11 @@ def test_no_window_is_left(swin):
 
 
 @pytest.mark.slow
-def test_a_layer_that_was_padded_takes_every_size_though_its_block_decided_by_it(tmp_path):
+@pytest.mark.parametrize("captured", [224, 272])  # where one stage is padded, and all are
+def test_a_layer_takes_every_size_though_its_block_decided_by_it(tmp_path, captured):
     options = {"depths": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 64), "num_heads": (1, 2, 2, 4)}
     model = timm.create_model("tiny_vit_5m_224", num_classes=5, **options).eval()
-    result = converted(model, images=torch.randn(1, 3, 272, 272))
+    result = converted(model, images=torch.randn(1, 3, captured, captured))
     dcnify.save(result, tmp_path / "out")
     loaded = dcnify.load(tmp_path / "out").eval()
     for size in (272, 224, 96):

@@ -118,6 +118,7 @@ def test_a_convolution_that_recomputes_its_padding_says_so():
     assert {s.padding_policy for s in strided} == {"same"}
 
 
+@pytest.mark.slow
 def test_stages_follow_the_path_or_the_resolution():
     assert [s.stage for s in sites_of("convnext_tiny")] == [0] * 3 + [1] * 3 + [2] * 9 + [3] * 3
     mobile = sites_of("mobilenetv3_large_100")

@@ -186,6 +186,7 @@ def test_other_entries_of_the_model_know_the_size_too():
     assert torch.equal(model.forward_head(model.forward_features(images(SIZES[1]))), before)
 
 
+@pytest.mark.slow
 def test_compiled_models_take_other_sizes(made):
     _, result, outputs = made
     torch._dynamo.reset()

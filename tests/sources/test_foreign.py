@@ -56,6 +56,7 @@ def test_a_head_of_one_s_own_leaves_a_model_without_classes(tmp_path, model):
     assert any("head.fc.0.weight, head.fc.2.weight" in note for note in source.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "args", "asked"),
     [

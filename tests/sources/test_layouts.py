@@ -87,6 +87,7 @@ def test_torchvision_s_weights_are_found_where_timm_has_none(tmp_path):
     assert_same(model, source.model)
 
 
+@pytest.mark.slow
 def test_torchvision_s_weights_under_a_name_of_timm_are_told_their_own(tmp_path):
     model = torchvision.models.mobilenet_v3_small()
     with pytest.raises(InputError, match=r"did you mean --arch torchvision:mobilenet_v3_small\?"):

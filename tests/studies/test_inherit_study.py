@@ -74,6 +74,7 @@ def test_every_variant_changes_what_there_is(name):
         pass
 
 
+@pytest.mark.slow
 def test_layers_that_are_parts_of_a_forward_can_be_zeroed():
     subject = next(one for one in SUBJECTS if one.name == "Swin")
     model = timm.create_model(subject.architecture, num_classes=10, **subject.options).eval()

@@ -26,34 +26,44 @@ class Cut:
     outside: tuple[fx.Node, ...]
     """Other nodes it reads, which have to follow from the entry's shape."""
     asked: tuple[fx.Node, ...] = ()
-    """Checks of decisions that concern the region alone, and what only they read, in order. They
-    are cut out with it if the rest that they read follows from the entry's shape, too."""
+    """Checks of decisions by what the region makes, or that concern it alone, and what only they
+    read, in order. They are cut out with it if the rest that they read follows from the entry's
+    shape, too."""
 
     def knows(self, node: fx.Node) -> bool:
         """Whether a node follows from what the region takes or makes."""
-        return not _closure([node], _inputs).isdisjoint({self.entry, *self.inside})
+        return not closure([node], inputs_of).isdisjoint({self.entry, *self.inside})
 
 
-def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
+def find_cut(graph: fx.Graph, entry: str, exit: str, own: Collection[str] | None = None) -> Cut:
     """The region of ``graph`` between two nodes, by name.
 
-    Raises `CannotIsolate` if there is none, or something inside it is read outside.
+    Args:
+        graph: a traced forward.
+        entry: whose value the region takes.
+        exit: whose value it returns.
+        own: decisions that concern the region alone; None if that is not known yet.
+
+    Raises:
+        CannotIsolate: there is none, or something inside it is read or decided outside.
     """
     by_name = {node.name: node for node in graph.nodes}
     if entry not in by_name or exit not in by_name:
         raise CannotIsolate(f"its forward has no step {entry if entry not in by_name else exit!r}")
     first, last = by_name[entry], by_name[exit]
-    after = _closure([first], lambda node: node.users)
-    before = _closure([last], _inputs)
+    after = closure([first], lambda node: node.users)
+    before = closure([last], inputs_of)
     between = (after & before) - {first} - _sizes_of(first)
     if last not in between:
         raise CannotIsolate(f"{exit} does not depend on {entry}")
-    varying = _closure(
+    varying = closure(
         [node for node in graph.nodes if node.op == "placeholder"], lambda node: node.users
     )
-    asking = _asking(graph, CHECKS)
+    checks = asking(graph, [node for node in graph.nodes if node.target in CHECKS])
     behind = between - {last}
-    inner = {n for n in asking if behind & _closure([n], lambda m: _inputs(m) if m != last else ())}
+    inner = {
+        n for n in checks if behind & closure([n], lambda m: inputs_of(m) if m != last else ())
+    }
     leaking = [
         n for n in between if n is not last and any(u not in between | inner for u in n.users)
     ]
@@ -62,15 +72,17 @@ def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
     read = before - between - {first}
     outside = {n for n in read if n in varying and any(u in between for u in n.users)}
     direct = {n for n in read if n not in varying and any(u in between for u in n.users)}
-    weights = _closure(direct, _inputs)
+    weights = closure(direct, inputs_of)
     for node in weights:
         if node.op == "call_module" and any(u not in weights | between for u in node.users):
             raise CannotIsolate(f"{node.target} makes a weight that is also read outside")
     order = list(graph.nodes)
-    steps = order[order.index(first) + 1 : order.index(last)]
-    sizes = outside | _closure(outside, _inputs) | _sizes_of(first)
-    alone = all(n in between | weights | asking | sizes for n in steps)
-    asked = inner | (_asking(graph, [stay]).intersection(steps) if alone else set())
+    decisions = [n for n in graph.nodes if n.target is stay]
+    if own is not None:
+        if any(n in inner and n.args[0].name not in own for n in decisions):
+            raise CannotIsolate("by what the region makes it may decide about more than the region")
+        decisions = [n for n in decisions if n.args[0].name in own]
+    asked = inner | asking(graph, decisions)
     return Cut(
         graph,
         first,
@@ -82,11 +94,11 @@ def find_cut(graph: fx.Graph, entry: str, exit: str) -> Cut:
     )
 
 
-def _asking(graph: fx.Graph, checks: Collection[object]) -> set[fx.Node]:
-    """The given checks, and the nodes that only they read."""
-    found: set[fx.Node] = set()
+def asking(graph: fx.Graph, checks: Iterable[fx.Node]) -> set[fx.Node]:
+    """The given checks, and the steps that only they read."""
+    found = set(checks)
     for node in reversed(graph.nodes):
-        if node.target in checks or (node.users and found.issuperset(node.users)):
+        if node.op != "placeholder" and node.users and found.issuperset(node.users):
             found.add(node)
     return found
 
@@ -175,13 +187,12 @@ def is_size(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1] in ("shape", "ndim")
 
 
-def _inputs(node: fx.Node) -> list[fx.Node]:
+def inputs_of(node: fx.Node) -> list[fx.Node]:
     return node.all_input_nodes
 
 
-def _closure(
-    start: Iterable[fx.Node], step: Callable[[fx.Node], Iterable[fx.Node]]
-) -> set[fx.Node]:
+def closure(start: Iterable[fx.Node], step: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+    """What can be reached from ``start`` in such steps, ``start`` included."""
     seen = set(start)
     frontier = list(seen)
     while frontier:

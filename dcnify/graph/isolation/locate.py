@@ -20,11 +20,12 @@ from torch.utils._pytree import tree_flatten
 from dcnify.graph.calls import Call
 from dcnify.graph.capture import twin_of
 from dcnify.graph.isolate import isolate_traced
+from dcnify.graph.isolation.concern import own_decisions
 from dcnify.graph.isolation.cut import WHOLE, Cut, find_cut, is_size
 from dcnify.graph.isolation.decide import decide
 from dcnify.graph.isolation.fingerprint import fingerprint
 from dcnify.graph.isolation.graphs import Graphs, forward_of, trace
-from dcnify.graph.isolation.record import Assumed, Isolation
+from dcnify.graph.isolation.record import EVALUATION, TRAINING, Assumed, Isolation
 from dcnify.graph.isolation.region import Region
 from dcnify.graph.isolation.trace import CannotIsolate
 
@@ -72,7 +73,7 @@ def locate(block: nn.Module, path: str, name: str, call: Call | None, wanted: Wa
             found = replace(
                 found, entry=cut.entry.name, exit=cut.exit.name, sizes=_sizes(cut, seen.values)
             )
-            _check_training(traces, cut)
+            found = replace(found, own=_own(twin, assumed, cut, _in_training(traces, cut)))
             _prove(block, found, call, wanted)
         except CannotIsolate as error:
             problem = error
@@ -189,7 +190,16 @@ def _is_read(node: fx.Node, values: Mapping[fx.Node, Any]) -> bool:
     )
 
 
-def _check_training(traces: Graphs, cut: Cut) -> None:
+def _own(block: nn.Module, assumed: Assumed, *cuts: Cut) -> tuple[str, ...]:
+    """The decisions that concern the region alone, in both modes."""
+    modes = zip((EVALUATION, TRAINING), cuts, strict=True)
+    answers = [own_decisions(block, assumed, mode, cut) for mode, cut in modes]
+    names = {name for one in answers for name in one}
+    return tuple(sorted(name for name in names if all(one.get(name, True) for one in answers)))
+
+
+def _in_training(traces: Graphs, cut: Cut) -> Cut:
+    """The same region of the trace in training mode."""
     try:
         other = find_cut(traces.training, cut.entry.name, cut.exit.name)
     except CannotIsolate as error:
@@ -197,6 +207,7 @@ def _check_training(traces: Graphs, cut: Cut) -> None:
     steps = [[(node.op, node.target) for node in one.inside] for one in (cut, other)]
     if steps[0] != steps[1]:
         raise CannotIsolate("in training mode the region takes other steps")
+    return other
 
 
 def _prove(block: nn.Module, isolation: Isolation, call: Call, wanted: Wanted) -> None:

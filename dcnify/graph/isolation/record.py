@@ -49,6 +49,8 @@ class Isolation:
     """Arguments that the forward does not name, but takes as ``**kwargs``."""
     decisions: Decisions = field(default_factory=dict)
     """What the block's forward decided by, as sizes of the image."""
+    own: tuple[str, ...] = ()
+    """Decisions that concern the region alone."""
 
     @property
     def assumed(self) -> Assumed:
@@ -74,10 +76,10 @@ class Isolation:
             mode: {name: _decided(value) for name, value in steps.items()}
             for mode, steps in data.get("decisions", {}).items()
         }
-        keywords = tuple(data.get("keywords", ()))
+        keywords, own = (tuple(data.get(name, ())) for name in ("keywords", "own"))
         if not all(isinstance(one, str) and one.isidentifier() for one in keywords):
             raise TypeError("an isolation with arguments that are none")
-        return cls(**{**data, "keywords": keywords, "decisions": decisions})
+        return cls(**{**data, "keywords": keywords, "own": own, "decisions": decisions})
 
 
 def _decided(value: Any) -> Decided:
