@@ -200,7 +200,16 @@ class Twice(Block):
         return z * 3 + (z if y.shape[2] > 16 else z.relu())
 
 
-@pytest.mark.parametrize("kind", [Scaled, Skipping, Rolling, Counted, Twice])
+class Halved(Block):
+    """Halves the output of the region of small images, after it."""
+
+    def forward(self, x):
+        y = self.norm(x)
+        z = self.region(y)
+        return x + (z if y.shape[2] > 16 else z * 0.5)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Skipping, Rolling, Counted, Twice, Halved])
 def test_a_decision_about_more_than_the_steps_of_the_region_is_kept(kind):
     block = of_seed(kind)
     isolated(block, rows=20)
@@ -233,11 +242,11 @@ class Inside(Block):
     def forward(self, x):
         y = self.conv(self.norm(x))
         x = self.mix(x)
-        return x + (y * 2 if y.shape[2] > 16 else y)
+        return x + (y.roll(1, 2) if y.shape[2] > 16 else y)
 
     def region(self, x):
         y = self.conv(x)
-        return y * 2 if x.shape[2] > 16 else y
+        return y.roll(1, 2) if x.shape[2] > 16 else y
 
 
 def test_a_decision_by_what_the_region_makes_goes_with_it():
@@ -255,11 +264,11 @@ class Given(Block):
 
     def forward(self, x, steps=7):
         y = self.norm(x)
-        y = y * 2 if x.shape[2] > 16 else y
-        return x + self.conv(y + 1 if steps > 6 else y)
+        y = y.roll(1, 2) if x.shape[2] > 16 else y
+        return x + self.conv(y.roll(1, 3) if steps > 6 else y)
 
     def region(self, x):
-        return self.conv(x * 2 + 1)
+        return self.conv(x.roll((1, 1), (2, 3)))
 
 
 def test_a_decision_goes_with_the_region_if_it_follows_from_the_size_of_its_input():
@@ -366,7 +375,7 @@ class HandingLate(Handing):
 
     def forward(self, x):
         y = self.norm(x)
-        y, weights = self.pair(y * 1 if y.shape[2] > 16 else y)
+        y, weights = self.pair(y.contiguous() if y.shape[2] > 16 else y)
         return x + y, weights
 
 

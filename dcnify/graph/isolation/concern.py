@@ -2,7 +2,8 @@
 
 What Python does with an answer leaves no trace: it may choose steps of the region, or a number that
 is used after it. So the block is traced with the other answer. The decision is the region's own if
-the block makes the same of what then stands in the region's place, and that uses the same weights.
+the block makes the same of what then stands in the region's place, and that comes about in the same
+steps but for its layout: padding, cropping, windows. A factor may be of the rest, so it is not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dcnify.graph.isolation.trace import CHECKS, CannotIsolate, Undecided, expec
 _DEEPEST = 4
 """Further decisions that may follow from another answer."""
 _HOLE = "a step"
+_LAYOUT = {"view", "reshape", "flatten", "unflatten", "transpose", "permute", "movedim", "squeeze"}
+_LAYOUT |= {"unsqueeze", "contiguous", "pad", "roll", "getitem"}
 
 
 def own_decisions(block: nn.Module, assumed: Assumed, mode: str, cut: Cut) -> dict[str, bool]:
@@ -99,7 +102,7 @@ def _same_rest(cut: Cut, other: fx.Graph) -> bool:
             if form != other_form:
                 return False
             pairs += zip(inputs, other_inputs, strict=True)
-    return place is not None and _weights(entry, place) == _weights(cut.entry, cut.exit)
+    return place is not None and _work(entry, place) == _work(cut.entry, cut.exit)
 
 
 def _value(node: fx.Node) -> fx.Node:
@@ -136,11 +139,17 @@ def _is_number(node: fx.Node) -> bool:
     return is_size(node) or module in ("_operator", "builtins", "math")
 
 
-def _weights(entry: fx.Node, last: fx.Node) -> set[Any]:
-    """The children, parameters and buffers that are used between two steps."""
-    between = closure([last], inputs_of)
-    between -= closure([entry], inputs_of)
-    return {node.target for node in between if node.op in ("call_module", "get_attr")}
+def _work(entry: fx.Node, last: fx.Node) -> list[str]:
+    """The steps between two others, sorted, without those of layout and those on sizes."""
+    between = closure([last], inputs_of) - closure([entry], inputs_of)
+    sizes: set[fx.Node] = set()
+    found: list[str] = []
+    for node in entry.graph.nodes:
+        if is_size(node) or (node.all_input_nodes and sizes.issuperset(node.all_input_nodes)):
+            sizes.add(node)
+        elif node in between and getattr(node.target, "__name__", node.target) not in _LAYOUT:
+            found.append(_form(node, {})[0])
+    return sorted(found)
 
 
 @dataclass(frozen=True)

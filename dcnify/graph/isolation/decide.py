@@ -91,7 +91,7 @@ def _run(
                 break
             try:
                 values[node] = next(given) if node.op == "placeholder" else runner.run_node(node)
-            except Exception:  # of wrong guesses: what is None is not known yet
+            except Exception:  # what is None is not known yet, so code may have gone wrong
                 break
             runner.env[node] = values[node]
             if node is upto:
