@@ -75,9 +75,10 @@ class Setting(Spec):
         for words in ("name", "description"):
             data.pop(words, None)
         run = self.run.to_dict()
+        part = filter(None, [run["source"]["part"]])  # trials of earlier versions had none
         shared = {
             "dcnify": __version__,
-            "source": [self.source_sha256, run["source"]["input_size"]],
+            "source": [self.source_sha256, run["source"]["input_size"], *part],
             "recipe": data,
             "images": [run["images"], images],
             "data": [run["data"], trained_on],

@@ -30,6 +30,7 @@ LARGEST_INPUT = 1 << 28
 """Numbers of an input that is tried at all."""
 _MOST_BYTES = 1 << 25
 """Bytes of the inputs beside the image that are stored."""
+_LARGEST_BATCH = 1 << 16
 _SEED = 0
 
 
@@ -46,7 +47,7 @@ class Golden:
     device: str
     """``cpu``, ``cuda``, ...: where the model ran."""
     call: Example | None = None
-    """How the model was called, with the tile as its image; None for an image alone."""
+    """How the model is called, with a batch of tiles as its images; None for an image alone."""
 
     def input(self) -> Tensor:
         """The image (1, C, H, W), as the model was given it."""
@@ -55,7 +56,7 @@ class Golden:
         return self.tile.repeat(repeats)[:, :, :rows, :columns].contiguous()
 
     def example(self) -> Example:
-        """The call, as it was made."""
+        """The call, as it was made: with one image, and the first row of the other inputs."""
         return self.call.with_image(self.input()) if self.call else Example.of(self.input())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -89,7 +90,10 @@ class Golden:
             return {"tensor": name if name in tensors else "input"}
 
         data = {**vars(call), "args": list(call.args)}
+        if not call.part:
+            del data["part"]
         about = json.loads(json.dumps({"call": data}, default=stored))
+        about["batch"] = len(call.images)
         if sum(one.nbytes for one in tensors.values()) > _MOST_BYTES:
             raise InputError("the inputs beside the image are too large to store")
         return about, tensors
@@ -112,15 +116,34 @@ def golden_of(model: nn.Module, example: Any) -> Golden | str:
     generator = torch.Generator().manual_seed(_SEED)
     tile = torch.randn(1, channels, rows, columns, generator=generator).to(like.dtype)
     try:
-        call = given.with_image(tile).to("cpu") if given and not given.is_image_alone else None
-        golden = Golden(tile, torch.empty(0), shape, (), like.device.type, call)
-        golden.tensors()  # raises if the call cannot be stored
+        golden = Golden(tile, torch.empty(0), shape, (), like.device.type)
+        if given and not given.is_image_alone:
+            golden = _with_call(golden, given.to("cpu"))
         output = answer(model, golden.example().to(like.device))
         if output.is_complex():
             return "the model's output is complex"
         return replace(golden, sample=sample_of(output), output_shape=tuple(output.shape))
     except Exception as error:  # whatever a model may raise; it can be saved all the same
         return f"the model does not run on an input of {shape}: {first_line(error)}"
+
+
+def _with_call(golden: Golden, given: Example) -> Golden:
+    """Add how the model is called, with its whole batch of other inputs or else one row of them.
+
+    Raises:
+        InputError: they cannot be stored.
+    """
+    error: InputError | None = None
+    for batch in (len(given.images), 1):
+        tiles = golden.tile.expand(batch, -1, -1, -1)
+        made = replace(golden, call=given.with_image(tiles))
+        try:
+            made.tensors()
+        except InputError as problem:
+            error = problem
+        else:
+            return made
+    raise error or InputError("the inputs beside the image cannot be stored")
 
 
 def answer(model: nn.Module, example: Any) -> Tensor:
@@ -165,8 +188,12 @@ def read_golden(tensors: Mapping[str, Tensor], about: Mapping[str, Any], what: s
         and math.prod(shape) <= LARGEST_INPUT
     ):
         raise InputError(f"{what}: its golden output is damaged")
+    batch: Any = about.get("batch", 1)
+    if type(batch) is not int or not 0 < batch <= _LARGEST_BATCH:
+        raise InputError(f"{what}: its golden output is damaged (batch {str(batch)[:20]})")
     try:
-        call = Example(**_with_tensors(about["call"], tensors)) if "call" in about else None
+        held = {**tensors, "input": tile.expand(batch, -1, -1, -1)}
+        call = Example(**_with_tensors(about["call"], held)) if "call" in about else None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: its golden output is damaged ({first_line(error)})") from None
     return Golden(tile, sample, tuple(shape), tuple(output_shape), str(about.get("device")), call)
@@ -176,7 +203,8 @@ def _with_tensors(call: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The stored call with its tensors in place of their names."""
 
     def is_name(data: Any) -> bool:
-        return isinstance(data, dict) and data.keys() == {"tensor"}
+        named = isinstance(data, dict) and data.keys() == {"tensor"}
+        return named and isinstance(data["tensor"], str)
 
     def value(data: Any) -> Any:
         return tensors[data["tensor"]] if is_name(data) else data

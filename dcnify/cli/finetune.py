@@ -15,7 +15,7 @@ from dcnify.report import accuracy_table, percent
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
 
-Request = Annotated[TrainSpec, Offer(argument="artifact", without=("teacher.input_size",))]
+Request = Annotated[TrainSpec, Offer(argument="artifact", without=("teacher.input_size", "teacher.part"))]
 
 
 @verb

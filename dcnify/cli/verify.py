@@ -25,7 +25,7 @@ Against = Annotated[
             "source": "The model it was converted from: its layers are measured against the new "
             "ones again. The options of a source are about this one."
         },
-        without=("trust_code", "input_size"),
+        without=("trust_code", "input_size", "part"),
     ),
 ]
 Images = Annotated[

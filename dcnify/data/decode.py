@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dcnify.data.statistics import by_channel
 from dcnify.errors import InputError
 
 _UNWANTED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -115,7 +116,11 @@ def to_tensor(
     pixels = np.asarray(rgb.resize((width, height), resampling, box=box))
     tensor = torch.from_numpy(pixels.reshape(height, width, -1) / np.float32(255)).permute(2, 0, 1)
     tensor = tensor[[index % len(tensor) for index in range(channels)]]
-    return (tensor - _per_channel(mean, channels)) / _per_channel(std, channels)
+    shift, scale = (
+        torch.tensor(by_channel(one, channels), dtype=torch.float32)[:, None, None]
+        for one in (mean, std)
+    )
+    return (tensor - shift) / scale
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
@@ -126,11 +131,3 @@ def eight_bits(image: Image.Image) -> Image.Image:
     top = float(values.max())
     full = 1.0 if image.mode == "F" and top <= 1 else 255.0 if top <= 255 else max(top, 65535.0)
     return Image.fromarray((values * (255 / full)).clip(0, 255).astype(np.uint8))
-
-
-def _per_channel(values: Sequence[float], channels: int) -> torch.Tensor:
-    """Return (C, 1, 1), one value per channel: averaged for one channel, repeated for many."""
-    given = torch.tensor(tuple(values), dtype=torch.float32)
-    if channels == 1:
-        return given.mean().reshape(1, 1, 1)
-    return given[torch.arange(channels) % len(given)].reshape(-1, 1, 1)

@@ -84,10 +84,10 @@ def expect(model: Any, config: Mapping[str, Any]) -> None:
 
 
 def by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Average over channels if there are others: timm has three even for grey images."""
-    if len(values) == channels:
-        return tuple(values)
-    return (sum(values) / len(values),) * channels
+    """One value per channel: their mean for a single channel, else repeated in turn, as RGB is."""
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[index % len(values)] for index in range(channels))
 
 
 def _numbers(value: Any, above: float) -> tuple[float, ...] | None:

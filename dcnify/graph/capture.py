@@ -26,8 +26,9 @@ from dcnify.graph.call_shape import CallShape, record_shapes
 from dcnify.graph.calls import output_tensor, tensors_in
 from dcnify.graph.effects import base_of, late_writes, reads_no_value
 from dcnify.graph.example import Example
-from dcnify.graph.given_model import why_not_captured
+from dcnify.graph.given_model import check_sizes, why_not_captured
 from dcnify.graph.inlined import inline_wrapped
+from dcnify.graph.part import part_called
 
 
 @dataclass(frozen=True)
@@ -165,12 +166,15 @@ def capture(
     example = Example.of(example)
     twin = twin_of(model)
     twin.eval()  # not chained: some classes' own train() returns nothing
+    part = example.called(twin)
     if prepare is not None:
         prepare(twin)
     _put_forwards_into_classes(twin)
     calls: dict[str, list[CallShape]] = defaultdict(list)
     for path, module in twin.named_modules():
         record_shapes(module, calls[path])
+    if part is not twin:  # what the graph says of its layers goes by their paths in the model
+        twin.forward = part.__call__
     twin.register_forward_hook(lambda _module, _args, output: _plain_output(output))
     logged = logging.root.manager.disable
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -183,14 +187,27 @@ def capture(
             logging.disable(logging.ERROR)
             program = torch.export.export(twin, example.args, kwargs, strict=False)
             inline_wrapped(program.graph_module)
+            check_sizes(program.graph)
     except Exception as error:
         raise InputError(
             f"the model does not run on a {example.describe()} input: {why_not_captured(error)}"
+            f"{_other_part(model, example)}"
         ) from error
     finally:
         logging.disable(logged)
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return _assemble(model, program, example, calls)
+
+
+def _other_part(model: nn.Module, example: Example) -> str:
+    """Name the part of the model that is given the images, if there is one."""
+    try:
+        found = None if example.part else part_called(model, example.args, example.kwargs)
+    except InputError:
+        return ""
+    if found is None:
+        return ""
+    return f"; look at {found.part} alone: --part {found.part}, Example(..., part={found.part!r})"
 
 
 def _plain_output(output: Any) -> tuple[torch.Tensor, ...]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dcnify.errors import InputError
+from dcnify.words import did_you_mean
 
-_MOST_CHANNELS = 4
+MOST_CHANNELS = 4
 """Channels of an image, or of the latent image of a diffusion model."""
 
 
@@ -24,10 +25,13 @@ class Example:
     Args:
         args: positional arguments.
         kwargs: keyword arguments.
-        image: which argument is the image (B, C, H, W): its index in ``args`` or its keyword.
-            By default the only tensor; of several the only one with four axes, or the only one
-            of those with at most four channels.
+        image: which argument is the image (B, C, H, W): its index in ``args`` or its keyword; of
+            one inside a dict, list or tuple the whole way, as in ``"0.pixels"``. By default the
+            only tensor; of several the only one with four axes, or the only one of those with at
+            most four channels.
         batch_axis: axis along which the other tensors hold the batch. The image's is axis 0.
+        part: path of the module that is called in this way; the model itself by default. Sites
+            are looked for in it alone, and its output is what is compared, timed and stored.
 
     Raises:
         InputError: no argument is the image, or several may be; or ``batch_axis`` is negative.
@@ -37,6 +41,7 @@ class Example:
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     image: int | str = dataclasses.field(default=None)  # type: ignore[assignment]  # never None once made
     batch_axis: int = 0
+    part: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "args", tuple(self.args))
@@ -90,8 +95,8 @@ class Example:
 
     @property
     def is_image_alone(self) -> bool:
-        """Whether the model is called with the image as its only argument, by position."""
-        return len(self.args) == 1 and not self.kwargs
+        """Whether the model itself is called with the image as its only argument, by position."""
+        return not self.kwargs and not self.part and len(self.args) == 1 and self.image == 0
 
     @property
     def other_inputs(self) -> dict[str, Any]:
@@ -125,11 +130,31 @@ class Example:
         return dataclasses.replace(self, args=args, kwargs=kwargs)
 
     def call(self, model: nn.Module) -> Any:
-        """Call ``model`` with these arguments."""
-        return model(*self.args, **self.kwargs)
+        """Call ``model``, or the part of it, with these arguments.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        return self.called(model)(*self.args, **self.kwargs)
+
+    def called(self, model: nn.Module) -> nn.Module:
+        """The module that is called: ``part`` of ``model``, or the model.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        try:
+            return model.get_submodule(self.part)
+        except AttributeError:
+            paths = [path for path, _module in model.named_modules() if path]
+            near = did_you_mean(self.part, paths)
+            raise InputError(f"the model has no part {self.part!r}{near}") from None
 
     def shapes(self) -> dict[str, Any]:
-        """JSON-ready: by argument its shape, or a plain value itself, or the name of its type."""
+        """JSON-ready: by argument its shape, or a plain value itself, or the name of its type.
+
+        An argument that holds others is listed by what it holds: ``0.pixels``.
+        """
         return {str(key): _plain(value) for key, value in self._named().items()}
 
     def describe(self) -> str:
@@ -138,11 +163,15 @@ class Example:
         for key, value in self.shapes().items():
             text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
             parts.append((text or "scalar") if key.isdigit() else f"{key}={text or 'scalar'}")
-        return ", ".join(parts) or "none"
+        shown = ", ".join(parts) or "none"
+        return f"{shown} (given to {self.part})" if self.part else shown
 
     def _named(self) -> dict[int | str, Any]:
-        named: dict[int | str, Any] = dict(enumerate(self.args))
-        named.update(self.kwargs)
+        named: dict[int | str, Any] = {}
+        arguments: dict[int | str, Any] = dict(enumerate(self.args))
+        arguments.update(self.kwargs)
+        for key, value in arguments.items():
+            named |= _flat(key, value)
         return named
 
 
@@ -156,6 +185,17 @@ def example_with(images: Tensor, like: Example | None) -> Example:
     return like.to(images.device, images.dtype).with_image(images)
 
 
+def _flat(key: int | str, value: Any) -> dict[int | str, Any]:
+    """The value under its name, or what a dict, list or tuple holds, each under its own."""
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, tuple | list):
+        items = enumerate(value)
+    else:
+        return {key: value}
+    return {k: v for name, one in items for k, v in _flat(f"{key}.{name}", one).items()}
+
+
 def _inferred(named: Mapping[int | str, Any]) -> int | str:
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     images = {
@@ -163,7 +203,7 @@ def _inferred(named: Mapping[int | str, Any]) -> int | str:
         for key, value in tensors.items()
         if value.is_floating_point() and value.dim() == 4
     }
-    small = {key: value for key, value in images.items() if value.shape[1] <= _MOST_CHANNELS}
+    small = {key: value for key, value in images.items() if value.shape[1] <= MOST_CHANNELS}
     for candidates in (tensors, images, small):
         if len(candidates) == 1:
             return next(iter(candidates))

@@ -57,6 +57,16 @@ def _unflattened(program: torch.export.ExportedProgram) -> nn.Module:
     return model
 
 
+def check_sizes(graph: fx.Graph) -> None:
+    """Raise `InputError` if the size of a tensor depends on values, as of a list of boxes."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and any(type(size) is not int for size in value.shape):
+            lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+            line = f" ({lines[-1]})" if lines else ""
+            raise InputError(f"the size of a tensor depends on the values of another{line}")
+
+
 def why_not_captured(error: Exception) -> str:
     """The reason why a model could not be captured, in one line."""
     reason = first_line(error)

@@ -14,6 +14,7 @@ from dcnify.graph.capture import Capture, Region, capture
 from dcnify.graph.flops import node_flops
 from dcnify.graph.given_model import module_of
 from dcnify.graph.isolation.candidates import Candidate, isolate_candidates
+from dcnify.graph.part import example_for
 from dcnify.graph.site import Facts, NearMiss, Pair, Site, Sites
 from dcnify.roles.base import ROLES, Found, Seen
 
@@ -42,6 +43,7 @@ def find(model: nn.Module, example: Any) -> Found:
     the copy is captured again.
     """
     model = module_of(model)
+    example = example_for(model, example)
     found, candidates = _look(model, example)
     if not candidates:
         return found

@@ -60,6 +60,7 @@ def _timings(place: Place, folder: Path) -> dict[str, Any]:
         "source": place.source.sha256,
         "modules": [[one.site.path, dataclasses.asdict(one.module)] for one in place.plan.swaps],
         "shape": list(place.example.shape),
+        **({"part": place.example.part} if place.example.part else {}),
     }
     path = folder / FILE
     try:

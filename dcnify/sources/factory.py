@@ -9,6 +9,7 @@ from torch import nn
 
 from dcnify.errors import InputError
 from dcnify.graph.example import Example
+from dcnify.graph.part import example_for
 from dcnify.words import did_you_mean, first_line
 
 
@@ -52,8 +53,8 @@ def call_factory(name: str, args: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def example_inputs(name: str) -> Example | None:
-    """Call ``example_inputs``, a function beside the factory ``name``, which has been imported.
+def example_inputs(model: nn.Module, name: str) -> Example | None:
+    """Call ``example_inputs``, a function beside the factory ``name``, which made ``model``.
 
     Return None if there is none; raise `InputError` if the result is not an example.
     """
@@ -61,7 +62,7 @@ def example_inputs(name: str) -> Example | None:
     if not callable(function):
         return None
     try:
-        return Example.of(function())
+        return example_for(model, function())
     except Exception as error:
         said = f"example_inputs failed: {_describe(error)}"
         raise InputError(f"python:{name}: {said}") from error

@@ -16,6 +16,7 @@ from dcnify.digest import sha256_file, sha256_tensors
 from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
 from dcnify.graph.example import Example, example_with
+from dcnify.graph.part import call_of_part
 from dcnify.progress import Progress, silent
 from dcnify.sources import torchvision_models, transformers_models
 from dcnify.sources.base import Base, architecture_args
@@ -27,7 +28,7 @@ from dcnify.sources.preprocessing import preprocessing_of
 from dcnify.sources.reading.checkpoint import Checkpoint, checkpoint_of
 from dcnify.sources.reading.weight_files import is_mappable, read_weights
 from dcnify.sources.reading.zips import check_zip
-from dcnify.sources.spec import SourceSpec, refuse_options
+from dcnify.sources.spec import DEFAULT_SHAPE, SourceSpec, refuse_options
 from dcnify.sources.state_dict import shapes_of
 from dcnify.sources.timm_folder import read_timm_folder
 from dcnify.sources.timm_models import create
@@ -85,8 +86,12 @@ class OpenedModel:
         return dataclasses.replace(self, notes=notes, **expected._asdict())
 
     def example(self, shape: tuple[int, int, int]) -> Tensor | Example:
-        """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same."""
-        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        """A call of the model with noise of ``shape`` (C, H, W) in its dtype; always the same.
+
+        It has one image, or as many as ``call``.
+        """
+        count = 1 if self.call is None else len(self.call.images)
+        noise = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(like_of(self.model).dtype)
         return noise if self.call is None else example_with(noise, self.call)
 
@@ -207,13 +212,27 @@ def _opened(
         sha256 = sha256_tensors(
             {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         )
-    call = example_inputs(base.name) if base and base.kind == "python" else None
+    call = example_inputs(model, base.name) if base and base.kind == "python" else None
+    if spec.part:
+        call = _call_of_part(model, spec.part, call, expected.input_size)
     if call is not None and len(call.shape) == 4:
         expected = expected._replace(input_size=(call.shape[1], call.shape[2], call.shape[3]))
     assumed = "" if known.mean and known.std else _assumed(spec, model, base)
     return OpenedModel(
         model.eval(), base, spec.source, sha256, notes, *expected, call=call, assumed=assumed
     )
+
+
+def _call_of_part(
+    model: nn.Module, part: str, call: Example | None, size: tuple[int, int, int] | None
+) -> Example:
+    """How the part is called when the model is called so; by default with an image alone."""
+    if call is not None and call.part != part:
+        return call_of_part(model, call, part)
+    if call is None:
+        call = Example((like_of(model).new_zeros(1, *(size or DEFAULT_SHAPE)),), part=part)
+        call.called(model)
+    return call
 
 
 def _assumed(spec: SourceSpec, model: nn.Module, base: Base | None) -> str:

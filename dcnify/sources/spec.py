@@ -21,7 +21,8 @@ PREFIXES = {
 _PREFIX = re.compile(r"([A-Za-z][\w-]+):(.*)", re.DOTALL)
 _HUB = ("hf-hub", "hf_hub")
 _LARGEST_SIDE = 1 << 14
-_DEFAULT_SHAPE = (3, 224, 224)
+DEFAULT_SHAPE = (3, 224, 224)
+"""(C, H, W) of the input of a model that does not say."""
 _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -65,6 +66,12 @@ class SourceSpec(Spec):
         help="Image size: 224, 224x320 (HxW) or 3x224x320. The model's own by default.",
         metavar="SIZE",
     )
+    part: str | None = option(
+        None,
+        help="Look for layers in this part of the model alone, by its path: backbone. For models "
+        "that cannot be captured whole, such as detectors.",
+        metavar="PATH",
+    )
 
     @property
     def kind(self) -> str:
@@ -89,7 +96,7 @@ class SourceSpec(Spec):
 
         The model's own completes a size without channels.
         """
-        size, own = self._parse_size(), own or _DEFAULT_SHAPE
+        size, own = self._parse_size(), own or DEFAULT_SHAPE
         channels, rows, columns = (recipe or own) if not size else own
         if size:
             channels, rows, columns = size if len(size) == 3 else (channels, size[0], size[-1])

@@ -18,6 +18,7 @@ from dcnify.graph.calls import evaluating
 from dcnify.graph.example import Example
 from dcnify.graph.flops import node_flops
 from dcnify.graph.given_model import module_of
+from dcnify.graph.part import example_for
 from dcnify.progress import Progress, silent
 from dcnify.roles.base import Found
 from dcnify.roles.find import find
@@ -79,7 +80,7 @@ def convert(
         CheckError: an ``expect``, ``require`` or ``certify`` of the recipe is not met.
     """
     model = module_of(model)
-    example = Example.of(example)
+    example = example_for(model, example)
     device = example.images.device.type
     known = torch.amp.is_autocast_available(device)
     autocast = torch.autocast(device, enabled=False) if known else nullcontext()

@@ -81,18 +81,28 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | No
         replacement = _replacement(swap)
         if replacement.biases is not None:
             biases += replacement.biases(found, site, keys[swap.name])
+    paths = [one.site.path for one in swaps]
     return Plan(
         recipe=recipe.name,
         input_shape=found.capture.example.shape,
         swaps=tuple(swaps),
         skipped=tuple(skipped),
         hits=dict(selection.hits),
-        notes=(*selection.notes, *fusing_notes(found.model, [one.site.path for one in swaps])),
+        notes=(*selection.notes, *_part_note(found), *fusing_notes(found.model, paths)),
         trims=tuple(biases),
-        isolations=needed(found.isolations, [swap.site.path for swap in swaps]),
+        isolations=needed(found.isolations, paths),
         model_parameters=sum(p.numel() for p in found.model.parameters()),
         model_flops=node_flops(found.capture.operations()),
     )
+
+
+def _part_note(found: Found) -> list[str]:
+    """Which part of the model was seen, if not the whole."""
+    example = found.capture.example
+    if not example.part:
+        return []
+    shape = "x".join(map(str, example.shape))
+    return [f"only {example.part} is looked at and measured, given {shape}"]
 
 
 def _replacement(swap: Swap) -> Replacement:

@@ -22,17 +22,17 @@ from dcnify.spec import Spec, option
 
 OFFERED = {
     "inspect": """
-        --arch --ignore --input-size --json --key --model-arg --pretrained --quiet --trust-code
-        --trust-pickle --use-ema -q SOURCE
+        --arch --ignore --input-size --json --key --model-arg --part --pretrained --quiet
+        --trust-code --trust-pickle --use-ema -q SOURCE
     """,
     "plan": """
-        --arch --batch --device --ignore --input-size --json --key --model-arg --pretrained --quiet
-        --recipe --set --threads --time --trust-code --trust-pickle --use-ema -q -r SOURCE
+        --arch --batch --device --ignore --input-size --json --key --model-arg --part --pretrained
+        --quiet --recipe --set --threads --time --trust-code --trust-pickle --use-ema -q -r SOURCE
     """,
     "convert": """
         --arch --data-dir --ignore --image-count --images --input-size --interpolation --json --key
-        --mean --model-arg --output --overwrite --plot --pretrained --quiet --recipe --seed --set
-        --split --std --trust-code --trust-pickle --use-ema -o -q -r SOURCE
+        --mean --model-arg --output --overwrite --plot --part --pretrained --quiet --recipe --seed
+        --set --split --std --trust-code --trust-pickle --use-ema -o -q -r SOURCE
     """,
     "verify": """
         --against --arch --data-dir --ignore --image-count --images --interpolation --json --key
@@ -48,9 +48,9 @@ OFFERED = {
     "run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data --data-dir
         --ignore --image-count --images --input-size --interpolation --json --key --mean --model-arg
-        --output --overwrite --pretrained --quiet --resume --seed --set --source --split --std
-        --tensorboard --time --trust-code --trust-pickle --use-ema --val-split --validate-every
-        --workers -o -q RECIPE
+        --output --overwrite --part --pretrained --quiet --resume --seed --set --source --split
+        --std --tensorboard --time --trust-code --trust-pickle --use-ema --val-split
+        --validate-every --workers -o -q RECIPE
     """,
     "offsets": """
         --at --image --interpolation --json --mean --output --overwrite --quiet --site --std
@@ -58,7 +58,7 @@ OFFERED = {
     """,
     "search": """
         --arch --batch --budget --data-dir --device --ignore --image-count --images --init
-        --input-size --interpolation --json --key --mean --model-arg --output --overwrite
+        --input-size --interpolation --json --key --mean --model-arg --output --overwrite --part
         --pretrained --quiet --recipe --score --seed --set --split --std --threads --time
         --trust-code --trust-pickle --use-ema -o -q -r SOURCE
     """,
@@ -71,8 +71,8 @@ OFFERED = {
     "ablate run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data --data-dir
         --fail-fast --ignore --image-count --images --input-size --interpolation --jobs --json
-        --keep-models --key --mean --measure --model-arg --output --pretrained --quiet --recipe
-        --set --source --split --std --storage --time --trust-code --trust-pickle --use-ema
+        --keep-models --key --mean --measure --model-arg --output --part --pretrained --quiet
+        --recipe --set --source --split --std --storage --time --trust-code --trust-pickle --use-ema
         --val-split --validate-every --workers -j -o -q -r SWEEP
     """,
     "ablate worker": """

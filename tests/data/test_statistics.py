@@ -74,3 +74,11 @@ def test_what_a_file_says_otherwise_than_in_numbers_is_unknown(config):
 
 def test_statistics_are_shown_as_short_as_they_can_be():
     assert str(Statistics((0.5,) * 3, (0.229, 0.224, 0.225))) == "mean 0.5, std 0.229,0.224,0.225"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_images_are_the_same_again_by_the_statistics_that_they_record(channels):
+    size = (channels, 16, 16)
+    first = load_images(None, count=2, size=size, **IMAGENET.known())
+    again = load_images(None, count=2, size=size, **first.statistics.known())
+    assert torch.equal(first.tensor, again.tensor)

@@ -53,6 +53,24 @@ def test_what_is_no_example_is_refused_in_one_line(entry, given, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "image"),
+    [
+        (({"pixels": IMAGE, "more": {"vector": torch.ones(1, 5)}},), "0.pixels"),
+        ({"batch": [torch.ones(1, 5), IMAGE]}, "batch.1"),
+    ],
+)
+def test_an_image_inside_an_argument_is_found_and_replaced_there(given, image):
+    example = Example.of(given)
+    assert example.image == image
+    assert not example.is_image_alone
+    twice = torch.randn(2, 3, 8, 8)
+    replaced = example.with_image(twice)
+    assert replaced.images is twice
+    others = {key: shape for key, shape in replaced.shapes().items() if key != image}
+    assert list(others.values()) == [[2, 5]]
+
+
 def test_a_name_that_no_argument_has_is_refused_with_the_arguments():
     with pytest.raises(InputError, match=r"image='pixels' .*1x3x16x16, step=4"):
         Example((IMAGE,), {"step": 4}, image="pixels")

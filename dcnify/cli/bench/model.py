@@ -25,7 +25,7 @@ Against = Annotated[
             "source": "The model it was converted from; what the artifact names by default. "
             "--arch, --model-arg and --trust-pickle are about this one."
         },
-        without=("pretrained", "use_ema", "trust_code", "input_size"),
+        without=("pretrained", "use_ema", "trust_code", "input_size", "part"),
     ),
 ]
 
