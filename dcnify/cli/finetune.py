@@ -15,7 +15,9 @@ from dcnify.report import accuracy_table, percent
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
 
-Request = Annotated[TrainSpec, Offer(argument="artifact", without=("teacher.input_size", "teacher.part"))]
+Request = Annotated[
+    TrainSpec, Offer(argument="artifact", without=("teacher.input_size", "teacher.part"))
+]
 
 
 @verb
