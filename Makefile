@@ -17,13 +17,14 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads sleep instead of spinning: on a busy machine that is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow fuzz lint types docs wordings study real-study finetune-study search-study unet-study clean
+.PHONY: help demo test test-slow fuzz zoo lint types docs wordings study real-study finetune-study search-study unet-study clean
 
 help:
 	@echo "make demo    train a small model, convert, fine-tune, compare (minutes, no GPU)"
 	@echo "make test    run the tests, in minutes      (ARGS='tests/data -k digits' for a part)"
 	@echo "make test-slow   run the others: kills, several processes, whole trainings, every group width"
 	@echo "make fuzz    damage files of every kind for ten minutes (FUZZ_SECONDS=600)"
+	@echo "make zoo     convert about a hundred models of seven libraries; write the table in docs/models.md"
 	@echo "make lint    ruff check and ruff format --check"
 	@echo "make types   mypy over dcnify/ and kernels/"
 	@echo "make docs    pages of the Python API, in build/docs"
@@ -47,6 +48,14 @@ test-slow: $(STAMP)
 # Each of the kinds of files gets its share of the time.
 fuzz: $(STAMP)
 	@DCNIFY_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m "slow or not slow" $(ARGS)
+
+# Models whose library cannot be installed are skipped.
+zoo: $(STAMP)
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	  --no-build-isolation -e '.[zoo]' 2>/dev/null || echo "the extra 'zoo' cannot be installed here"
+	@rm -rf build/zoo
+	@DCNIFY_ZOO=build/zoo $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/zoo $(ARGS)
+	@$(BIN)/python tests/zoo/table.py build/zoo docs/models.md
 
 study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)

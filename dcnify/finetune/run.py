@@ -21,6 +21,7 @@ from dcnify.finetune.spec import Options
 from dcnify.graph.example import Example
 from dcnify.recipe.finetune.section import Finetune, Stage
 from dcnify.sources.reading.weight_files import read_safetensors
+from dcnify.sources.state_dict import of_version
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.plan import Plan
 
@@ -94,7 +95,8 @@ class TrainingRun:
     def load_best(self) -> None:
         """Put the best weights so far into the model; every process calls it."""
         if from_main(self.best.exists):  # by then the main process has written them
-            self.model.load_state_dict(read_safetensors(self.best), strict=False)
+            best = of_version(read_safetensors(self.best), self.model)
+            self.model.load_state_dict(best, strict=False)
 
 
 def learns_from_original(stage: Stage) -> bool:

@@ -15,6 +15,7 @@ from dcnify.finetune.parallel.processes import gather_objects
 from dcnify.finetune.run import TrainingRun
 from dcnify.finetune.score import DISTANCES
 from dcnify.recipe import Recipe
+from dcnify.sources.state_dict import of_version
 
 _MEASURED = ("sites", "output", "steps")
 """Keys of a conversion's report that say nothing of trained weights."""
@@ -112,7 +113,7 @@ def _save_best(run: TrainingRun, record: Artifact, path: Path, written: dict[str
     try:
         save_again(record, run.model, run.swaps, path, **written)
     finally:
-        run.model.load_state_dict(last)
+        run.model.load_state_dict(of_version(last, run.model))
 
 
 def _report(record: Artifact, about: dict[str, Any]) -> dict[str, Any]:

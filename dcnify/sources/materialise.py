@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dcnify.errors import InputError
 from dcnify.sources.construct import at_most, on_meta, with_buffers
-from dcnify.sources.state_dict import Mismatch, Shapes, compare, shapes_of
+from dcnify.sources.state_dict import Mismatch, Shapes, compare, of_version, shapes_of
 
 Build = Callable[[], nn.Module]
 
@@ -139,7 +139,7 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
         if isinstance(value, Tensor) and name not in state:  # num_batches_tracked; see `compare`
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
     try:
-        model.load_state_dict(state, strict=True, assign=True)
+        model.load_state_dict(of_version(state, model), strict=True, assign=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise InputError(f"{what} does not fit its model: {' '.join(lines[1:2])}") from None

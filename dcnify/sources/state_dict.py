@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,16 @@ from torch import Tensor, nn
 Shapes = dict[str, tuple[int, ...]]
 
 _LONGEST = 100
+
+
+def of_version(tensors: Mapping[str, Tensor], model: nn.Module) -> OrderedDict[str, Tensor]:
+    """The tensors as a state dict that ``model`` itself made.
+
+    Files hold no versions of modules, and some modules refuse a state dict without theirs.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    return state
 
 
 @dataclass(frozen=True)

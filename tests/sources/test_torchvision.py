@@ -39,6 +39,14 @@ def test_a_conversion_is_saved_loads_bit_for_bit_and_names_its_original(tmp_path
     assert original.model.fc.out_features == 7
 
 
+@torch.no_grad()
+def test_modules_that_refuse_weights_without_their_version_are_given_it(tmp_path):
+    opened = open_source("torchvision:mnasnet0_5", model_args={"num_classes": 7})
+    result = dcnify.convert(opened.model, dcnify.Recipe.load("mobilenet", ["require=null"]), X[:1])
+    dcnify.save(result, tmp_path / "out", base=opened.base, source=opened)
+    assert torch.equal(dcnify.load(tmp_path / "out")(X), result.model(X))
+
+
 @pytest.mark.parametrize("classes", [1000, 10])
 def test_a_weight_file_says_how_many_classes(tmp_path, classes):
     trained = models.get_model(NAME, num_classes=classes).eval()

@@ -27,6 +27,7 @@ from dcnify.finetune.training.selection import frozen_norms, require_only, train
 from dcnify.graph.calls import output_tensor
 from dcnify.graph.example import example_with
 from dcnify.inherit.distance import are_logits
+from dcnify.sources.state_dict import of_version
 from dcnify.surgery.handover import handovers
 
 
@@ -155,7 +156,7 @@ class StageTrainer:
         self.objective.release()
         model: Any = self.run.model
         if self.result is not model:
-            model.load_state_dict(self.placement.weights(self.result))
+            model.load_state_dict(of_version(self.placement.weights(self.result), model))
         if getattr(model, "_compiled_call_impl", None) is not None:
             model._compiled_call_impl = None
         if self.stage.checkpointing:
