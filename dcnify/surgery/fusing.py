@@ -6,8 +6,15 @@ from collections.abc import Iterable
 
 from torch import nn
 
-_METHODS = ("fuse", "reparameterize", "switch_to_deploy", "forward_fuse")
-"""Names of it in timm, in re-parameterised models as published, and in ultralytics."""
+_METHODS = (
+    "fuse",
+    "reparameterize",
+    "switch_to_deploy",
+    "forward_fuse",
+    "structural_reparam",
+    "merge_kernel",
+)
+"""Names of it in timm, in re-parameterised models as published, RepLKNet's too, and ultralytics."""
 
 
 def fusing_notes(model: nn.Module, paths: Iterable[str]) -> tuple[str, ...]:

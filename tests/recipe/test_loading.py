@@ -39,9 +39,9 @@ def test_the_builtins_select_what_they_are_named_for():
 def test_an_unknown_name_lists_the_nearest_and_all_builtins():
     assert error_of("convnxt") == (
         "no recipe 'convnxt', did you mean 'convnext'? Built in: convnext, convnext-calibrated, "
-        "convnext-late, internimage-exact, internimage-flash, mobilenet, mobilenet-calibrated, "
-        "swin, swin-calibrated, unet, vit, vit-calibrated; a file needs its path, such as "
-        "./convnxt.yaml"
+        "convnext-late, internimage-exact, internimage-flash, large-kernel, mobilenet, "
+        "mobilenet-calibrated, swin, swin-calibrated, unet, vit, vit-calibrated; a file needs its "
+        "path, such as ./convnxt.yaml"
     )
     with pytest.raises(InputError, match=r"no built-in recipe 'zzz'\. Built in: convnext,"):
         builtin("zzz")
