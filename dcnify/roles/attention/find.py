@@ -16,6 +16,7 @@ from dcnify.graph.isolation.candidates import Candidate
 from dcnify.graph.site import NearMiss, Pair, Site
 from dcnify.roles.attention import AttentionFacts
 from dcnify.roles.attention.cores import MASKED, Core, Cores, paths_around
+from dcnify.roles.attention.deformable import find_deformable
 from dcnify.roles.attention.enclosing import RESHAPES, enclosing_module
 from dcnify.roles.attention.layout import layout_of, shape_of
 from dcnify.roles.attention.region import region_around
@@ -27,7 +28,7 @@ ROLE = "attention"
 
 def find_attention(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
-    found: list[Seen] = []
+    found = find_deformable(capture, ROLE)
     all_cores = Cores.of(capture, axes)
     on_windows = paths_around(all_cores.windows)
     for cores in all_cores.whole:
@@ -69,9 +70,11 @@ def _core_problem(capture: Capture, core: Core) -> str | None:
         return core.problem
     if core.hides(capture):
         return MASKED
-    if core.mixes_channels:
-        kind = "cross-covariance" if core.width.spatial else "channel"
-        return f"{kind} attention: it mixes channels, not tokens"
+    square = core.queries.size == core.keys.size
+    if core.mixes_channels and square:  # else the queries of a decoder, which mask channels have
+        if core.width.spatial:
+            return "cross-covariance attention: it mixes channels, not tokens"
+        return f"its {core.queries.size} queries are channels or those of a decoder, not tokens"
     if not core.queries.spatial:
         count = core.queries.size
         return f"its {count} queries are not the image's tokens (class, pooling or block attention)"

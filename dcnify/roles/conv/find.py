@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import fx
 
-from dcnify.graph.axis_rules import AxesOf
-from dcnify.graph.capture import Capture
+from dcnify.graph.axis_rules import AxesOf, operation
+from dcnify.graph.capture import Capture, stack_of
 from dcnify.graph.evaluate import arguments_of
+from dcnify.graph.site import NearMiss
 from dcnify.roles.base import Seen
 from dcnify.roles.conv import ConvFacts
 from dcnify.roles.convolutions import find_convolutions, groups_of, kernel_of, shape_of
 
+_DEFORMABLE = "it is deformable already (DCN or DCNv2)"
 _FEWEST = 8
 """Channels in and out: of fewer there are no groups worth sampling for."""
 _OF_IMAGES = 4
@@ -22,7 +24,19 @@ _OF_IMAGES = 4
 def find_dense(capture: Capture, axes: AxesOf) -> list[Seen]:
     """Sites of this role, and what only looked like one, with the node each was found at."""
     del axes  # a convolution says all about itself
-    return find_convolutions(capture, "conv", _is_dense, _refusal, _facts)
+    return [
+        *find_convolutions(capture, "conv", _is_dense, _refusal, _facts),
+        *_deformable(capture),
+    ]
+
+
+def _deformable(capture: Capture) -> list[Seen]:
+    """A near miss for each DCN or DCNv2 layer: torchvision's `deform_conv2d`."""
+    return [
+        (node, NearMiss(next(reversed(stack_of(node).values()), ""), "conv", _DEFORMABLE))
+        for node in capture.operations()
+        if operation(node) == "deform_conv2d"
+    ]
 
 
 def _is_dense(node: fx.Node) -> bool:
