@@ -9,6 +9,7 @@ from typing import Any
 from dcnify.ablate.points import Point, expand, level_text, short_names
 from dcnify.ablate.sweep import Sweep
 from dcnify.ablate.trial import Setting, TrialSpec, digest
+from dcnify.ablate.workplace import UnfitStagesError
 from dcnify.artifact import Source
 from dcnify.errors import DcnifyError, InputError
 from dcnify.progress import Progress, silent
@@ -16,9 +17,8 @@ from dcnify.recipe import Change, Recipe, source_text
 from dcnify.recipe.reading.document import read_document
 from dcnify.recipe.reading.override import apply_overrides
 from dcnify.recipe.selection.no_sites import NoSitesError
-from dcnify.roles.base import Found
 from dcnify.roles.find import find
-from dcnify.surgery.planner import Known, plan_found
+from dcnify.surgery.fits import Fits
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,13 @@ def check(
     if not kept:
         where = sweep.origins.prefix(("factors",))
         raise InputError(f"{where}the selectors of no point hit anything in {source.spec}")
-    planned = (
-        PlannedPoint(point, recipe, _trials(sweep, setting, point, recipe, *measured_on(recipe)))
-        for point, recipe in kept
-    )
+    planned = []
+    for point, recipe in kept:
+        try:
+            images = measured_on(recipe)
+        except UnfitStagesError as error:
+            raise InputError(planner.at(point, error)) from error
+        planned.append(PlannedPoint(point, recipe, _trials(sweep, setting, point, recipe, *images)))
     return Checked(sweep, setting, tuple(planned), index, without_sites)
 
 
@@ -157,37 +160,41 @@ class _Planner:
 
     def __init__(self, sweep: Sweep, setting: Setting, source: Source) -> None:
         self._sweep, self._setting, self._source = sweep, setting, source
-        self._known: Known = {}
-        self._found: dict[tuple[int, ...], tuple[Found, Known]] = {}
+        self._found: dict[tuple[int, ...], Fits] = {}
         self._planned: set[str] = set()
 
     def plan(self, point: Point) -> Recipe | None:
         """The recipe of a point, once its plan was made; None for one to drop, without sites."""
-        labels = {path: self._label(point, path) for path in point.values}
+        labels = self._labels(point)
         try:
             recipe = self._setting.recipe_with(point.values, labels)
         except InputError as error:
-            raise InputError(self._at(point, error, labels)) from error
+            raise InputError(self.at(point, error)) from error
         swaps = recipe.model_dump(mode="json", include={"swaps", "input", "require"})
         key = digest(swaps)
         if key not in self._planned:
             try:
-                plan_found(self._source.model, recipe, *self._look(recipe))
+                self._look(recipe).check(recipe)
             except NoSitesError as error:
                 if self._sweep.no_sites == "drop":
                     return None
                 hint = "; 'no_sites: drop' leaves such points out"
-                raise InputError(self._at(point, error, labels) + hint) from error
+                raise InputError(self.at(point, error) + hint) from error
             except DcnifyError as error:
-                raise InputError(self._at(point, error, labels)) from error
+                raise InputError(self.at(point, error)) from error
             self._planned.add(key)
         return recipe
 
-    def _look(self, recipe: Recipe) -> tuple[Found, Known]:
+    def _look(self, recipe: Recipe) -> Fits:
         shape = self._setting.run.source.input_shape(self._source.input_size, recipe.input)
         if shape not in self._found:
-            self._found[shape] = find(self._source.model, self._source.example(shape)), {}
+            found = find(self._source.model, self._source.example(shape))
+            self._found[shape] = Fits(found)
         return self._found[shape]
+
+    def _labels(self, point: Point) -> dict[str, str]:
+        """By path, where the sweep says a value, and what it says."""
+        return {path: self._label(point, path) for path in point.values}
 
     def _label(self, point: Point, path: str) -> str:
         """Where the sweep says a value, and what it says."""
@@ -199,10 +206,10 @@ class _Planner:
                 at = ("factors", path, levels.index(value))
         return f"{self._sweep.origins.value(at)}: {path}={level_text(point.values[path])}"
 
-    def _at(self, point: Point, error: Exception, labels: Mapping[str, str]) -> str:
+    def at(self, point: Point, error: Exception) -> str:
         """An error with the point that it is about, and the place of the value where it is not
         said yet."""
-        text = str(error)
+        text, labels = str(error), self._labels(point)
         names = short_names(list(point.values))
         shown = ", ".join(f"{names[path]}={level_text(v)}" for path, v in point.values.items())
         said = any(text.startswith(label) for label in labels.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,7 +81,7 @@ def prepare(
     place = open_workplace(setting, folder, progress)
     for note in place.source.notes:
         say(note)
-    setting = type(setting)(**{**vars(setting), "source_sha256": place.source.sha256})
+    setting = replace(setting, source_sha256=place.source.sha256)
     place.setting = setting
     checked = check(sweep, setting, place.source, place.measured_on, progress)
     if earlier is not None and earlier.setting["source_sha256"] != setting.source_sha256:

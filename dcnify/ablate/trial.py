@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from dcnify._version import __version__
@@ -37,10 +37,14 @@ class Setting(Spec):
     source_sha256: str | None
     keep_models: bool = False
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Equal for settings that give equal results."""
         return digest({**self.to_dict(), "keep_models": None})
+
+    @cached_property
+    def _run(self) -> dict[str, Any]:
+        return self.run.to_dict()
 
     def document(self) -> tuple[dict[str, Any], Origins]:
         """The base recipe as plain data, changes applied, and the places of its values."""
@@ -74,7 +78,7 @@ class Setting(Spec):
         stages = data.pop("finetune", None)
         for words in ("name", "description"):
             data.pop(words, None)
-        run = self.run.to_dict()
+        run = self._run
         part = filter(None, [run["source"]["part"]])  # trials of earlier versions had none
         shared = {
             "dcnify": __version__,

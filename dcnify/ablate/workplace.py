@@ -13,7 +13,7 @@ from dcnify.artifact import Source, open_source
 from dcnify.data import ImageBatch, Labelled
 from dcnify.digest import sha256_tensors
 from dcnify.errors import InputError
-from dcnify.pipeline.images import fidelity_images, training_images
+from dcnify.pipeline.images import check_stages, fidelity_images, open_training_images
 from dcnify.progress import Progress, silent
 from dcnify.recipe import Finetune, Recipe, load_finetune
 from dcnify.recipe.finetune.presets import usual_stages
@@ -22,6 +22,10 @@ from dcnify.surgery import images_wanted
 ENOUGH_IMAGES = 128
 """To compare trials on, where the person has images and does not say how many: a share of 16 would
 tell no two of them apart."""
+
+
+class UnfitStagesError(InputError):
+    """The stages of one point cannot be trained on the images."""
 
 
 @dataclass
@@ -34,7 +38,8 @@ class Workplace:
     progress: Progress = silent
     _images: dict[tuple[object, ...], ImageBatch | None] = field(default_factory=dict)
     _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
-    _data: dict[tuple[object, ...], Labelled] = field(default_factory=dict)
+    _data: dict[int, Labelled] = field(default_factory=dict)
+    _stages: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def converted(self) -> Path:
@@ -62,12 +67,23 @@ class Workplace:
         return recipe.finetune or load_finetune(usual_stages(labelled=labelled))
 
     def data(self, recipe: Recipe) -> Labelled:
-        """The images to fine-tune on, opened and checked once for each kind of training."""
+        """The images to fine-tune on, opened once and checked for each kind of training.
+
+        Raises:
+            UnfitStagesError: the recipe's stages cannot be trained on them.
+            InputError: they cannot be opened.
+        """
         stages, shape = self.stages(recipe), self.shape(recipe)
-        key = (stages.model_dump_json(), shape)
-        if key not in self._data:
-            self._data[key] = training_images(self.setting.run, self.source, stages, shape)
-        return self._data[key]
+        if shape[0] not in self._data:
+            self._data[shape[0]] = open_training_images(self.setting.run, self.source, shape)
+        data, key = self._data[shape[0]], (stages.model_dump_json(), shape[0])
+        if key not in self._stages:
+            try:
+                check_stages(stages, data)
+            except InputError as error:
+                raise UnfitStagesError(str(error)) from error
+            self._stages.add(key)
+        return data
 
     def measured_on(self, recipe: Recipe) -> tuple[str | None, str | None]:
         """The hash of the images to measure fidelity and calibrate on, None for the usual

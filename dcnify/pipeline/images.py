@@ -53,8 +53,27 @@ def training_images(
     spec: RunSpec, source: Source, stages: Finetune, shape: tuple[int, int, int]
 ) -> Labelled:
     """The training images; whatever would be refused after the conversion is refused before it."""
+    data = open_training_images(spec, source, shape)
+    check_stages(stages, data)
+    return data
+
+
+def open_training_images(spec: RunSpec, source: Source, shape: tuple[int, int, int]) -> Labelled:
+    """The training images, whatever the stages are.
+
+    Raises:
+        InputError: they cannot be opened, or have other classes than the model.
+    """
     classes = getattr(source.model, "num_classes", None) or None
-    data = spec.training_data.open(classes, "L" if shape[0] == 1 else "RGB")
+    return spec.training_data.open(classes, "L" if shape[0] == 1 else "RGB")
+
+
+def check_stages(stages: Finetune, data: Labelled) -> None:
+    """Refuse stages that cannot be trained on these images.
+
+    Raises:
+        InputError: one wants labels that are not there, or larger batches than there are images.
+    """
     for stage in stages.stages:
         check_batch(data.train, stage)
         try:
@@ -63,4 +82,3 @@ def training_images(
                 check_policy(stage.augment.auto)
         except InputError as error:
             raise InputError(f"stage {stage.name}: {error}") from error
-    return data

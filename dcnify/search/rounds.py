@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dcnify.search.choose.budget import NOISE, Budget, misses
 from dcnify.search.choose.decide import MILP, Decision, decide
 from dcnify.search.choose.methods import Chosen, names_of
 from dcnify.search.choose.prediction import Prediction
 from dcnify.search.measured import size_of
 from dcnify.search.result import NOTHING, Round, Values
-from dcnify.search.verify import Verified
+from dcnify.search.verify import RefusedSetError, Verified
 
 _ROUNDS = 2
+_SETS = 3
+"""Sets to refuse as they are; of every further one the worst layer is refused."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Outcome:
     """The set that was measured to be within the budget."""
     closest: Values
     """The measured or predicted set that misses the budget by least, where none is within it."""
+    refused: tuple[str, ...] = ()
+    """Why sets could not be used."""
 
 
 def choose_and_verify(
@@ -40,13 +46,15 @@ def choose_and_verify(
 ) -> Outcome:
     """Choose by the predictions, verify, and once more with predictions that were corrected.
 
+    A set that cannot be used once it is converted is refused, and another is chosen in its place.
+
     Args:
         prediction: of every set of ``paths``.
         budget: what holds of the set.
         paths: the candidates.
         worst_first: their indices in the order in which they would be reverted.
         measured: sets of which the damage is known.
-        convert: measures a set.
+        convert: measures a set; raises `RefusedSetError` for one that cannot be used.
         say: called with a line for each set that was measured.
     """
     first = decision = decide(prediction, budget, worst_first)
@@ -54,12 +62,22 @@ def choose_and_verify(
     sets = list(measured)
     good: dict[tuple[str, ...], Verified] = {}
     closest = prediction.values(decision.nearest) if decision.nearest is not None else {}
-    for _ in range(_ROUNDS):
+    refused: list[Chosen] = []
+    why: list[str] = []
+    tried: set[tuple[str, ...]] = set()
+    while len(rounds) < _ROUNDS:
         chosen = decision.chosen[MILP]
         names = names_of(chosen, paths)
-        if chosen is None or any(one.paths == names for one in rounds):
+        if chosen is None or names in tried:
             break
-        verified = convert(names)
+        tried.add(names)
+        try:
+            verified = convert(names)
+        except RefusedSetError as error:
+            why.append(str(error))
+            refused.append(_refused(chosen, worst_first, paths, why, say))
+            decision = decide(prediction, budget, worst_first, refused)
+            continue
         made = compare(names, prediction.values(chosen), verified.values, budget)
         rounds.append(made)
         say(_told(made))
@@ -70,8 +88,25 @@ def choose_and_verify(
             break
         sets.append((chosen, verified.values[prediction.effects.measure] or 0.0))
         prediction = corrected(prediction, chosen, verified.values, sets)
-        decision = decide(prediction, budget, worst_first)
-    return Outcome(first, tuple(rounds), _best(good, first.goal, rounds), closest)
+        decision = decide(prediction, budget, worst_first, refused)
+    best = _best(good, first.goal, rounds)
+    return Outcome(first, tuple(rounds), best, closest, tuple(why))
+
+
+def _refused(
+    chosen: Chosen,
+    worst_first: Sequence[int],
+    paths: Sequence[str],
+    why: Sequence[str],
+    say: Callable[[str], None],
+) -> Chosen:
+    """The layers that may not be together again; says so."""
+    if len(why) <= _SETS:
+        say(f"{why[-1]}; another set is chosen")
+        return chosen
+    worst = next(index for index in worst_first if chosen[index])
+    say(f"{why[-1]}; {paths[worst]}, the worst of them, is left out from here on")
+    return np.arange(len(chosen)) == worst
 
 
 def compare(names: tuple[str, ...], predicted: Values, measured: Values, budget: Budget) -> Round:

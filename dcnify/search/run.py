@@ -20,10 +20,10 @@ from dcnify.search.folder import ARTIFACT, RECIPE, check_folder, clear, write_re
 from dcnify.search.measured import Measured, Store, size_of
 from dcnify.search.place import Place, open_place
 from dcnify.search.result import Candidate, ChosenSet, SearchResult, Values
-from dcnify.search.rounds import choose_and_verify
+from dcnify.search.rounds import Outcome, choose_and_verify
 from dcnify.search.scores import Scores, score
 from dcnify.search.spec import SearchSpec
-from dcnify.search.verify import Verified, values_of, verify
+from dcnify.search.verify import Verified, check_finite, values_of, verify
 from dcnify.surgery import ConvertResult
 from dcnify.surgery.fidelity.informative import why_untrained
 from dcnify.surgery.require.floor import shortfall
@@ -94,10 +94,10 @@ def run(
         candidates=tuple(_candidates(place, scores, prediction)),
         sets=tuple(_sets(outcome.first, prediction, scores.usable)),
         rounds=outcome.rounds,
-        notes=tuple(_notes(place, scores, budget[len(spec.bounds) :])),
+        notes=(*_notes(place, scores, budget[len(spec.bounds) :]), *outcome.refused),
     )
     if outcome.verified is None:
-        failure = _failure(budget, outcome.closest, bool(outcome.rounds))
+        failure = _failure(budget, outcome)
         clear(spec.folder)
         write_result(spec.folder, dataclasses.replace(result, failure=failure))
         raise CheckError(f"{failure}; what was measured is in {spec.output}")
@@ -194,12 +194,15 @@ def _sets(decision: Decision, prediction: Prediction, paths: Sequence[str]) -> l
     return [*found, ChosenSet("all", tuple(paths), prediction.values(everything))]
 
 
-def _failure(budget: Budget, closest: Values, measured: bool) -> str:
+def _failure(budget: Budget, outcome: Outcome) -> str:
     wanted = ", ".join(map(str, budget))
-    said = ", ".join(misses(budget, closest)) or "no set was found"
-    size = closest.get("sites")
+    if outcome.refused and not outcome.rounds:
+        sets = f"{len(outcome.refused)} set{'' if len(outcome.refused) == 1 else 's'}"
+        return f"no set of layers within {wanted} is left: {sets} refused, {outcome.refused[-1]}"
+    said = ", ".join(misses(budget, outcome.closest)) or "no set was found"
+    size = outcome.closest.get("sites")
     layers = "" if size is None else f", {size_of(round(size))},"
-    how = "measured" if measured else "predicted"
+    how = "measured" if outcome.rounds else "predicted"
     return f"no set of layers is within {wanted}: the nearest{layers} misses {said}, {how}"
 
 
@@ -209,13 +212,15 @@ def _final(
     """The conversion to be saved, by the recipe that is written; and what was measured of it.
 
     Raises:
-        CheckError: it misses what its recipe requires.
+        CheckError: it misses what its recipe requires, or gives NaN.
     """
     paths = verified.measured.paths
     recipe = place.final(paths)
     if not place.starts_as_recipe:
         trained = place.convert(recipe)
-        found = dataclasses.replace(verified.measured, outputs=place.outputs(trained.model))
+        outputs = place.outputs(trained.model)
+        check_finite(outputs, paths)
+        found = dataclasses.replace(verified.measured, outputs=outputs)
         return trained, values_of(place, found, scores.original)
     if verified.result is None:  # measured by an earlier call
         verified = verify(place, store, scores.original, paths, again=True)

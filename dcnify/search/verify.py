@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dcnify.bench import CONVERTED, ORIGINAL, bench_models, settle_models
 from dcnify.errors import CheckError, DcnifyError
@@ -16,6 +17,10 @@ from dcnify.search.choose.prediction import Effects, agreement, damage
 from dcnify.search.measured import Measured, Store, size_of
 from dcnify.search.place import Place
 from dcnify.surgery import ConvertResult
+
+
+class RefusedSetError(CheckError):
+    """A set cannot be used: its recipe refuses it, or its output is not finite."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,21 @@ def verify(
         again: the conversion itself is wanted, so that what is known does not do.
 
     Raises:
-        DcnifyError: the recipe refuses the set, or its output is not finite.
+        RefusedSetError: the recipe refuses the set, or its output is not finite.
     """
     what = {"recipe": place.measuring(paths).to_yaml(), "bench": _bench(place)}
     known = None if again else store.read(what)
+    if known is not None and known.refused:
+        raise RefusedSetError(known.refused)
     if known is not None:
         return Verified(known, values_of(place, known, original), None)
     began = time.perf_counter()
-    result = place.convert(place.measuring(paths))
-    found = _measured(place, result, tuple(paths))
+    try:
+        result = place.convert(place.measuring(paths))
+        found = _measured(place, result, tuple(paths))
+    except DcnifyError as error:
+        store.write(what, Measured(tuple(paths), None, refused=str(error)))
+        raise RefusedSetError(str(error)) from error
     latency, ratio, flops = _costs(place, result)
     found = dataclasses.replace(
         found,
@@ -104,18 +115,27 @@ def _measured(place: Place, result: ConvertResult, paths: tuple[str, ...]) -> Me
     if missing := [path for path in paths if path not in swapped]:
         raise DcnifyError(f"{missing[0]} was reverted, as the recipe requires")
     outputs = place.outputs(result.model)
-    finite = torch.isfinite(outputs).flatten(1).all(1)
-    if not finite.all():
-        raise CheckError(
-            f"the model with {size_of(len(paths))} swapped gives NaN or infinities on "
-            f"{int((~finite).sum())} of {len(finite)} images"
-        )
+    check_finite(outputs, paths)
     return Measured(
         paths,
         outputs,
         params=result.report.parameters[1],
         sqnr_db={one.path: one.sqnr_db for one in result.report.sites},
     )
+
+
+def check_finite(outputs: Tensor, paths: Collection[str]) -> None:
+    """Refuse a set whose model gives NaN.
+
+    Raises:
+        RefusedSetError: an output of an image is not finite.
+    """
+    finite = torch.isfinite(outputs).flatten(1).all(1)
+    if not finite.all():
+        raise RefusedSetError(
+            f"the model with {size_of(len(paths))} swapped gives NaN or infinities on "
+            f"{int((~finite).sum())} of {len(finite)} images"
+        )
 
 
 def _costs(place: Place, result: ConvertResult) -> tuple[float, float, float | None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dcnify.errors import InputError
 from dcnify.roles.base import replacement_named
@@ -13,6 +15,10 @@ from dcnify.surgery.plan import ModuleSpec, PlannedSwap
 from dcnify.words import first_line
 
 _MAX_SIZE = 1 << 20
+_FILLS = {
+    *(nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_),
+    *(Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_),
+}
 
 
 def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
@@ -25,13 +31,30 @@ def build(spec: ModuleSpec, *, original: nn.Module | None = None) -> nn.Module:
     _check_sizes(spec.args)
     extra = {"original": original} if replacement.takes_original else {}
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unwritten():
             module = replacement.module(**spec.args, **extra)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = first_line(error)
         raise InputError(f"plan: cannot build a {spec.type!r} module: {reason}") from error
     carry_settings(original, module)
     return module
+
+
+class _Unwritten(TorchFunctionMode):
+    """Leaves out what would fill tensors on the meta device, which takes half the time there."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _FILLS:
+            tensor = args[0] if args else (kwargs or {})["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
 
 
 def carry_settings(original: nn.Module | None, module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from dcnify.surgery.plan import ModuleSpec, Plan, PlannedSwap, Skipped
 from dcnify.surgery.resolve import resolve
 
 if TYPE_CHECKING:
-    from dcnify.recipe import Recipe, Swap
+    from dcnify.recipe import Recipe, Selection, Swap
 
 
 def plan(model: nn.Module, recipe: Recipe, example: Any) -> Plan:
@@ -46,29 +45,28 @@ def plan(model: nn.Module, recipe: Recipe, example: Any) -> Plan:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A replacement as it fits one site."""
+class Taken:
+    """What a recipe does with the sites of a model, before it is known what goes there."""
 
-    module: ModuleSpec
-    parameters: int
-    flops: int
-    notes: tuple[str, ...]
-    neighbours: Neighbours | None
-
-
-Known = dict[str, Fitted]
-"""What was fitted already, for many plans of the same model."""
+    swaps: tuple[tuple[Site, Swap, Keys], ...]
+    """Each site that is swapped, and the keys of its swap's ``replace``."""
+    skipped: tuple[Skipped, ...]
+    selection: Selection
 
 
-def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | None = None) -> Plan:
-    """As `plan`, on sites that were found already; ``known`` is read and added to."""
+def take(recipe: Recipe, found: Found) -> Taken:
+    """Let each swap take its sites.
+
+    Raises:
+        InputError: a swap takes nothing.
+        CheckError: a swap's ``expect`` is not met.
+    """
     from dcnify.recipe import select
 
     selection = select(recipe, found.sites)
     chosen = {site.path for site, _ in selection.chosen}
     keys = _keys(found, selection.chosen)
-    swaps: list[PlannedSwap] = []
-    biases: list[str] = []
+    swaps: list[tuple[Site, Swap, Keys]] = []
     stages = {site.path: site.stage for site in found.sites}
     skipped = [Skipped(*item, stages.get(item[0])) for item in selection.skipped]
     for site, swap in selection.chosen:
@@ -77,19 +75,27 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found, known: Known | No
             reason = f"inside {outer}, which is swapped"
             skipped.append(Skipped(site.path, site.role, reason, site.stage))
             continue
-        swaps.append(_planned(found, site, swap, keys[swap.name], {} if known is None else known))
-        replacement = _replacement(swap)
-        if replacement.biases is not None:
-            biases += replacement.biases(found, site, keys[swap.name])
+        swaps.append((site, swap, keys[swap.name]))
+    return Taken(tuple(swaps), tuple(skipped), selection)
+
+
+def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
+    """As `plan`, on sites that were found already."""
+    taken = take(recipe, found)
+    swaps = tuple(_planned(found, *one) for one in taken.swaps)
     paths = [one.site.path for one in swaps]
     return Plan(
         recipe=recipe.name,
         input_shape=found.capture.example.shape,
-        swaps=tuple(swaps),
-        skipped=tuple(skipped),
-        hits=dict(selection.hits),
-        notes=(*selection.notes, *_part_note(found), *fusing_notes(found.model, paths)),
-        trims=tuple(biases),
+        swaps=swaps,
+        skipped=taken.skipped,
+        hits=dict(taken.selection.hits),
+        notes=(
+            *taken.selection.notes,
+            *_part_note(found),
+            *fusing_notes(found.model, paths),
+        ),
+        trims=tuple(path for one in taken.swaps for path in biases(found, *one)),
         isolations=needed(found.isolations, paths),
         model_parameters=sum(p.numel() for p in found.model.parameters()),
         model_flops=node_flops(found.capture.operations()),
@@ -103,6 +109,12 @@ def _part_note(found: Found) -> list[str]:
         return []
     shape = "x".join(map(str, example.shape))
     return [f"only {example.part} is looked at and measured, given {shape}"]
+
+
+def biases(found: Found, site: Site, swap: Swap, keys: Keys) -> tuple[str, ...]:
+    """Paths of linear layers beside a site that lose their bias."""
+    trimmed = _replacement(swap).biases
+    return tuple(trimmed(found, site, keys)) if trimmed else ()
 
 
 def _replacement(swap: Swap) -> Replacement:
@@ -121,40 +133,12 @@ def _keys(found: Found, chosen: Sequence[tuple[Site, Swap]]) -> dict[str, Keys]:
     return decided
 
 
-def _planned(found: Found, site: Site, swap: Swap, keys: Keys, known: Known) -> PlannedSwap:
-    asks = [site.path, swap.replace.with_, keys, _is_calibrated(swap), swap.handover]
-    key = json.dumps(asks, default=str)
-    if key not in known:
-        known[key] = _fitted(found, site, swap, keys)
-    fitted = known[key]
-    return PlannedSwap(
-        site=site,
-        swap=swap.name,
-        module=fitted.module,
-        init=tuple(step.model_dump() for step in swap.init),
-        require=swap.require.model_dump() if swap.require else None,
-        parameters=fitted.parameters,
-        flops=fitted.flops,
-        notes=fitted.notes,
-        neighbours=fitted.neighbours,
-        handover=swap.handover,
-    )
-
-
-def _fitted(found: Found, site: Site, swap: Swap, keys: Keys) -> Fitted:
-    spec, notes = resolve(found, site, swap.replace.with_, keys)
-    near = _neighbours(found, site, swap, keys)
-    if isinstance(near, str):
-        notes, near = (*notes, f"the channels stay in place: {near}"), None
-    if near is not None:
-        spec = ModuleSpec(spec.type, {**spec.args, "neighbours": True})
+def _planned(found: Found, site: Site, swap: Swap, keys: Keys) -> PlannedSwap:
+    spec, notes, near = specify(found, site, swap, keys)
     original = get(found.model, site.path)
-    dtype = _dtype(original)
-    try:
-        module = build(spec, original=_meta_twin(original))
-    except InputError as error:
-        raise InputError(f"swap {swap.name!r} at {site.path}: {error}") from error
+    module = build_at(site, swap, spec, meta_twin(original))
     parameters = sum(p.numel() for p in module.parameters())
+    dtype = _dtype(original)
 
     def count(part: nn.Module, shape: tuple[int, ...]) -> int:
         counter = FlopCounterMode(display=False)
@@ -163,23 +147,63 @@ def _fitted(found: Found, site: Site, swap: Swap, keys: Keys) -> Fitted:
         return counter.get_total_flops()
 
     flops = _replacement(swap).flops
-    counted = flops(module, site, count) if flops else count(module, site.input_shape)
-    return Fitted(spec, parameters, counted, notes, near)
+    return PlannedSwap(
+        site=site,
+        swap=swap.name,
+        module=spec,
+        init=tuple(step.model_dump() for step in swap.init),
+        require=swap.require.model_dump() if swap.require else None,
+        parameters=parameters,
+        flops=flops(module, site, count) if flops else count(module, site.input_shape),
+        notes=notes,
+        neighbours=near,
+        handover=swap.handover,
+    )
+
+
+def specify(
+    found: Found, site: Site, swap: Swap, keys: Keys
+) -> tuple[ModuleSpec, tuple[str, ...], Neighbours | None]:
+    """The module that goes to a site, notes on it, and the layers that may change with it.
+
+    Raises:
+        InputError: there is none that fits.
+    """
+    spec, notes = resolve(found, site, swap.replace.with_, keys)
+    near = _neighbours(found, site, swap, keys)
+    if isinstance(near, str):
+        notes, near = (*notes, f"the channels stay in place: {near}"), None
+    if near is not None:
+        spec = ModuleSpec(spec.type, {**spec.args, "neighbours": True})
+    return spec, notes, near
+
+
+def build_at(site: Site, swap: Swap, spec: ModuleSpec, original: nn.Module) -> nn.Module:
+    """Build the module for a site on the meta device; ``original`` may become a part of it.
+
+    Raises:
+        InputError: its arguments do not fit together.
+    """
+    try:
+        return build(spec, original=original)
+    except InputError as error:
+        raise InputError(f"swap {swap.name!r} at {site.path}: {error}") from error
 
 
 def _neighbours(found: Found, site: Site, swap: Swap, keys: Keys) -> Neighbours | str | None:
     """Layers that may change with the one at ``site``, if it is calibrated; or why none may."""
     search = _replacement(swap).neighbours
-    if search is None or not _is_calibrated(swap) or swap.handover or keys["pointwise"]:
+    if search is None or not is_calibrated(swap) or swap.handover or keys["pointwise"]:
         return None
     return search(found, site, keys)
 
 
-def _is_calibrated(swap: Swap) -> bool:
+def is_calibrated(swap: Swap) -> bool:
+    """Whether a swap fits its layers on images."""
     return any(step.method == "calibrate" for step in swap.init)
 
 
-def _meta_twin(module: nn.Module) -> nn.Module:
+def meta_twin(module: nn.Module) -> nn.Module:
     """The module's structure without its memory."""
     memo: dict[int, object] = {}
     for parameter in module.parameters():

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.ablations import KERNEL, STAGES, STEPS, SWEEP, ablate
 from support.models import tiny_convnext
 
 import dcnify
@@ -18,30 +19,6 @@ from dcnify.ablate.workplace import open_workplace
 from dcnify.errors import DcnifyError, InputError
 from dcnify.pipeline.spec import RunSpec
 from dcnify.sources.spec import SourceSpec
-
-SOURCE = "python:support.models:tiny_convnext"
-KERNEL, INIT, STAGES = (
-    "swaps.dw7.replace.kernel_size",
-    "swaps.dw7.init",
-    "swaps.dw7.select.stages",
-)
-SWEEP = {
-    "name": "tiny",
-    "recipe": "convnext",
-    "factors": {KERNEL: [3, 1], STAGES: [[0], [1]]},
-    "seeds": [0, 1],
-    "measure": ["fidelity", "parameters", "flops"],
-}
-STEPS = "finetune.stages.recover.steps"
-
-
-def ablate(folder, sweep=SWEEP, **options):
-    """Run a sweep on a tiny model, and return what was said besides the result."""
-    said = []
-    source = SourceSpec(SOURCE, input_size="32", model_arg=("num_classes=10",))
-    given = {"images": "builtin:cluttered-digits", **options}
-    result = dcnify.ablate(sweep, source, output=folder, say=said.append, **given)
-    return result, said
 
 
 @pytest.fixture(scope="module")
@@ -307,27 +284,3 @@ def test_a_folder_of_another_sweep_or_model_or_version_is_refused(done, tmp_path
     (tmp_path / "other/thing").touch()
     with pytest.raises(InputError, match="something else"):
         ablate(tmp_path / "other")
-
-
-@pytest.mark.slow
-def test_a_thousand_points_are_planned_on_one_capture(tmp_path, monkeypatch):
-    from dcnify.ablate import check
-    from dcnify.sources.spec import SourceSpec
-
-    captures = []
-    real = check.find
-    monkeypatch.setattr(check, "find", lambda *given: captures.append(1) or real(*given))
-    monkeypatch.setattr(worker.Worker, "work", lambda self: None)
-    sweep = {
-        **SWEEP,
-        "factors": {
-            KERNEL: [1, 3],
-            "swaps.dw7.replace.offset_scale": [round(0.5 + i / 1000, 4) for i in range(500)],
-        },
-        "seeds": [0],
-    }
-    said = []
-    source = SourceSpec(SOURCE, input_size="32", model_arg=("num_classes=10",))
-    dcnify.ablate(sweep, source, output=tmp_path / "run", say=said.append)
-    assert captures == [1]
-    assert "1000 trials: 1000 points x 1 seed" in said

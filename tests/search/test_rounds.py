@@ -13,7 +13,7 @@ from dcnify.search.choose.prediction import Cost, Effects, Prediction
 from dcnify.search.costs import latency_cost
 from dcnify.search.measured import Measured
 from dcnify.search.rounds import choose_and_verify, compare
-from dcnify.search.verify import Verified
+from dcnify.search.verify import RefusedSetError, Verified
 
 NAMES = tuple("abcdef")
 
@@ -31,13 +31,15 @@ def pick(names):
     return np.isin(NAMES, list(names))
 
 
-def run(budget, truth, made=None):
-    """Choose and verify where ``truth`` is what is measured; return the outcome and what was
-    said."""
+def run(budget, truth, made=None, refuses=lambda names: False):
+    """Choose and verify where ``truth`` is what is measured, and sets that ``refuses`` is true of
+    cannot be used; return the outcome and what was said."""
     said, converted = [], []
 
     def convert(names):
         converted.append(names)
+        if refuses(names):
+            raise RefusedSetError(f"{''.join(names)} gives NaN")
         return Verified(Measured(names, None), truth.values(pick(names)), None)
 
     outcome = choose_and_verify(
@@ -90,6 +92,35 @@ def test_a_second_miss_leaves_no_set():
     assert outcome.verified is None
     assert outcome.closest["latency_ratio"] > 1.3
     assert len(converted) == 1
+
+
+def test_a_set_that_cannot_be_used_is_refused_and_another_chosen():
+    outcome, converted, said = run("sites>=3", prediction(), refuses=lambda names: "a" in names)
+    assert converted[0] == ("a", "b", "c"), "the least damage"
+    chosen = outcome.verified.measured.paths
+    assert "a" not in chosen
+    assert len(chosen) == 3
+    assert said[0] == "abc gives NaN; another set is chosen"
+    assert outcome.refused[0] == "abc gives NaN"
+    assert len(set(converted)) == len(converted), "no set is converted twice"
+    assert outcome.rounds[0].paths == chosen, "what is refused is no round"
+
+
+def test_after_some_sets_the_worst_layer_of_each_is_left_out():
+    outcome, converted, said = run("sites>=3", prediction(), refuses=lambda names: len(names) > 2)
+    assert outcome.verified is None
+    assert len(converted) <= 3 + len(NAMES), "not every set of three is tried"
+    assert "the worst of them, is left out from here on" in said[3]
+
+
+def test_a_set_that_is_refused_after_a_correction_makes_way_for_another():
+    effects = prediction().effects
+    truth = replace(prediction(), effects=replace(effects, factor=0.5))
+    budget = f"kl<={effects.damage(pick('abc')):.4f}"
+    outcome, _, said = run(budget, truth, refuses=lambda names: len(names) > 3)
+    assert [len(one.paths) for one in outcome.rounds] == [2, 3]
+    assert outcome.verified.measured.paths == outcome.rounds[1].paths
+    assert any("another set is chosen" in line for line in said)
 
 
 def test_damage_of_nearly_nothing_is_not_compared():

@@ -8,41 +8,16 @@ import shutil
 import pytest
 import torch
 from support.blocks_by_hand import FlatModel
+from support.searches import ARGS, FEW, OPTIONS, SOURCE, TYPED, search
 
 import dcnify
-from dcnify.bench.spec import ModelBenchSpec
 from dcnify.cli import main
 from dcnify.data.spec import ImageSpec
 from dcnify.errors import CheckError, InputError
 from dcnify.graph.isolation.region import Region
 from dcnify.search import run as running
-from dcnify.search import scores, verify
+from dcnify.search import scores
 from dcnify.sources.spec import SourceSpec
-
-SOURCE = "python:support.models:tiny_convnext"
-ARGS = ("ls_init_value=1.0", "num_classes=10")
-OPTIONS = {
-    "images": ImageSpec("builtin:cluttered-digits", image_count=16),
-    "bench": ModelBenchSpec(seconds=0.1, batch=1),
-    "overrides": ["require=null"],
-}
-TYPED = (
-    *("--input-size", "32", "--model-arg", ARGS[0], "--model-arg", ARGS[1]),
-    *("--images", "builtin:cluttered-digits", "--image-count", "16"),
-    *("--batch", "1", "--time", "0.1", "--set", "require=null"),
-)
-
-
-FEW = {"overrides": ["require=null", "swaps.dw7.select.stages=[0, 1]"]}
-"""Two candidates, so that no sets are measured to see how damages add up."""
-
-
-def search(folder, budget="sites>=2", **options):
-    """Search a tiny ConvNeXt, and return the result and what was said."""
-    said = []
-    source = SourceSpec(SOURCE, input_size="32", model_arg=ARGS)
-    result = dcnify.search(source, budget, output=folder, say=said.append, **{**OPTIONS, **options})
-    return result, said
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +31,6 @@ def done(tmp_path_factory):
 def copied(done, tmp_path):
     """A folder in which everything is measured, to search again in."""
     return shutil.copytree(done[0], tmp_path / "copy")
-
-
-@pytest.fixture
-def conversions(monkeypatch):
-    """The sets that are converted, as their paths."""
-    seen = []
-    alone, several = verify.Place.converted, verify.Place.convert
-
-    def one(self, paths):
-        seen.append(tuple(paths))
-        return alone(self, paths)
-
-    def many(self, recipe):
-        seen.append(tuple(path for swap in recipe.swaps for path in swap.select.modules))
-        return several(self, recipe)
-
-    monkeypatch.setattr(verify.Place, "converted", one)
-    monkeypatch.setattr(verify.Place, "convert", many)
-    return seen
 
 
 def test_the_artifact_has_the_chosen_layers_and_loads(done):
@@ -203,48 +159,6 @@ def test_damage_is_measured_on_every_image_that_is_not_calibrated_on(tmp_path):
     assert len(measured) == 96 - 64
     together = torch.cat((measured, calibrated)).flatten(1)
     assert len(together.unique(dim=0)) == len(place.batch.tensor.flatten(1).unique(dim=0))
-
-
-@pytest.fixture
-def giving_nan(monkeypatch):
-    """Have the model give NaN on its first image where all of some layers are swapped."""
-    real = verify.Place.outputs
-
-    def where(*paths):
-        def outputs(self, model):
-            found = real(self, model)
-            if not any(isinstance(model.get_submodule(p), torch.nn.Conv2d) for p in paths):
-                found[0] = float("nan")
-            return found
-
-        monkeypatch.setattr(verify.Place, "outputs", outputs)
-
-    return where
-
-
-PAIR = ("stages.0.blocks.0.conv_dw", "stages.1.blocks.0.conv_dw")
-
-
-def test_a_swap_that_gives_nan_is_told_and_not_chosen(tmp_path, giving_nan):
-    giving_nan(PAIR[1])
-    result, said = search(tmp_path / "x", "sites>=1", **FEW)
-    assert result.chosen == PAIR[:1]
-    words = "the model with 1 layer swapped gives NaN or infinities on 1 of 16 images"
-    assert f"[2/2] {PAIR[1]}: refused: {words}" in said
-    assert [one.refused for one in result.candidates] == ["", words]
-
-
-def test_swaps_that_give_nan_together_are_no_artifact(tmp_path, giving_nan):
-    giving_nan(*PAIR)
-    with pytest.raises(CheckError, match="with 2 layers swapped gives NaN"):
-        search(tmp_path / "x", "sites>=2", **FEW)
-    assert not (tmp_path / "x/artifact").exists()
-
-
-def test_a_model_that_gives_nan_itself_is_refused(tmp_path, giving_nan):
-    giving_nan()
-    with pytest.raises(InputError, match="itself gives NaN"):
-        search(tmp_path / "x", **FEW)
 
 
 def test_sites_inside_a_larger_forward_are_searched_like_any(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from itertools import permutations
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -21,8 +23,23 @@ from dcnify.roles.attention.masks import nodes_of
 from dcnify.roles.base import Found
 
 _AXES = "axes of all nodes"
+Read = TypeVar("Read")
 
 
+def _read_once(read: Callable[[Found, Site], Read]) -> Callable[[Found, Site], Read]:
+    """Let what is read of a site not be read again for the next plan."""
+
+    @wraps(read)
+    def reading(found: Found, site: Site) -> Read:
+        key = f"{read.__name__} {site.path}"
+        if key not in found.readings:
+            found.readings[key] = read(found, site)
+        return found.readings[key]
+
+    return reading
+
+
+@_read_once
 def call_of(found: Found, site: Site) -> TokenCall:
     """Which arguments of the layer at ``site`` are its tokens, and their rows and columns."""
     seen = found.capture.calls[site.path]
@@ -95,6 +112,7 @@ def _grid_arguments(calls: tuple[CallShape, ...], grid: Pair) -> tuple[str, ...]
     return ()
 
 
+@_read_once
 def map_rule(found: Found, site: Site) -> MapRule | None:
     """The feature map upstream that tells the grid of the tokens at ``site``, if one does.
 

@@ -40,7 +40,12 @@ class Decision:
     """The set that misses the budget by least, if none is within it."""
 
 
-def decide(prediction: Prediction, budget: Budget, worst_first: Sequence[int]) -> Decision:
+def decide(
+    prediction: Prediction,
+    budget: Budget,
+    worst_first: Sequence[int],
+    refused: Sequence[Chosen] = (),
+) -> Decision:
     """Choose a set by each method.
 
     The goal follows from the budget. Where it bounds what the model keeps (``kl``, ``agreement``),
@@ -52,6 +57,7 @@ def decide(prediction: Prediction, budget: Budget, worst_first: Sequence[int]) -
         prediction: of every set.
         budget: what holds of the set.
         worst_first: candidates in the order in which they would be reverted.
+        refused: sets that cannot be used, nor any set that holds one of them.
     """
     asked = [bound.quantity for bound in budget if not bound.is_implied]
     keeps = "kl" in asked or "agreement" in asked
@@ -64,16 +70,18 @@ def decide(prediction: Prediction, budget: Budget, worst_first: Sequence[int]) -
     values = prediction.values(none)
     if all(bound.is_met(values) for bound in budget):
         empty_is_best = not keeps or not (_relative(prediction, cost) < 0).any()
-        chosen = None if empty_is_best else _by(MILP, prediction, budget, minimise, worst_first)
+        chosen = (
+            None if empty_is_best else _by(MILP, prediction, budget, minimise, worst_first, refused)
+        )
         if chosen is None or not chosen.any():
             goal, minimise = "most layers", (-np.ones(prediction.count), *_DAMAGE)
     found = {
-        method: _by(method, prediction, budget, minimise, worst_first)
+        method: _by(method, prediction, budget, minimise, worst_first, refused)
         for method in (MILP, GREEDY, REVERT)
     }
     if found[MILP] is not None:
         return Decision(goal, found)
-    closest = nearest(_problem(prediction, budget, _DAMAGE))
+    closest = nearest(_problem(prediction, budget, _DAMAGE, refused))
     return Decision(goal, found, closest)
 
 
@@ -83,6 +91,7 @@ def _by(
     budget: Budget,
     minimise: tuple[Vector | str, ...],
     worst_first: Sequence[int],
+    refused: Sequence[Chosen],
 ) -> Chosen | None:
     """The set that a method chooses.
 
@@ -107,7 +116,7 @@ def _by(
     near = np.arange(prediction.count) % 2 == 0
     best: Chosen | None = None
     for _ in range(_PASSES):
-        problem = _problem(prediction, budget, minimise, near)
+        problem = _problem(prediction, budget, minimise, refused, near)
         if damages:
             chosen = with_agreement(problem, methods[method], holds)
         else:
@@ -128,6 +137,7 @@ def _problem(
     prediction: Prediction,
     budget: Budget,
     minimise: tuple[Vector | str, ...],
+    refused: Sequence[Chosen],
     near: Chosen | None = None,
 ) -> Problem:
     """The budget's linear bounds, as rows; damage is bounded by who asks for it."""
@@ -138,6 +148,9 @@ def _problem(
             row, limit = _row(prediction, bound)
             rows.append(row)
             limits.append(limit)
+    for one in refused:
+        rows.append(one.astype(float))
+        limits.append(one.sum() - 1.0)
     damage = prediction.effects.matrix(near)
     return Problem(damage, np.array(rows), np.array(limits), minimise=minimise)
 
