@@ -59,7 +59,8 @@ def call_of_part(model: nn.Module, example: Example, part: str) -> Example:
         InputError: there is no such module, it is not called, or it is not given an image.
     """
     module = replace(example, part=part).called(model)
-    found = _first_call(model, example.args, example.kwargs, [(part, module)])
+    called = example.called(model)
+    found = _first_call(called, example.args, example.kwargs, [(part, module)])
     if found is None:
         raise InputError(f"{part} is not called with one batch of images (B, C, H, W)")
     return found

@@ -74,6 +74,13 @@ def test_the_call_of_a_part_is_taken_from_a_call_of_the_model():
     assert (found.part, found.kwargs) == ("net", {"scale": 3.0})
 
 
+def test_a_part_of_a_part_is_seen_in_the_call_of_the_outer_one():
+    model = detector()
+    outer = example_for(model, (LIST,))
+    found = call_of_part(model, outer, "backbone.stem")
+    assert (found.part, found.shape) == ("backbone.stem", outer.shape)
+
+
 @pytest.mark.parametrize(
     ("part", "words"),
     [
