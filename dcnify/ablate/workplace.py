@@ -50,8 +50,7 @@ class Workplace:
     def trusts_code(self) -> bool:
         """Whether conversions may import code: it is the source that names it, if any does."""
         run = self.setting.run
-        own = run.source.kind == "python"
-        return own or run.source.trust_code or run.options.trust_code
+        return run.source.names_code or run.source.trust_code or run.options.trust_code
 
     def fresh(self) -> Source:
         """The source with a model of its own, to be changed."""

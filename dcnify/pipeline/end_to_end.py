@@ -107,6 +107,9 @@ def run(
             random_weights=source.random_weights,
         )
         save(result, converted, source=source)
+    # Code that the person named as the source may be imported again.
+    own = spec.source.names_code and read_artifact(converted).base == source.base
+    trust = own or spec.options.trust_code
     if (trained / CONFIG).is_file():
         earlier_work.check_training(trained, stages, data)
         skipped.append(FINETUNED)
@@ -117,7 +120,9 @@ def run(
             trained,
             stages,
             teacher=open_source(spec.source),
-            options=replace(spec.training, resume=is_begun(trained), overwrite=False),
+            options=replace(
+                spec.training, resume=is_begun(trained), overwrite=False, trust_code=trust
+            ),
             watch=watch,
             looked=looked,
             say=say,
@@ -127,7 +132,6 @@ def run(
     if earlier_work.is_timed(timed, shape, spec.seconds, bench):
         skipped.append(BENCH)
     else:
-        trust = spec.options.trust_code
         original = open_source(spec.source)
         report, _ = time_artifact(record, bench, against=original, size=shape, trust_code=trust)
         timed = report.to_dict()

@@ -80,6 +80,11 @@ class SourceSpec(Spec):
         return prefix if prefix != self.source and prefix in PREFIXES else "path"
 
     @property
+    def names_code(self) -> bool:
+        """Whether the person named code to import: as the source, or as its architecture."""
+        return self.kind == "python" or (self.arch or "").startswith("python:")
+
+    @property
     def name(self) -> str:
         """The source without its prefix."""
         return self.source if self.kind == "path" else self.source.partition(":")[2]

@@ -215,3 +215,19 @@ def test_stages_that_need_labels_are_refused_before_the_conversion(folder, capsy
     assert call(folder, "none", data=()) == 2
     assert "missing option '--data', or '--images'" in capsys.readouterr().err
     assert not (folder / "none").exists()
+
+
+def test_a_source_that_is_code_is_imported_again_without_another_word(folder, capfd):
+    (folder / "distil.yaml").write_text(
+        RECIPE.split("finetune:")[0]
+        + "finetune:\n  stages:\n    - {use: distil, steps: 1, batch_size: 4, augment: none}\n"
+    )
+    images = ["--images", str(folder / "pictures"), "--image-count", "16"]
+    source = ["--source", "python:support.detectors:detector"]
+    asked = ["run", str(folder / "distil.yaml"), *source, *images, "-o", str(folder / "code")]
+    assert main([*asked, "--batch", "2", "--time", "0.01"]) == 0
+    told = json.loads((folder / "code" / "report.json").read_text())
+    assert told["bench"]["shape"] == [2, 3, 32, 32]
+    artifact = str(folder / "code" / "converted")
+    assert main(["inspect", artifact]) == 2
+    assert "pass --trust-code" in capfd.readouterr().err
