@@ -49,13 +49,13 @@ test-slow: $(STAMP)
 fuzz: $(STAMP)
 	@DCNIFY_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz -m "slow or not slow" $(ARGS)
 
-# Models whose library cannot be installed are skipped.
+# Models whose library cannot be installed are skipped. The table is written by a whole run alone.
 zoo: $(STAMP)
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
 	  --no-build-isolation -e '.[zoo]' 2>/dev/null || echo "the extra 'zoo' cannot be installed here"
 	@rm -rf build/zoo
 	@DCNIFY_ZOO=build/zoo $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/zoo $(ARGS)
-	@$(BIN)/python tests/zoo/table.py build/zoo docs/models.md
+	@$(if $(ARGS),,$(BIN)/python tests/zoo/table.py build/zoo docs/models.md)
 
 study: real-study
 	@$(BIN)/python studies/inherit_study $(ARGS)
