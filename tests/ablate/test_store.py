@@ -160,6 +160,17 @@ def test_a_process_is_known_by_its_number_and_when_it_began():
     assert not owner.is_gone({**mine, "started": 0, "machine": "another"})
 
 
+def test_of_a_study_that_is_not_there_the_nearest_is_named_not_all(tmp_path):
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    for number in range(8):
+        open_store(url, f"study{number}", create=True)
+    with pytest.raises(InputError, match="did you mean 'study1'"):
+        open_store(url, "studi1")
+    with pytest.raises(InputError) as caught:
+        open_store(url, "kernels")
+    assert str(caught.value).endswith("there is study0, study1, study2, study3, study4, ...")
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dcnify.ablate.state.owner import is_gone, this_process
 from dcnify.ablate.state.storage import HEARTBEAT, in_words, open_storage, quiet, without_password
 from dcnify.errors import InputError
+from dcnify.words import did_you_mean
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "dcnify:"
 """Of the attributes of a study that are ours."""
+_MOST_NAMES = 5
 MOST_KILLS = 5
 """Workers that a trial may cost in one call before it counts as failed."""
 WAITING, RUNNING, DONE, FAILED, INFEASIBLE, PREEMPTED, VOID = (
@@ -270,8 +272,10 @@ def open_store(url: str, name: str | None, *, create: bool = False) -> Store:
             name = _only_one(storage, names, shown)
         if name not in names:
             if not create:
-                there = f"; there is {', '.join(names)}" if names else ""
-                raise InputError(f"{shown} has no ablation {name!r}{there}")
+                some = [*names[:_MOST_NAMES], *["..."] * (len(names) > _MOST_NAMES)]
+                there = f"; there is {', '.join(some)}" if names else ""
+                hint = did_you_mean(name, names, otherwise=there)
+                raise InputError(f"{shown} has no ablation {name!r}{hint}")
             with quiet():
                 optuna.create_study(
                     study_name=name, storage=storage, direction="maximize", load_if_exists=True
