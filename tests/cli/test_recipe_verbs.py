@@ -97,6 +97,7 @@ def test_ls_lists_every_builtin(dcnify):
         "convnext-late",
         "internimage-exact",
         "internimage-flash",
+        "large-kernel",
         "mobilenet",
         "mobilenet-calibrated",
         "swin",
