@@ -114,7 +114,7 @@ def test_a_layer_that_a_step_made_worse_gets_its_weights_back():
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_step_that_changes_nothing_came_no_closer():
-    model = models.tiny_convnext()
+    model = models.tiny_convnext(ls_init_value=1.0)  # of 1e-6 the output is rounding alone
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     found = find(model, images[:1])
     plan = dcnify.plan(model, models.recipe("depthwise_conv"), images[:1])
