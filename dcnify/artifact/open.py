@@ -69,7 +69,9 @@ def _open_artifact(spec: SourceSpec, model_args: Mapping[str, Any]) -> OpenedMod
     for_files: dict[str, Any] = {"--arch": spec.arch, "--use-ema": spec.use_ema, "--key": spec.key}
     for_files |= {"--ignore": spec.ignore}
     refuse_options(for_files, f"is for weight files, not for {spec.source}, an artifact")
-    refuse_options({"--part": spec.part}, f"is recorded in {spec.source}, an artifact")
+    refuse_options(
+        {"--part": spec.part}, f"is recorded in {spec.source}, an artifact: leave it out"
+    )
     refuse_options({"--model-arg": model_args}, f"cannot change {spec.source}, an artifact")
     record = read_artifact(spec.source)
     model, expected = load_record(record, trust_code=spec.trust_code)

@@ -36,6 +36,7 @@ def example_for(model: nn.Module, given: Any) -> Example:
     found = part_called(model, args, kwargs)
     if found is None:
         raise InputError("example: a list of images, and no module of the model is given a batch")
+    _check_closed(model, args, kwargs, found.part)
     return found
 
 
@@ -63,7 +64,42 @@ def call_of_part(model: nn.Module, example: Example, part: str) -> Example:
     found = _first_call(called, example.args, example.kwargs, [(part, module)])
     if found is None:
         raise InputError(f"{part} is not called with one batch of images (B, C, H, W)")
+    _check_closed(called, example.args, example.kwargs, part, module)
     return found
+
+
+def _check_closed(
+    model: nn.Module, args: Any, kwargs: Any, path: str, part: nn.Module | None = None
+) -> None:
+    """Refuse a part of which the model calls a layer elsewhere too.
+
+    A capture of the part does not see that call; the new layer might be wrong there.
+    """
+    part = part or model.get_submodule(path)
+    running: list[bool] = []
+    outside: list[str] = []
+
+    def noted(name: str) -> Any:
+        return lambda _module, _args: None if running else outside.append(name)
+
+    hooks = [
+        part.register_forward_pre_hook(lambda _module, _args: running.append(True)),
+        part.register_forward_hook(lambda _module, _args, _output: running.clear()),
+        *(one.register_forward_pre_hook(noted(name)) for name, one in part.named_modules() if name),
+    ]
+    try:
+        with torch.no_grad(), evaluating(model):
+            model(*args, **kwargs)
+    except Exception:  # of what follows the part; it says what was called until then
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if outside:
+        raise InputError(
+            f"{path}.{outside[0]} is also called outside {path}: look at a part that holds both "
+            "calls, or at the whole model"
+        )
 
 
 class _Stop(Exception):  # not an error

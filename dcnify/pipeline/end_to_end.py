@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dcnify.artifact import open_source, read_artifact, save
+from dcnify.artifact import Artifact, Source, open_source, read_artifact, save
 from dcnify.artifact.layout import CONFIG, TRAINING
 from dcnify.bench import ModelBenchSpec, settle_models
 from dcnify.errors import DcnifyError
@@ -107,9 +107,6 @@ def run(
             random_weights=source.random_weights,
         )
         save(result, converted, source=source)
-    # Code that the person named as the source may be imported again.
-    own = spec.source.names_code and read_artifact(converted).base == source.base
-    trust = own or spec.options.trust_code
     if (trained / CONFIG).is_file():
         earlier_work.check_training(trained, stages, data)
         skipped.append(FINETUNED)
@@ -121,7 +118,10 @@ def run(
             stages,
             teacher=open_source(spec.source),
             options=replace(
-                spec.training, resume=is_begun(trained), overwrite=False, trust_code=trust
+                spec.training,
+                resume=is_begun(trained),
+                overwrite=False,
+                trust_code=_is_trusted(read_artifact(converted), spec, source),
             ),
             watch=watch,
             looked=looked,
@@ -132,7 +132,7 @@ def run(
     if earlier_work.is_timed(timed, shape, spec.seconds, bench):
         skipped.append(BENCH)
     else:
-        original = open_source(spec.source)
+        original, trust = open_source(spec.source), _is_trusted(record, spec, source)
         report, _ = time_artifact(record, bench, against=original, size=shape, trust_code=trust)
         timed = report.to_dict()
         _write(out / BENCH, timed)
@@ -166,6 +166,12 @@ def _draw(out: Path, done: RunResult, say: Callable[[str], None]) -> dict[str, s
         except (DcnifyError, OSError) as error:
             say(f"{name} was not drawn: {error}")
     return made
+
+
+def _is_trusted(record: Artifact, spec: RunSpec, source: Source) -> bool:
+    """Whether an artifact may import code: what the person named as the source, or any if asked."""
+    own = spec.source.names_code and record.base == source.base
+    return own or spec.options.trust_code
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -103,12 +103,15 @@ def plan_found(model: nn.Module, recipe: Recipe, found: Found) -> Plan:
 
 
 def _part_note(found: Found) -> list[str]:
-    """Which part of the model was seen, if not the whole."""
+    """Which part of the model was seen, if not the whole, and what follows from it."""
     example = found.capture.example
     if not example.part:
         return []
     shape = "x".join(map(str, example.shape))
-    return [f"only {example.part} is looked at and measured, given {shape}"]
+    return [
+        f"only {example.part} is looked at and measured, given {shape}; what the model reads of "
+        "its inside elsewhere is not seen"
+    ]
 
 
 def biases(found: Found, site: Site, swap: Swap, keys: Keys) -> tuple[str, ...]:

@@ -106,3 +106,27 @@ def test_a_list_of_images_for_a_model_without_such_a_part_is_refused():
         example_for(First(), (LIST,))
     with pytest.raises(dcnify.InputError, match="does not run on the example: "):
         example_for(nn.Flatten(), (LIST,))
+
+
+class Shared(nn.Module):
+    """Calls a layer of its backbone by itself, which a capture of the backbone does not see."""
+
+    def __init__(self, first: bool):
+        super().__init__()
+        self.backbone, self.first = detector().backbone, first
+
+    def forward(self, images):
+        batch = torch.stack([one[:, :16, :16] for one in images])
+        alone = self.backbone.stem(batch) if self.first else 0
+        seen = self.backbone(batch)["fine"]
+        return seen + (alone if self.first else self.backbone.mix(seen))
+
+
+@pytest.mark.parametrize(("first", "name"), [(True, "stem"), (False, "mix")])
+def test_a_part_of_which_a_layer_is_called_elsewhere_is_refused(first, name):
+    with pytest.raises(dcnify.InputError, match=f"backbone.{name} is also called outside") as told:
+        dcnify.find_sites(Shared(first), (LIST,))
+    assert "\n" not in str(told.value)
+    whole = Example((torch.stack([one[:, :16, :16] for one in LIST]),))
+    with pytest.raises(dcnify.InputError, match=f"backbone.{name} is also called outside"):
+        call_of_part(Shared(first), whole, "backbone")

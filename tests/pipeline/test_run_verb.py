@@ -231,3 +231,9 @@ def test_a_source_that_is_code_is_imported_again_without_another_word(folder, ca
     artifact = str(folder / "code" / "converted")
     assert main(["inspect", artifact]) == 2
     assert "pass --trust-code" in capfd.readouterr().err
+    # Code that somebody put into the folder since then was not named by the person.
+    config = folder / "code" / "finetuned" / "config.json"
+    config.write_text(config.read_text().replace("support.detectors:detector", "antigravity:it"))
+    assert main([*asked, "--batch", "1", "--time", "0.01"]) == 2
+    said = capfd.readouterr().err
+    assert "python:antigravity:it: pass --trust-code" in said
