@@ -29,6 +29,7 @@ _EXPORTS = {
 _ROOMS = (
     "ablate",
     "search",
+    "export",
     "ops",
     "nn",
     "models",

@@ -31,7 +31,7 @@ VERBS = {
     "inspect": ("dcnify.cli.inspect", "List the sites of a model, and the near misses."),
     "plan": ("dcnify.cli.plan", "Show what a recipe would do to a model; changes nothing."),
     "convert": ("dcnify.cli.convert", "Swap what a recipe selects and write an artifact."),
-    "verify": ("dcnify.cli.verify", "Recompute an artifact's hashes, output, operator, fidelity."),
+    "verify": ("dcnify.cli.artifact.verify", "Recompute what an artifact claims."),
     "finetune": ("dcnify.cli.finetune", "Train a converted model, stage by stage."),
     "run": ("dcnify.cli.run", "Convert, fine-tune, time and report in one go."),
     "recipe": ("dcnify.cli.recipe", "List, show, copy and check recipes."),
@@ -40,6 +40,7 @@ VERBS = {
     "report": ("dcnify.cli.pages.report", "Show an artifact, a run or an ablation as one page."),
     "offsets": ("dcnify.cli.pages.offsets", "Draw where deformable layers sample in a photograph."),
     "diff": ("dcnify.cli.pages.diff", "Say what differs between two artifacts or two recipes."),
+    "export": ("dcnify.cli.artifact.export", "Write a model as ONNX or as a PyTorch program."),
     "bench": ("dcnify.cli.bench", "Time the operator or a model against what it replaces."),
 }
 

@@ -52,6 +52,12 @@ OFFERED = {
         --std --tensorboard --time --trust-code --trust-pickle --use-ema --val-split
         --validate-every --workers -o -q RECIPE
     """,
+    "export": """
+        --against --arch --data-dir --dtype --dynamic --fold-static --form --format --ignore
+        --image-count --images --input-size --interpolation --json --key --max-error --mean
+        --model-arg --opset --output --overwrite --part --pretrained --quiet --split --std
+        --trust-code --trust-pickle --use-ema -o -q SOURCE
+    """,
     "offsets": """
         --at --image --interpolation --json --mean --output --overwrite --quiet --site --std
         --trust-code -o -q ARTIFACT

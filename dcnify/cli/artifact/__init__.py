@@ -1,0 +1,1 @@
+"""Verbs that take what `dcnify convert` wrote."""

@@ -1,0 +1,1 @@
+"""ONNX: our operators in its terms, the file, and running it."""
