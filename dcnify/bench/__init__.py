@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dcnify.bench.ablation.result import AblationReport
     from dcnify.bench.ablation.run import run_ablation
     from dcnify.bench.csv_file import write_ablation_csv, write_csv, write_models_csv
-    from dcnify.bench.models import CONVERTED, ORIGINAL, ModelBench, bench_models
+    from dcnify.bench.models import CONVERTED, ORIGINAL, ExportedModel, ModelBench, bench_models
     from dcnify.bench.op import OpBench, run
     from dcnify.bench.plot import check_plot, write_plot
     from dcnify.bench.request import settle, settle_models
@@ -32,6 +32,7 @@ __all__ = [
     "OURS",
     "AblationReport",
     "CaseResult",
+    "ExportedModel",
     "Measurement",
     "ModelBench",
     "ModelBenchSpec",

@@ -35,7 +35,10 @@ def write_csv(report: Report, path: Path) -> None:
 
 
 def write_models_csv(report: ModelReport, path: Path) -> None:
-    """Write a row for each model and pass; the speedup is in both models' rows."""
+    """Write a row for each model and pass; the speedup is in both models' rows.
+
+    That of an exported model is in its own.
+    """
     _write(path, MODEL_COLUMNS, _model_rows(report))
 
 
@@ -74,8 +77,9 @@ def _model_rows(report: ModelReport) -> Iterator[dict[str, object]]:
     shape = "x".join(map(str, report.shape))
     everywhere = {"date": report.date, "shape": shape, "dtype": report.dtype}
     for one in report.passes:
-        speedup = {f"speedup_{key}": value for key, value in asdict(one.speedup).items()}
         for name, timing in one.timings.items():
+            own = one.exported.get(name, one.speedup)
+            speedup = {f"speedup_{key}": value for key, value in asdict(own).items()}
             yield {
                 **everywhere,
                 **asdict(report.machine),

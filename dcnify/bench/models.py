@@ -1,6 +1,6 @@
 """Time a converted model against the original on the same images, in one interleaved run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,16 @@ class ModelBench:
     """Seed for images and orders."""
 
 
+@dataclass(frozen=True)
+class ExportedModel:
+    """The converted model in another runtime, timed beside the two in the forward pass."""
+
+    name: str
+    parameters: int
+    prepare: Callable[[Example], Timed]
+    """Takes how the models are called, with the images; returns a call of this one."""
+
+
 def bench_models(
     original: nn.Module,
     converted: nn.Module,
@@ -48,6 +58,7 @@ def bench_models(
     bench: ModelBench,
     progress: Progress = silent,
     example: Example | None = None,
+    exported: Sequence[ExportedModel] = (),
 ) -> ModelReport:
     """Time both models on the same random images, in turn, in channels_last.
 
@@ -58,6 +69,7 @@ def bench_models(
         bench: settings.
         progress: Progress callback.
         example: how both are called; by default with images alone.
+        exported: others to time in the same run.
 
     Raises:
         InputError: a model does not run on such images, or not in the device's memory.
@@ -82,12 +94,17 @@ def bench_models(
             calls = {
                 name: _call(model.train(train), called, train) for name, model in models.items()
             }
+            if not train:
+                calls |= {one.name: one.prepare(called) for one in exported}
             for name, call in calls.items():
                 with _in_words(f"the {name} model does not run {_pass_name(train)} on", where):
                     clock.warm_up(call)
             if not sizes:
                 sizes = {name: _size(model, called) for name, model in models.items()}
-            peaks = {name: _peak(models[name], call, bench.device) for name, call in calls.items()}
+                sizes |= {one.name: ModelSize(one.parameters, None) for one in exported}
+            peaks = {
+                name: _peak(model, calls[name], bench.device) for name, model in models.items()
+            }
             passes.append(_timed(calls, clock, bench, train, peaks))
         for model in models.values():
             model.eval()
@@ -116,11 +133,16 @@ def _timed(
     for name, measured in rounds.items():
         found = timing_of(measured)
         rate = bench.batch / found.p50_us * 1e6
-        timings[name] = ModelTiming(**vars(found), images_per_s=rate, peak_memory_bytes=peaks[name])
-    pairs = zip(rounds[ORIGINAL], rounds[CONVERTED], strict=True)
-    speedup = Speedup(*percentiles([before / after for before, after in pairs]))
+        peak = peaks.get(name)
+        timings[name] = ModelTiming(**vars(found), images_per_s=rate, peak_memory_bytes=peak)
+    speedups = {
+        name: Speedup(*percentiles([a / b for a, b in zip(rounds[ORIGINAL], own, strict=True)]))
+        for name, own in rounds.items()
+        if name != ORIGINAL
+    }
+    speedup = speedups.pop(CONVERTED)
     clocked = "device" if bench.device.type == "cuda" else "wall"
-    return PassResult(_pass_name(train), clocked, timings, speedup)
+    return PassResult(_pass_name(train), clocked, timings, speedup, speedups)
 
 
 def _call(model: nn.Module, example: Example, train: bool) -> Timed:

@@ -1,7 +1,7 @@
 """Results of benchmarks, of the operator and of models. Plain data; times in microseconds."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dcnify.bench.machine import Machine
@@ -146,6 +146,8 @@ class PassResult:
     """``device`` for CUDA events, ``wall`` on a CPU."""
     timings: dict[str, ModelTiming]
     speedup: Speedup
+    exported: dict[str, Speedup] = field(default_factory=dict)
+    """The same of exported models, by name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with ``pass_name`` called ``pass``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from dcnify.bench.timing import using
 from dcnify.errors import InputError
 from dcnify.graph.calls import like_of
 from dcnify.graph.example import example_with
+from dcnify.pipeline.exported import exported_model
 from dcnify.progress import Progress, silent
 from dcnify.surgery.handover import finish, handovers
 from dcnify.surgery.prepare import runnable
@@ -27,6 +29,7 @@ def time_artifact(
     trust_code: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
+    exported: Sequence[Path] = (),
 ) -> tuple[ModelReport, str]:
     """Time the model of an artifact and the original in one interleaved run.
 
@@ -41,6 +44,7 @@ def time_artifact(
         trust_code: import the code that the artifact names, if its base is ``python:``.
         progress: progress callback.
         say: called with remarks, one line each.
+        exported: ONNX files that it was exported to, timed in the same run by onnxruntime.
 
     Returns:
         What was measured, and the name of the original.
@@ -69,4 +73,6 @@ def time_artifact(
                     say(f"the original's DCNv3 does not run here ({reason}): timed on our operator")
         except torch.OutOfMemoryError:
             raise InputError(f"{bench.device} has no room for both models") from None
-        return bench_models(before, model, shape, bench, progress, example), opened.spec
+        others = [exported_model(path, model, bench) for path in exported]
+        report = bench_models(before, model, shape, bench, progress, example, others)
+        return report, opened.spec

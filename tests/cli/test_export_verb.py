@@ -23,6 +23,16 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture
+def source(tmp_path):
+    """Options that name the model that the artifact was made from."""
+    torch.save(models.tiny_vit().state_dict(), tmp_path / "model.pt")
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    args = (("--model-arg", f"{key}={value}") for key, value in sizes.items())
+    arch = ("--arch", "vit_tiny_patch16_224")
+    return ("--against", "model.pt", *arch, *(word for pair in args for word in pair))
+
+
+@pytest.fixture
 def dcnify(capsys, monkeypatch, tmp_path):
     """Run the command line in an empty folder; gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
@@ -149,3 +159,39 @@ def test_a_model_that_hands_over_is_refused(tmp_path):
     assert handover.handovers(result.model)
     with pytest.raises(api.InputError, match=r"2 layers still hand over"):
         api.export(result, tmp_path / "m.onnx")
+
+
+def test_an_exported_file_is_timed_beside_the_models(dcnify, out, source, tmp_path):
+    assert dcnify("export", out, "-o", "m.onnx", "--dynamic", "batch")[0] == 0
+    code, said, error = dcnify(
+        *("bench", "model", out, *source, "--onnx", "m.onnx", "--time", "0.01"),
+        *("--batch", "2", "--json", "--csv", "t.csv", "--cpu"),
+    )
+    assert code == 0, error
+    (forward,) = json.loads(said)["passes"]
+    assert list(forward["timings"]) == ["original", "converted", "m.onnx"]
+    assert forward["exported"]["m.onnx"]["p50"] > 0
+    rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "file", "said"),
+    [
+        ("2", "m.onnx", "--batch 1"),
+        ("1", "other.onnx", "export it again"),
+        ("1", "x.onnx", "x.onnx"),
+    ],
+)
+def test_a_file_that_cannot_be_timed(dcnify, out, source, tmp_path, batch, file, said):
+    dcnify("export", out, "-o", "m.onnx")
+    model = models.tiny_vit()
+    torch.nn.init.normal_(model.head.weight)
+    api.export(model, tmp_path / "other.onnx", example=torch.randn(1, 3, 32, 32))
+    (tmp_path / "x.onnx").write_text("not ONNX")
+    code, _, error = dcnify(
+        *("bench", "model", out, *source, "--onnx", file, "--batch", batch),
+        *("--time", "0.01", "--cpu"),
+    )
+    assert code == 2
+    assert said in error

@@ -114,8 +114,8 @@ OFFERED = {
     """,
     "bench model": """
         --against --arch --batch --cpu --csv --device --dtype --ignore --input-size --json --key
-        --model-arg --overwrite --quiet --seed --threads --time --train --trust-code --trust-pickle
-        -q ARTIFACT
+        --model-arg --onnx --overwrite --quiet --seed --threads --time --train --trust-code
+        --trust-pickle -q ARTIFACT
     """,
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dcnify.bench.spec import ModelBenchSpec
 from dcnify.cli.flatten import Offer, verb
-from dcnify.cli.options import Artifact, Csv
+from dcnify.cli.options import Artifact, Csv, must_exist
 from dcnify.cli.output import table
 from dcnify.cli.terminal import Terminal
 from dcnify.errors import InputError
@@ -40,6 +41,16 @@ class Here(Spec):
         metavar="SIZE",
     )
     cpu: bool = option(False, help="The same as --device cpu.")
+    onnx: tuple[str, ...] = option(
+        (),
+        help="Time this file too, which 'dcnify export' wrote, in onnxruntime on the CPU. May be "
+        "given more than once.",
+        metavar="FILE",
+    )
+
+    def __post_init__(self) -> None:
+        for path in self.onnx:
+            must_exist(Path(path))
 
 
 @verb
@@ -59,6 +70,7 @@ def model(
 
     \b
     $ dcnify bench model out/
+    $ dcnify bench model out/ --onnx model.onnx
     $ dcnify bench model out/ --device cuda --dtype float16 --batch 128 --train
     """
     if here.cpu and spec.device not in (None, "cpu"):
@@ -83,6 +95,7 @@ def model(
             trust_code=request.trust_code,
             progress=shown.phase,
             say=terminal.say,
+            exported=[Path(path) for path in here.onnx],
         )
     if files.csv:
         files.write(files.csv, lambda path: write_models_csv(report, path))
@@ -99,6 +112,10 @@ def _render(report: ModelReport, original: str) -> list[Any]:
         parts += [
             f"converted: {speedup.p50:.2f} times as fast "
             f"(p20-p80 {speedup.p20:.2f}-{speedup.p80:.2f}, {rounds} rounds)",
+            *(
+                f"{name}: {other.p50:.2f} times (p20-p80 {other.p20:.2f}-{other.p80:.2f})"
+                for name, other in one.exported.items()
+            ),
             "",
         ]
     if report.machine.device == "cpu":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from onnxscript import ir
 from torch import Tensor
 
 from dcnify.errors import DcnifyError
@@ -16,8 +17,12 @@ LARGEST = 2**31 - 2**24
 """Bytes of weights in a file; one message of protobuf has two gigabytes at most."""
 
 
-def write(model: ir.Model, path: Path) -> tuple[Path, ...]:
+def write(model: Any, path: Path) -> tuple[Path, ...]:
     """Write ``path``, and beside it ``NAME.data`` for weights above two gigabytes; check both.
+
+    Args:
+        model: an `onnxscript.ir.Model`.
+        path: of the file.
 
     Returns:
         The files.
@@ -26,6 +31,7 @@ def write(model: ir.Model, path: Path) -> tuple[Path, ...]:
         DcnifyError: ONNX's own checker refuses the file, which would be a fault of ours.
     """
     import onnx
+    from onnxscript import ir
 
     weights = sum(
         one.const_value.nbytes for one in model.graph.initializers.values() if one.const_value
@@ -37,6 +43,14 @@ def write(model: ir.Model, path: Path) -> tuple[Path, ...]:
     except Exception as error:
         raise DcnifyError(f"the ONNX model is not valid: {first_line(error)}") from error
     return (path,) if beside is None else (path, beside)
+
+
+_DTYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(double)": torch.float64,
+}
+"""Types of inputs that are cast to; others are given as they are."""
 
 
 class Session:
@@ -59,13 +73,27 @@ class Session:
             )
         except Exception as error:
             raise DcnifyError(f"onnxruntime cannot load it: {first_line(error)}") from error
-        self.names = [one.name for one in self._session.get_inputs()]
-        self.shapes = {one.name: tuple(one.shape) for one in self._session.get_inputs()}
+        inputs = self._session.get_inputs()
+        self.shapes = {one.name: tuple(one.shape) for one in inputs}
+        self._dtypes = [_DTYPES.get(one.type) for one in inputs]
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         """Return the outputs for tensors in the order of the inputs."""
+        return self.prepared(tensors)()
+
+    def prepared(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """Return the call with these tensors, cast to the types of the inputs."""
         given: dict[str, Any] = {
-            name: one.detach().cpu().contiguous().numpy()
-            for name, one in zip(self.names, tensors, strict=True)
+            name: one.detach().to("cpu", dtype or one.dtype).contiguous().numpy()
+            for name, one, dtype in zip(self.shapes, tensors, self._dtypes, strict=True)
         }
-        return [torch.from_numpy(one) for one in self._session.run(None, given)]
+        return lambda: [torch.from_numpy(one) for one in self._session.run(None, given)]
+
+
+def parameters_of(path: Path) -> int:
+    """How many numbers the floating-point weights of a file are."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+    return sum(math.prod(one.dims) for one in graph.initializer if one.data_type in floats)
