@@ -56,6 +56,8 @@ def run(
     own = like_of(subject.model).dtype
     dtype = getattr(torch, spec.float_type) if spec.float_type else own
     _check_dtype(spec, dtype)
+    if own in (torch.float16, torch.bfloat16):
+        subject = subject.in_float32()
     if "batch" in spec.axes:
         subject = subject.in_batches_of(2)
     progress("exporting", 0, 1)
@@ -128,8 +130,8 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def _check_dtype(spec: ExportSpec, dtype: torch.dtype) -> None:
-    if spec.kind == "onnx" and dtype == torch.bfloat16:
-        raise InputError("the weights are bfloat16, which few runtimes know: give --dtype fp32")
+    if spec.kind == "onnx" and dtype not in (torch.float32, torch.float16):
+        raise InputError(f"the weights are {_name(dtype)}, few runtimes know it: give --dtype fp32")
 
 
 def _photographs(subject: Subject, images: Tensor | None) -> Tensor:

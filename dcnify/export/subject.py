@@ -17,8 +17,9 @@ from dcnify.artifact.golden import Golden
 from dcnify.artifact.record import Artifact, is_artifact
 from dcnify.data.statistics import IMAGENET, UNKNOWN, Statistics
 from dcnify.errors import InputError
-from dcnify.export.program import with_batch
+from dcnify.export.program import cast, with_batch
 from dcnify.graph.calls import like_of
+from dcnify.graph.capture import twin_of
 from dcnify.graph.example import Example
 from dcnify.graph.part import example_for
 from dcnify.progress import Progress, silent
@@ -66,6 +67,15 @@ class Subject:
         for key, value in self.statistics.known().items():
             entries[f"dcnify.{key}"] = json.dumps(value)
         return entries
+
+    def in_float32(self) -> Subject:
+        """The same with the weights as float32, to compare with: halves round by themselves.
+
+        What an artifact stores as its output was rounded too, and is left out.
+        """
+        model = cast(twin_of(self.model), torch.float32)
+        example = self.example.to("cpu", torch.float32)
+        return dataclasses.replace(self, model=model, example=example, golden=None)
 
     def in_batches_of(self, count: int) -> Subject:
         """The same called with ``count`` images at least."""

@@ -91,6 +91,16 @@ def test_half_precision(converted, tmp_path, form):
     assert all(torch.equal(one, after[name]) for name, one in before.items())
 
 
+def test_bfloat16_weights_are_written_as_float32_alone(tmp_path):
+    model = models.tiny_convnext().bfloat16()
+    example = EXAMPLE.bfloat16()
+    with pytest.raises(InputError, match="--dtype fp32"):
+        dcnify.export(model, tmp_path / "m.onnx", example=example)
+    done = dcnify.export(model, tmp_path / "m.onnx", example=example, dtype="fp32")
+    assert done.error < 1e-5
+    assert model.stem[0].weight.dtype == torch.bfloat16
+
+
 def test_a_vit_with_prefix_tokens_of_any_size(tmp_path):
     model = models.tiny_vit(dynamic_img_size=True, img_size=64)
     result = dcnify.convert(model, models.recipe("attention"), EXAMPLE)
