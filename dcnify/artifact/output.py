@@ -39,7 +39,8 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         raise InputError("the output path is empty")
     target = Path(os.path.realpath(path))
     if target.suffix in _OTHER_FORMATS:
-        raise InputError(f"{path}: an output is a folder, or a file ending in .pt or .pth")
+        hint = "; 'dcnify export' writes ONNX of it" if target.suffix == ".onnx" else ""
+        raise InputError(f"{path}: an output is a folder, or a file ending in .pt or .pth{hint}")
     if target.exists():
         _check_existing(path, target, overwrite)
     parent = target.parent

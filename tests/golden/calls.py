@@ -111,6 +111,21 @@ verify nowhere
 verify model.pt
 verify bare
 verify good --images builtin:cluttered-digits
+export good
+export nowhere -o m.onnx
+export bare -o m.onnx
+export good -o m
+export good -o m.onnx --format onx
+export good -o m.onnx --opset 18
+export good -o m.onnx --form deformconv
+export good -o m.onnx --dynamic batch,hight
+export good -o m.onnx --dtype int8
+export good -o m.onnx --max-error 0
+export good -o m.onnx --max-error 1e-12
+export good -o m.pt2 --form grid_sample
+export good -o nofolder/m.onnx
+export good -o model.pt --format pt2
+bench model good --onnx nowhere.onnx
 finetune model.pt --data builtin:cluttered-digits
 finetune nowhere --data builtin:cluttered-digits
 finetune good
