@@ -1,0 +1,53 @@
+"""Models of real size, end to end: the same classes on photographs, in both forms."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import dcnify
+
+pytestmark = pytest.mark.slow
+
+MODELS = {
+    "flash_intern_image_t": None,
+    "convnext_tiny": ("convnext", "dw7"),
+    "vit_tiny_patch16_224": ("vit", "attention"),
+    "mobilenetv3_large_100": ("mobilenet", "depthwise"),
+    "tf_efficientnet_lite0": ("mobilenet", "depthwise"),
+}
+"""With the recipe and the name of its swap."""
+
+
+def _converted(name: str) -> nn.Module:
+    """The model with random weights, and with points that depend on the image."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    if MODELS[name] is not None:
+        recipe, swap = MODELS[name]
+        options = [f"swaps.{swap}.init=transfer", "require.on_violation=warn"]
+        example = torch.randn(1, 3, 224, 224)
+        model = dcnify.convert(model, dcnify.Recipe.load(recipe, options), example).model
+    for path, parameter in model.named_parameters():
+        if path.endswith("offset_mask.weight"):
+            nn.init.normal_(parameter, std=0.3 / parameter.shape[1] ** 0.5)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_classes_on_photographs(name, tmp_path):
+    model = _converted(name)
+    for form in ("deform_conv", "grid_sample"):
+        done = dcnify.export(
+            model,
+            tmp_path / "m.onnx",
+            example=torch.randn(1, 3, 224, 224),
+            form=form,
+            overwrite=True,
+        )
+        (photographs,) = done.comparisons
+        assert photographs.agreement == 1.0, form
+        assert photographs.error < 1e-4, form
+        assert sum(done.layers.values()) >= 12
