@@ -14,7 +14,7 @@ from dcnify.errors import DcnifyError, InputError
 from dcnify.export.program import Program, inputs_of, outputs_of, with_batch
 from dcnify.export.result import Comparison
 from dcnify.export.subject import Subject
-from dcnify.graph.calls import evaluating, output_tensor
+from dcnify.graph.calls import evaluating, like_of, output_tensor
 from dcnify.graph.example import Example
 from dcnify.surgery.fidelity.measure import Agreement
 from dcnify.surgery.fidelity.predictions import predicted_classes, share_equal
@@ -101,12 +101,13 @@ class Beside:
         pairs: list[tuple[Tensor, Tensor]] = []
         count = 0
         for example in self._batches(images, batch):
-            with torch.no_grad(), evaluating(model):
-                wanted = outputs_of(example.call(model))
+            wanted = _called(model, example)
             found = self._outputs(example, what)
+            shapes = [[one.shape for one in some] for some in (wanted, found)]
+            if shapes[0] != shapes[1]:
+                raise DcnifyError(f"the exported model returns {shapes[1]}, the model {shapes[0]}")
             for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
-                if a.is_floating_point():
-                    sums.setdefault(index, Agreement()).add(a, b)
+                sums.setdefault(index, Agreement()).add(a, b)
             if self.program.main is not None:
                 pairs.append((wanted[self.program.main], found[self.program.main]))
             count += len(example.images)
@@ -128,6 +129,14 @@ class Beside:
         except Exception as error:  # whatever a runtime may raise
             reason = first_line(error)
             raise DcnifyError(f"the exported model does not run on {what}: {reason}") from error
+
+
+def _called(model: nn.Module, example: Example) -> list[Tensor]:
+    """What the model returns for a call, wherever it is, on the CPU."""
+    like = like_of(model)
+    own = example.to(like.device, like.dtype) if like.numel() else example
+    with torch.no_grad(), evaluating(model):
+        return [one.cpu() for one in outputs_of(own.call(model))]
 
 
 def _worst(sums: Iterable[Agreement]) -> float:

@@ -161,16 +161,17 @@ def with_batch(example: Example, count: int) -> Example:
 
 
 def cast(twin: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Give a twin (see `twin_of`) tensors of its own in ``dtype``, where theirs is another."""
+    """Give a twin (see `twin_of`) tensors of its own on the CPU and in ``dtype``, where needed."""
     made: dict[int, Tensor] = {}
     for module in twin.modules():
         tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for held in tensors:
             for name, one in held.items():
-                if one is None or not one.is_floating_point() or one.dtype == dtype:
+                wanted = dtype if one is not None and one.is_floating_point() else None
+                if one is None or (one.device.type == "cpu" and wanted in (None, one.dtype)):
                     continue
                 if id(one) not in made:
-                    new = one.detach().to(dtype)
+                    new = one.detach().to("cpu", wanted)
                     is_parameter = isinstance(one, nn.Parameter)
                     made[id(one)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
                 held[name] = made[id(one)]

@@ -66,7 +66,7 @@ def run(
     example = subject.example.to("cpu", dtype)
     with runnable(model, example), runnable(subject.model, subject.example):
         program = export_program(model, example, spec.axes)
-        program = dataclasses.replace(program, example=subject.example)
+        program = dataclasses.replace(program, example=subject.example.to("cpu"))
         return _written(subject, spec, program, dtype, folded, images, against, progress)
 
 

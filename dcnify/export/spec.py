@@ -24,7 +24,7 @@ HIGHEST_OPSET = 24
 AXES = ("batch", "height", "width")
 DTYPES = {"fp32": "float32", "fp16": "float16", "float32": "float32", "float16": "float16"}
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-_MAX_ERROR = {"float32": 1e-4, "float16": 2e-2}
+_MAX_ERROR = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,20 @@ def test_json(dcnify, out):
     assert data["error"] < 1e-4
 
 
-def test_the_original_beside_it(dcnify, out):
-    source = "timm:vit_tiny_patch16_224"
-    code, said, error = dcnify("export", out, "-o", "m.onnx", "--against", out)
+def test_the_original_beside_it(dcnify, out, source):
+    code, said, error = dcnify("export", out, "-o", "m.onnx", *source)
     assert code == 0, error
     assert "the model it was converted from" in said
-    code, _, error = dcnify("export", out, "-o", "n.onnx", "--against", f"{source}x")
+    code, _, error = dcnify("export", out, "-o", "n.onnx", "--against", "modell.pt")
     assert code == 2
-    assert "vit_tiny_patch16_224" in error
+    assert "did you mean 'model.pt'?" in error
+
+
+def test_layers_with_fixed_points_are_counted(dcnify, out):
+    code, said, _ = dcnify("export", out, "-o", "m.onnx", "--fold-static")
+    assert code == 0
+    assert "2 layers with fixed points" in said
+    assert "DeformConv" not in said
 
 
 @pytest.mark.parametrize(

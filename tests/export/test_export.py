@@ -10,6 +10,7 @@ import timm
 import torch
 from support import models
 from support.two_inputs_for_export import TwoInputs
+from torch import nn
 
 import dcnify
 from dcnify.artifact import read_artifact
@@ -171,6 +172,21 @@ def test_the_model_before_the_conversion_is_beside_it(converted, tmp_path):
     done = dcnify.export(converted, tmp_path / "m.onnx", against=models.tiny_convnext())
     assert done.against is not None
     assert done.against.error > done.error
+
+
+def test_whole_numbers_are_compared_too(tmp_path, monkeypatch):
+    class Classes(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)).argmax(1)
+
+    done = dcnify.export(Classes(), tmp_path / "m.onnx", example=EXAMPLE)
+    assert done.error == 0
+    prepared = Session.prepared
+    monkeypatch.setattr(
+        Session, "prepared", lambda *given: lambda: [one + 1 for one in prepared(*given)()]
+    )
+    with pytest.raises(CheckError):
+        dcnify.export(Classes(), tmp_path / "n.onnx", example=EXAMPLE)
 
 
 def test_a_model_needs_an_example(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.processes import run_python
 from support.two_inputs_for_export import TwoInputs
+from torch import nn
 
 import dcnify
 
@@ -59,6 +60,14 @@ def test_an_output_by_name_stays_one(tmp_path):
     loaded = torch.export.load(tmp_path / "m.pt2").module()
     found = loaded(x[:1].repeat(5, 1, 1, 1), step=torch.ones(5))
     assert found["maps"].shape == (5, 4, 16, 16)
+
+
+def test_bfloat16_stays(tmp_path):
+    x = torch.randn(2, 3, 16, 16)
+    model = nn.Conv2d(3, 4, 3).bfloat16().eval()
+    done = dcnify.export(model, tmp_path / "m.pt2", example=x.bfloat16())
+    assert done.dtype == "bfloat16"
+    assert 1e-4 < done.error < 1e-1
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ class AgainstSpec(Spec):
 
     against: str | None = option(
         None,
-        help="The model it was converted from: how far the exported one is from that is shown too.",
+        help="The model it was converted from: how far the exported one is from that is shown too. "
+        "--arch, --model-arg and the like are then about this one.",
         metavar="SOURCE",
     )
 
@@ -60,12 +61,14 @@ def export(
     $ dcnify export out/ -o model.onnx --dynamic batch,height,width --dtype fp16
     $ dcnify export out/ -o model.pt2 --dynamic batch
     """
-    source.check()
     spec.check(files.overwrite)
     before = None
     if other.against is not None:
-        before = SourceSpec(other.against, trust_code=source.trust_code)
+        before = dataclasses.replace(source, source=other.against, input_size=None, part=None)
         before.check()
+        kept = {name: getattr(source, name) for name in ("trust_code", "input_size", "part")}
+        source = SourceSpec(source.source, **kept)
+    source.check()
     from dcnify.artifact import open_source
     from dcnify.export.run import run
     from dcnify.export.subject import open_subject
@@ -87,14 +90,14 @@ def export(
         terminal.warn(words)
     for words in done.notes:
         terminal.say(words)
-    terminal.emit(_data(done), lambda: _render(done))
+    terminal.emit(_data(done), lambda: _render(done, spec.fold_static))
 
 
 def _data(done: Exported) -> dict[str, Any]:
     return {**dataclasses.asdict(done), "path": str(done.path), "error": done.error}
 
 
-def _render(done: Exported) -> list[Any]:
+def _render(done: Exported, asked_to_fold: bool) -> list[Any]:
     rows = [_row(one, f"{done.limit:g}") for one in done.comparisons]
     if done.against is not None:
         against = dataclasses.replace(done.against, what="the model it was converted from")
@@ -105,8 +108,9 @@ def _render(done: Exported) -> list[Any]:
     parts: list[Any] = [table(columns, rows), ""]
     for title, shapes in (("input", done.inputs), ("output", done.outputs)):
         parts += [f"{title} {name}: {'x'.join(map(str, one))}" for name, one in shapes.items()]
-    if done.folded:
-        parts.append(f"{len(done.folded)} layers with fixed points are depthwise convolutions")
+    if asked_to_fold:
+        found = len(done.folded) or "no"
+        parts.append(f"{found} layers with fixed points, written as depthwise convolutions")
     what = f"{done.format}{version}, {done.dtype}{', ' + layers if layers else ''}"
     return [*parts, f"wrote {done.path} ({what}, {done.bytes / 2**20:,.1f} MiB)"]
 
