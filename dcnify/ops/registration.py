@@ -180,6 +180,10 @@ def _register_autograd(name: str, op: Any, op_backward: Any) -> None:
     def differentiable(*tensors: Tensor, **how: Any) -> Tensor:
         refuse_forward_mode(name, tensors)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            if torch._C._are_functorch_transforms_active():
+                raise NotImplementedError(
+                    f"torch.func does not see into torch.ops.dcnify.{name}: call dcnify.ops.{name}"
+                )
             return Differentiable.apply(how, *tensors)
         with torch._C._AutoDispatchBelowAutograd():
             return op(*tensors, **how)

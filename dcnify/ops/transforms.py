@@ -74,6 +74,14 @@ def _public_name(op: Any) -> str:
 
 def call(op: Any, op_backward: Any, tensors: Sequence[Tensor], how: dict[str, Any]) -> Tensor:
     """The operator on tensors, also inside ``torch.func``: grad, vjp, jacrev, vmap of those."""
-    if torch._C._are_functorch_transforms_active():
+    if _needs_rules():
         return _UnderTransforms.apply(op, op_backward, how, *tensors)
     return op(*tensors, **how)
+
+
+def _needs_rules() -> bool:
+    """Whether a transform is active that wants an ``autograd.Function``; functionalize does not."""
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    innermost = torch._C._functorch.peek_interpreter_stack()
+    return innermost.key() != torch._C._functorch.TransformType.Functionalize

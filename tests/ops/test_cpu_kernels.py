@@ -328,6 +328,26 @@ def test_without_numba_the_kernels_are_not_available():
 
 
 @pytest.mark.slow
+def test_a_numba_that_is_broken_is_done_without_and_one_warning_says_so():
+    program = """
+import sys
+class Broken:
+    def find_spec(self, name, path, target=None):
+        if name == "numba.core":
+            raise OSError("libllvmlite.so: cannot open shared object file")
+sys.meta_path.insert(0, Broken())
+import torch
+from dcnify.ops import dcnv4
+for _ in range(2):
+    print(tuple(dcnv4(torch.randn(1, 4, 4, 32), torch.randn(1, 4, 4, 112)).shape))
+"""
+    printed = python(program)
+    assert printed.count("(1, 4, 4, 32)") == 2
+    assert printed.count("RuntimeWarning") == 1
+    assert "libllvmlite.so" in printed
+
+
+@pytest.mark.slow
 def test_if_the_kernels_do_not_compile_they_are_not_available_and_one_warning_says_so():
     program = ONE_CALL + "print(numba_path.available(), numba_path.available())"
     printed = python(program, NUMBA_DISABLE_JIT="1")

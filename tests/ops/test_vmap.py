@@ -10,6 +10,7 @@ from dcnify.ops import dcnv3, dcnv4
 from dcnify.ops.sampling import Sampling, views_of
 
 HOW = {"groups": 2, "kernel_size": (3, 1), "padding": (1, 0)}
+HOW_LISTS = {"groups": 2, "kernel_size": [3, 1], "padding": [1, 0]}
 
 
 def _op(value, offset_mask):
@@ -100,3 +101,14 @@ def test_a_forward_mode_derivative_is_refused_in_words(three):
 def test_mapping_over_nothing_gives_nothing(three):
     value, offset_mask = (t[:0] for t in three)
     assert torch.vmap(_op)(value, offset_mask).shape == (0, *_op(*(t[0] for t in three)).shape)
+
+
+def test_functionalised_it_is_the_same(three):
+    one = tuple(t[0] for t in three)
+    assert torch.equal(torch.func.functionalize(_op)(*one), _op(*one))
+
+
+def test_a_gradient_of_the_raw_operator_under_torch_func_names_the_function(three):
+    one = tuple(t[0] for t in three)
+    with pytest.raises(NotImplementedError, match=r"call dcnify\.ops\.dcnv4"):
+        torch.func.grad(lambda v, o: torch.ops.dcnify.dcnv4(v, o, **HOW_LISTS).sum())(*one)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dcnify.ops.numba.threads import share_out
 from dcnify.ops.sampling import Sampling, compute_dtype
+from dcnify.words import first_line
 
 if TYPE_CHECKING:
     from dcnify.ops.numba.points import CallLayout
@@ -34,16 +36,16 @@ _WORTH_A_THREAD = 1 << 17
 def available() -> bool:
     """Whether the kernels can be compiled here; the first call finds out, in a second or so."""
     try:
+        if find_spec("numba") is None:
+            return False
         import numba  # noqa: F401
-    except ImportError:
-        return False
-    try:
+
         one = torch.ones(1, 1, 1, 1, dtype=torch.float32, device="cpu")
         single = Sampling.of(1, padding=0, groups=1)
         forward(one, one.new_zeros(1, 1, 1, 1, 2), one[..., None], single)
     except Exception as error:
         warnings.warn(
-            f"dcnify's CPU kernels do not compile here, PyTorch's are used: {error!r}",
+            f"dcnify's CPU kernels do not compile here, PyTorch's are used: {first_line(error)}",
             RuntimeWarning,
             stacklevel=2,
         )
