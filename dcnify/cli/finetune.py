@@ -9,8 +9,9 @@ from dcnify.cli.flatten import Offer, verb
 from dcnify.cli.options import must_exist
 from dcnify.cli.progress import is_main_process
 from dcnify.cli.terminal import Terminal
+from dcnify.errors import CheckError
 from dcnify.finetune.spec import TrainSpec
-from dcnify.report import accuracy_table, percent
+from dcnify.report import accuracies, accuracy_table, percent
 
 if TYPE_CHECKING:
     from dcnify.finetune import Summary
@@ -50,8 +51,19 @@ def finetune(spec: Request, terminal: Terminal) -> None:
     if len(done.skipped) > 5:
         terminal.warn(f"skipped {len(done.skipped) - 5} more images; --json names them")
     curve = draw_curve(spec.folder, terminal)
+    if done.worse:
+        terminal.warn(f"the training ended below where it began: {_before_and_after(done)}")
     data = {**done.to_dict(), "curve": str(curve) if curve else None}
     terminal.emit(data, lambda: _render(done, spec.folder, curve))
+    if spec.require_improvement and not done.gained:
+        raise CheckError(f"{spec.folder}: no improvement by training: {_before_and_after(done)}")
+
+
+def _before_and_after(done: Summary) -> str:
+    before, after = (
+        accuracies.shown(done.measure, one) for one in (done.converted, done.finetuned)
+    )
+    return f"{done.measure} {before} before, {after} after"
 
 
 def draw_curve(folder: Path, terminal: Terminal) -> Path | None:

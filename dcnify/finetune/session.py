@@ -196,9 +196,9 @@ def _train_stages(run: TrainingRun, checkpoint: Path | None, state: TrainingStat
 
 
 def _measured_before(run: TrainingRun, stage: StageTrainer, state: TrainingState) -> TrainingState:
-    """Measure the original and the converted model.
+    """Measure the original and the converted model, which may stay the best.
 
-    Without labels the converted model is compared with the original, and may stay the best.
+    Without labels the converted model is compared with the original.
     """
     original = None if run.unlabelled else run.original
     for name, model in (("original", original), ("converted", stage.model)):
@@ -211,7 +211,7 @@ def _measured_before(run: TrainingRun, stage: StageTrainer, state: TrainingState
             continue
         run.reporter.validation(name, 0, score)
         state = state.with_score(name, score)
-        if run.unlabelled:
+        if name == "converted":
             state = keep_best(stage, state, score)
     return state
 

@@ -78,6 +78,9 @@ class TrainSpec(Options):
         metavar="RECIPE",
     )
     overrides: tuple[str, ...] = option(**OVERRIDES)
+    require_improvement: bool = option(
+        False, help="Exit code 3 if the trained model is not better than the converted one."
+    )
     teacher: SourceSpec | None = option(
         None,
         help="The model from before the conversion, which stages learn from; what the artifact "

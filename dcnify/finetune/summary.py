@@ -37,7 +37,7 @@ class Summary:
     finetuned: float | None
     best: float | None
     best_at: str
-    """Stage and step of the best accuracy."""
+    """Stage and step of the best accuracy, or ``the start``."""
     best_artifact: Path | None
     """The artifact of the best accuracy, if that was not the last."""
     stages: dict[str, float]
@@ -52,9 +52,25 @@ class Summary:
     distance: str = ""
     """What those are: ``kl`` or ``relative_error``."""
 
+    @property
+    def gained(self) -> bool:
+        """Whether the model is better than before; also if it was not measured before."""
+        if self.converted is None or self.finetuned is None:
+            return True
+        if self.finetuned == self.converted and self.distances:
+            distances = list(self.distances.values())
+            return distances[-1] < distances[0]
+        return self.finetuned > self.converted
+
+    @property
+    def worse(self) -> bool:
+        """Whether the training ended below where it began."""
+        measured = self.converted is not None and self.finetuned is not None
+        return measured and not self.gained and self.finetuned != self.converted
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
-        return to_jsonable_python(self)
+        return {**to_jsonable_python(self), "gained": self.gained}
 
 
 def finish(
@@ -75,6 +91,7 @@ def finish(
     names = [stage.name for stage in run.plan.stages]
     last = state.accuracies.get(names[-1])
     stage, step = state.best_at
+    best_at = f"{names[min(stage, len(names) - 1)]}, step {step}" if stage + step else "the start"
     better = last is not None and state.best is not None and state.best > last
     summary = Summary(
         artifact=target,
@@ -82,7 +99,7 @@ def finish(
         converted=state.accuracies.get("converted"),
         finetuned=last,
         best=state.best,
-        best_at=f"{names[min(stage, len(names) - 1)]}, step {step}",
+        best_at=best_at,
         best_artifact=target / TRAINING / "best" if better and run.best.exists() else None,
         stages={name: state.accuracies[name] for name in names if name in state.accuracies},
         seconds=state.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from support.pictures import class_folders
 
 from dcnify.cli import main
 from dcnify.cli.progress import Display
+from dcnify.finetune import train
 
 STAGES = """seed: 1
 stages:
@@ -180,6 +182,35 @@ def test_json_is_alone_on_stdout_and_names_what_was_skipped(made, photos, tmp_pa
     assert Path(told["curve"]).exists()
     assert [name for name, _ in told["skipped"]] == ["c3/0.png", "c3/0.png"]
     assert "skipped c3/0.png: " in seen.err
+
+
+def test_the_start_may_be_the_best_and_no_improvement_may_be_an_error(
+    made, photos, tmp_path, capsys
+):
+    still = [
+        *("--set", "finetune.stages.one.optimizer.lr=1e-30"),
+        *("--set", f"{SET}optimizer.lr=1e-30"),
+        "--require-improvement",
+    ]
+    assert finetune(made, tmp_path / "out", "--json", *still, data=photos) == 3
+    seen = capsys.readouterr()
+    told = json.loads(seen.out)
+    assert (told["best_at"], told["gained"]) == ("the start", False)
+    assert f"{tmp_path / 'out'}: no improvement by training" in seen.err
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_an_end_below_the_start_is_told(made, photos, tmp_path, capsys, monkeypatch):
+    def worse(*given, **named):
+        done = train(*given, **named)
+        return dataclasses.replace(done, converted=0.348, finetuned=0.261)
+
+    monkeypatch.setattr("dcnify.finetune.train", worse)
+    assert finetune(made, tmp_path / "out", data=photos) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "below where" in line]
+    (line,) = warned
+    assert line.startswith("warning: ")
+    assert "34.8% before, 26.1% after" in line
 
 
 def test_quiet_says_nothing_but_the_result(made, photos, tmp_path, capsys):

@@ -42,8 +42,9 @@ OFFERED = {
     "finetune": """
         --arch --checkpoint-every --cpu --crop-pct --data --data-dir --ignore --image-count --images
         --interpolation --json --key --mean --model-arg --output --overwrite --pretrained --quiet
-        --recipe --resume --seed --set --split --std --teacher --tensorboard --trust-code
-        --trust-pickle --use-ema --val-split --validate-every --workers -o -q -r ARTIFACT
+        --recipe --require-improvement --resume --seed --set --split --std --teacher --tensorboard
+        --trust-code --trust-pickle --use-ema --val-split --validate-every --workers -o -q -r
+        ARTIFACT
     """,
     "run": """
         --arch --batch --calibration-count --checkpoint-every --cpu --crop-pct --data --data-dir
