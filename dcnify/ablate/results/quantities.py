@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dcnify.report.quantity import (
     COSINE,
@@ -67,3 +67,8 @@ def objective_of(names: Iterable[str], *, informative: bool = True) -> str | Non
     """
     names = set(names) if informative else set(names) - OF_OUTPUT
     return next((name for name in ALL if name in names), None)
+
+
+def signed(one: Measured) -> Quantity:
+    """How differences of a quantity are written."""
+    return replace(one.quantity, signed=True)
