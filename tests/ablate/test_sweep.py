@@ -104,6 +104,12 @@ def test_a_mistake_is_one_line_with_its_place_and_the_nearest_fix(text, said):
     assert "\n" not in line
 
 
+def test_a_name_that_files_cannot_have_is_refused_by_its_own_rule():
+    text = f"version: 1\nname: a/b\nfactors: {{{KERNEL}: [3]}}"
+    with pytest.raises(InputError, match=r"s\.yaml:2:7: name: .*digits, \., - and _, got 'a/b'"):
+        Sweep.from_yaml(text, "s.yaml")
+
+
 def test_short_names_tell_paths_apart():
     names = short_names([KERNEL, "finetune.stages.a.steps", "finetune.stages.b.steps"])
     assert list(names.values()) == ["kernel_size", "a.steps", "b.steps"]
