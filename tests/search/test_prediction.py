@@ -182,7 +182,25 @@ def test_agreement_counts_changes_as_far_as_they_cohere():
     assert added < agreement(logits, found) - 0.1
     assert apart.agreement(every) == pytest.approx(agreement(logits, found), abs=0.05)
     assert apart.agreement(every) == apart.agreement(every)
-    assert replace(apart, coherence=1.0).agreement(every) == added
+    assert replace(apart, coherence=1.0).agreement(every) == pytest.approx(added)
     assert added < replace(apart, coherence=0.5).agreement(every) < apart.agreement(every)
     single = pick(3, count=8)
     assert apart.agreement(single) == agreement(logits, logits + alone[3])
+
+
+def test_agreement_is_corrected_by_sets_that_were_measured():
+    torch.manual_seed(0)
+    logits = torch.randn(2000, 5)
+    effects = Effects(logits, 0.2 * torch.randn(4, 2000, 5), True)
+    sets = [pick(0, 1), pick(1, 2, 3)]
+    told = [(one, 1 - 0.5 * (1 - effects.agreement(one))) for one in sets]
+    found = effects.agreeing_as(told)
+    assert found.flips == pytest.approx(0.5, rel=0.01)
+    assert [found.agreement(one) for one in sets] == pytest.approx(
+        [one for _, one in told], abs=0.01
+    )
+    assert found.agreement(pick(2)) == effects.agreement(pick(2))  # measured as it is
+    assert found.agreeing_as(told).flips == found.flips
+    few = replace(effects, original=logits[:20], changes=effects.changes[:, :20])
+    none = [(one, 1.0) for one in sets]  # no image of 20 changed its class
+    assert 0 < few.agreeing_as(none).flips < 1

@@ -65,6 +65,8 @@ class Effects:
     """Share of the rest that each later swap leaves."""
     coherence: float = 1.0
     """Share of a change that is in a set what it is alone."""
+    flips: float = 1.0
+    """What the predicted share of images whose class changes in a set is multiplied by."""
 
     @property
     def measure(self) -> str:
@@ -99,12 +101,14 @@ class Effects:
         if not self.are_logits:
             return None
         together = agreement(self.original, self.output(chosen))
-        if self.coherence == 1 or chosen.sum() < 2:
+        if chosen.sum() < 2:
             return together
-        signs = _signs(len(chosen))
-        signs = signs * signs[:, [np.argmax(np.where(chosen, self._alone, -1))]]
-        apart = [agreement(self.original, self.output(chosen, one)) for one in signs]
-        return self.coherence * together + (1 - self.coherence) * float(np.mean(apart))
+        if self.coherence < 1:
+            signs = _signs(len(chosen))
+            signs = signs * signs[:, [np.argmax(np.where(chosen, self._alone, -1))]]
+            apart = [agreement(self.original, self.output(chosen, one)) for one in signs]
+            together = self.coherence * together + (1 - self.coherence) * float(np.mean(apart))
+        return max(0.0, 1 - self.flips * (1 - together))
 
     def matrix(self, near: Chosen | None = None) -> Vector:
         """(n, n): the damage of a set as a sum over its pairs.
@@ -149,6 +153,15 @@ class Effects:
             size = float((found @ found) * (added @ added))
             shares.append(float(found @ added) ** 2 / size if size else 1.0)
         return replace(self, coherence=float(np.mean(shares))) if shares else self
+
+    def agreeing_as(self, measured: Sequence[tuple[Chosen, float]]) -> Effects:
+        """The effects with the `flips` of sets whose agreement was measured, all counted together;
+        two images more of each kind keep a few from deciding."""
+        plain, images = replace(self, flips=1.0), len(self.original)
+        pairs = [(plain.agreement(chosen), found) for chosen, found in measured]
+        guessed = sum(1 - guess for guess, _ in pairs if guess is not None)
+        seen = sum(1 - found for guess, found in pairs if guess is not None)
+        return replace(self, flips=(images * seen + 2) / (images * guessed + 2))
 
     def fitted_to(self, measured: Sequence[tuple[Chosen, float]]) -> Effects:
         """The effects with the `kept` and `fading` that fit the damage of sets best."""
