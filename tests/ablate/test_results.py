@@ -86,6 +86,23 @@ def test_the_front_is_what_no_other_point_beats():
     assert found.best.index == 4
 
 
+def test_latency_is_a_cost_against_the_original_whatever_held_a_trial_up():
+    def value(point, seed):
+        quick = point[KERNEL] == 3
+        return {
+            "agreement": 0.5 if quick else 0.9,
+            "latency_ratio": 0.8 if quick else 1.2,
+            "latency_ms": 9.0 if quick else 2.0,
+        }
+
+    found = outcome(value)
+    (figure, _table) = next(one for one in page_of(found).sections if "latency" in one.title).parts
+    (_others, best) = figure.charts[0].series
+    assert best.labels == ("base", "2")  # as in the table
+    assert found.costs == ["latency_ratio"]
+    assert [one.changes[KERNEL] for one in found.front("latency_ratio")] == [3, 5]
+
+
 def test_a_quantity_that_should_be_small_is_best_when_it_is():
     found = outcome(lambda point, seed: {"kl": 1 / point[KERNEL]})
     assert found.best.changes[KERNEL] == 7

@@ -30,7 +30,7 @@ from dcnify.report.view import (
 
 PARETO = "pareto-{}.svg"
 """Pictures beside the page, one for each cost."""
-_MOST_COLUMNS = 6
+_MOST_COLUMNS, _BASE = 6, "base"
 
 
 def page_of(found: Results) -> Page:
@@ -102,8 +102,8 @@ def _points(found: Results) -> Iterator[Part]:
 def _row(
     found: Results, point: PointResult, shown: Sequence[Measured], differs: str | None
 ) -> Iterator[Cell]:
-    is_base = point.index == found.record.base
-    yield Mark("base", "muted") if is_base else str(point.index)
+    name = _name(found, point)
+    yield Mark(name, "muted") if name == _BASE else name
     for path in found.record.paths:
         yield level_text(point.changes[path]) if path in point.changes else ""
     for one in shown:
@@ -114,6 +114,11 @@ def _row(
             yield difference.mean if difference else None
             yield _interval(point, one)
     yield point.done
+
+
+def _name(found: Results, point: PointResult) -> str:
+    """What tables and plots call a point."""
+    return _BASE if point.index == found.record.base else str(point.index)
 
 
 def _interval(point: PointResult, one: Measured) -> Cell:
@@ -194,7 +199,7 @@ def _cloud(
         tuple(one.means[y] for one in having),
         style,  # type: ignore[arg-type]  # one of its literals
         around=tuple(one.spreads.get(y) or 0.0 for one in having),
-        labels=tuple(str(one.index) if found else "" for one in having),
+        labels=tuple(_name(found, one) if found else "" for one in having),
     )
 
 
