@@ -53,6 +53,7 @@ class Row:
     predicted: float
     """KL."""
     measured: float
+    agreement_predicted: float
     agreement: float
 
     @property
@@ -102,6 +103,7 @@ class Study:
             predicted["flops_ratio"] or 1.0,
             predicted["kl"] or 0.0,
             values["kl"] or 0.0,
+            predicted["agreement"] or 0.0,
             values["agreement"] or 0.0,
         )
         say(f"{name}: KL {row.measured:.4g} measured, {row.predicted:.4g} predicted")
@@ -185,11 +187,21 @@ def show(rows: Sequence[Row], study: Study) -> None:
             f"{row.predicted:.3g}",
             f"{row.measured:.3g}",
             f"{row.off:+.0%}",
+            f"{row.agreement_predicted:.1%}",
             f"{row.agreement:.1%}",
         )
         for row in rows
     ]
-    columns = ("set", ">layers", ">FLOPs", ">KL predicted", ">KL", ">off", ">agreement")
+    columns = (
+        "set",
+        ">layers",
+        ">FLOPs",
+        ">KL predicted",
+        ">KL",
+        ">off",
+        ">agreement predicted",
+        ">agreement",
+    )
     console().print(table(columns, cells, f"{study.place.source.spec}, {study.place.recipe.name}"))
     randoms = [row for row in rows if row.name.startswith("random")]
     best = min(row.measured for row in rows if row.name.startswith("search: "))
@@ -198,6 +210,8 @@ def show(rows: Sequence[Row], study: Study) -> None:
     effects = study.prediction.effects
     print(f"random sets better than the search: {better} of {len(randoms)}")
     print(f"predictions: median error {np.median(off):.0%}, within 20%: {(off <= 0.2).mean():.0%}")
+    apart = np.array([row.agreement_predicted - row.agreement for row in rows])
+    print(f"agreement: {np.abs(apart).mean():.1%} off on average, {apart.mean():+.1%} in the mean")
     kept = " to ".join(f"{one:.2f}" for one in effects.kept)
     shares = f"kept {kept}, fading {effects.fading:.2f}, coherence {effects.coherence:.2f}"
     print(f"{shares}; {study.machine}")

@@ -200,6 +200,7 @@ def _time(trial: _Trial, artifact: Path) -> None:
             (forward,) = report.passes
             timed = forward.timings[CONVERTED]
             if trial.asks("latency") and batch == batches[0]:
+                trial.values["latency_ratio"] = 1 / forward.speedup.p50
                 trial.values["latency_ms"] = timed.p50_us / 1e3
                 trial.values["speedup"] = forward.speedup.p50
             if trial.asks("throughput"):

@@ -89,7 +89,7 @@ def _refusal(one: Candidate) -> str:
 
 def _row(values: Values, measure: str) -> list[str]:
     if not values:
-        return ["no set"]
+        return ["no set", *("" for _ in range(2 + len(_COSTS)))]
     sites, harm, same = values.get("sites"), values.get(measure), values.get("agreement")
     ratios = [values.get(f"{key}_ratio") for _name, key in _COSTS]
     return [

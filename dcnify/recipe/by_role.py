@@ -108,7 +108,10 @@ def fitted(replace: Replace, role: str) -> Replace:
         if key in replacement.refuses:
             raise refuse(replacement.refuses[key], at=("replace", key))
         if by is not None and key != by:
+            free = (n for n, one in ROLES[role].replacements.items() if not one.exact)
+            other = f"with: {next(free, 'dcnv4')}" if replacement.exact else f"{by}: null"
             words = f"{by.rstrip('_')}: {getattr(replace, by)} decides this by itself"
+            words += f"; '{other}' lets you choose"
             raise refuse(words, at=("replace", key))
     own = {key: one.default for key, one in replacement.keys.items() if one.default}
     defaults = {key: default for key, default in own.items() if key not in given}

@@ -133,6 +133,9 @@ def corrected(
     harm = measured.get(effects.measure)
     if harm is not None and effects.damage(chosen) > 0:
         effects = effects.scaled_to(chosen, harm)
+    kept = measured.get("agreement")
+    if kept is not None:
+        effects = effects.agreeing_as([(chosen, kept)])
     for name, cost in costs.items():
         ratio = measured.get(f"{name}_ratio")
         if ratio is not None:

@@ -95,7 +95,10 @@ def _with_sets(place: Place, store: Store, say: Callable[[str], None], scores: S
     if effects.original is before:  # gradients know some of the logits only
         effects = effects.cohering_as(outputs)
     sets = tuple((one, damage(before, found, original.are_logits)) for one, found in outputs)
-    return replace(scores, effects=effects.fitted_to(sets), sets=sets)
+    effects = effects.fitted_to(sets)
+    if original.are_logits:
+        effects = effects.agreeing_as([(one, agreement(before, found)) for one, found in outputs])
+    return replace(scores, effects=effects, sets=sets)
 
 
 def _by_gradients(place: Place, original: Effects) -> Scores:

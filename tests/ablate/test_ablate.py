@@ -129,6 +129,7 @@ def test_trials_that_differ_only_in_fine_tuning_share_their_conversion(tmp_path)
     for row in result.report.rows:
         assert row["accuracy"] is not None
         assert row["latency_ms"] > 0
+        assert row["latency_ratio"] == pytest.approx(1 / row["speedup"])
     assert not any((tmp_path / "run/models").iterdir())
 
 

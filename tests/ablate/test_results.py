@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from dcnify.ablate.results.effects import effects
+from dcnify.ablate.results.factor_page import factor_sections
 from dcnify.ablate.results.outcome import Results
 from dcnify.ablate.results.page import page_of
 from dcnify.ablate.state.record import AblationRecord
@@ -19,7 +20,7 @@ KERNEL, GROUPS = "swaps.dw7.replace.kernel_size", "swaps.dw7.replace.group_chann
 SEEDS = (0, 1, 2)
 
 
-def outcome(value, *, points=None, failed=(), seeds=SEEDS, uninformative=None):
+def outcome(value, *, points=None, failed=(), seeds=SEEDS, uninformative=None, factors=None):
     """Results of a grid; ``value`` gives a trial's values from its point and seed."""
     points = points or [{KERNEL: k, GROUPS: g} for k, g in itertools.product((3, 5, 7), (8, 16))]
     hashes = [[f"{i}-{seed}" for seed in seeds] for i in range(len(points))]
@@ -35,7 +36,7 @@ def outcome(value, *, points=None, failed=(), seeds=SEEDS, uninformative=None):
         version="0",
         sweep="s",
         description="Which?",
-        factors={KERNEL: [3, 5, 7], GROUPS: [8, 16]},
+        factors={KERNEL: [3, 5, 7], GROUPS: [8, 16], **(factors or {})},
         seeds=seeds,
         measure=("fidelity",),
         points=[{"values": p, "trials": tuple(h)} for p, h in zip(points, hashes, strict=True)],
@@ -85,6 +86,23 @@ def test_the_front_is_what_no_other_point_beats():
     assert found.best.index == 4
 
 
+def test_latency_is_a_cost_against_the_original_whatever_held_a_trial_up():
+    def value(point, seed):
+        quick = point[KERNEL] == 3
+        return {
+            "agreement": 0.5 if quick else 0.9,
+            "latency_ratio": 0.8 if quick else 1.2,
+            "latency_ms": 9.0 if quick else 2.0,
+        }
+
+    found = outcome(value)
+    (figure, _table) = next(one for one in page_of(found).sections if "latency" in one.title).parts
+    (_others, best) = figure.charts[0].series
+    assert best.labels == ("base", "2")  # as in the table
+    assert found.costs == ["latency_ratio"]
+    assert [one.changes[KERNEL] for one in found.front("latency_ratio")] == [3, 5]
+
+
 def test_a_quantity_that_should_be_small_is_best_when_it_is():
     found = outcome(lambda point, seed: {"kl": 1 / point[KERNEL]})
     assert found.best.changes[KERNEL] == 7
@@ -131,8 +149,57 @@ def test_effects_that_do_not_add_up_are_an_interaction():
     found = effects(
         outcome(value, points=points, seeds=(0,)).points, [KERNEL, GROUPS, "x"], "agreement"
     )
-    assert found.interactions[0].paths == (KERNEL, GROUPS)
-    assert found.interactions[0].share == pytest.approx(1)
+    (pair,) = found.interactions
+    assert pair.paths == (KERNEL, GROUPS)
+    assert pair.share == pytest.approx(1)
+    assert pair.levels == (("3", "7"), ("8", "16"))
+    assert pair.means == ((0, 1), (1, 0))
+
+
+def test_the_page_says_what_two_factors_do_together_or_that_nothing_can_be_told():
+    def value(point, seed):
+        return {"agreement": 0.5 + 0.1 * (point[KERNEL] == 7) * (point[GROUPS] == 8) + 0.01 * seed}
+
+    grid = [{KERNEL: k, GROUPS: g, "x": x} for k in (3, 7) for g in (8, 16) for x in range(3)]
+    page = markdown(page_of(outcome(value, points=grid, factors={"x": [0, 1, 2]})))
+    assert "| kernel_size | group_channels=8 | group_channels=16 |" in page
+    assert "| 7 | 61.0% | 51.0% |" in page
+    told = "Too few points to tell whether one factor's effect depends on another."
+    assert told not in page
+    assert told in markdown(page_of(outcome(value)))
+
+    def added(point, seed):
+        return {"agreement": 0.1 * point[KERNEL] + 0.02 * point[GROUPS]}
+
+    assert "The effects add up" in markdown(
+        page_of(outcome(added, points=grid, factors={"x": [0, 1, 2]}))
+    )
+    one = [{KERNEL: k, GROUPS: 8} for k in (3, 5, 7)]
+    page = markdown(page_of(outcome(value, points=one)))
+    assert "add up" not in page
+    assert "Too few" not in page
+
+
+def test_the_difference_from_the_base_stands_beside_what_decides():
+    found = outcome(lambda p, s: {"flops": p[KERNEL], "agreement": p[KERNEL] / 10 + s / 100})
+    head = next(line for line in markdown(page_of(found)).splitlines() if "95% interval" in line)
+    names = [one.strip() for one in head.strip("|").split("|")]
+    at = names.index("agreement")
+    assert names[at : at + 4] == ["agreement", "from the base", "95% interval", "FLOPs"]
+    assert names[-1] == "seeds"
+
+
+def test_effects_are_drawn_by_importance_with_values_in_their_order():
+    found = outcome(lambda p, s: {"agreement": 0.001 * p[KERNEL] + 0.02 * p[GROUPS]})
+    (section,) = factor_sections(found)
+    axis = section.parts[0].charts[0].y
+    assert axis.names == (
+        "group_channels=8",
+        "group_channels=16",
+        "kernel_size=3",
+        "kernel_size=5",
+        "kernel_size=7",
+    )
 
 
 def test_what_is_missing_is_said_and_the_rest_reported():

@@ -104,6 +104,12 @@ def test_a_mistake_is_one_line_with_its_place_and_the_nearest_fix(text, said):
     assert "\n" not in line
 
 
+def test_a_name_that_files_cannot_have_is_refused_by_its_own_rule():
+    text = f"version: 1\nname: a/b\nfactors: {{{KERNEL}: [3]}}"
+    with pytest.raises(InputError, match=r"s\.yaml:2:7: name: .*digits, \., - and _, got 'a/b'"):
+        Sweep.from_yaml(text, "s.yaml")
+
+
 def test_short_names_tell_paths_apart():
     names = short_names([KERNEL, "finetune.stages.a.steps", "finetune.stages.b.steps"])
     assert list(names.values()) == ["kernel_size", "a.steps", "b.steps"]
@@ -116,19 +122,34 @@ def test_values_read_as_their_author_wrote_them():
     )
 
 
-@pytest.fixture(scope="module")
-def opened():
-    return open_source(SOURCE)
+MODELS = {
+    "convnext": SOURCE,
+    "vit": SourceSpec("timm:vit_tiny_patch16_224", model_arg=("depth=2",)),
+    "mobilenet": SourceSpec("timm:tf_efficientnet_lite0", input_size="64"),
+    "internimage-flash": SourceSpec(
+        "timm:intern_image_t", input_size="64", model_arg=("depths=[1,1,1,1]",)
+    ),
+}
+CHANGES = {"internimage-flash": ("swaps.dcn.replace.like=null",)}
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def opened(request):
+    return request.param, open_source(MODELS[request.param])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(sweeps()))
 def test_a_sweep_that_ships_can_be_run(name, opened):
+    recipe, source = opened
     found = Sweep.load(name)
     assert found.name == name
-    spec = AblateSpec(sweep=name, source=SOURCE, output="x")
-    setting = base_setting(found, {"run": spec.run_spec(), "source_sha256": None}, None, ())
-    checked = check(found, setting, opened, lambda recipe: (None, None))
+    if name == "cluttered-digits" and recipe != "convnext":
+        pytest.skip("made for one model")
+    spec = AblateSpec(sweep=name, source=MODELS[recipe], output="x")
+    shared = {"run": spec.run_spec(), "source_sha256": None}
+    setting = base_setting(found, shared, recipe, CHANGES.get(recipe, ()))
+    checked = check(found, setting, source, lambda recipe: (None, None))
     assert len(checked.points) >= 2
     assert len(checked.trials) == len(checked.points) * len(found.seeds)
 

@@ -21,10 +21,10 @@ def error_of(text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "1:1: empty; a recipe starts with 'version: 1'"),
-        ("# only a comment\n", "1:1: empty; a recipe starts with 'version: 1'"),
-        ("- version: 1\n", "1:1: expected a mapping of keys such as 'version: 1' and 'swaps:'"),
-        ("just words", "1:1: expected a mapping of keys such as 'version: 1' and 'swaps:'"),
+        ("", "1:1: empty; the file starts with 'version: 1'"),
+        ("# only a comment\n", "1:1: empty; the file starts with 'version: 1'"),
+        ("- version: 1\n", "1:1: expected a mapping of keys, the first of them 'version: 1'"),
+        ("just words", "1:1: expected a mapping of keys, the first of them 'version: 1'"),
         ("version: 1\n\tname: x\n", "2:1: a tab, where YAML allows only spaces"),
         (
             "version: 1\nname: x\nversion: 1\n",

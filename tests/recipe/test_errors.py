@@ -268,7 +268,7 @@ def test_a_missing_key_points_at_the_mapping_that_lacks_it():
         "recipe.yaml:15:7: missing key 'with' in swaps.late.replace"
     )
     assert changed("version: 1\n", "") == (
-        "recipe.yaml:1:1: missing key 'version'; a recipe starts with 'version: 1'"
+        "recipe.yaml:1:1: missing key 'version'; the file starts with 'version: 1'"
     )
 
 

@@ -41,6 +41,11 @@ PAGE = Page(
 FRAME = """<!DOCTYPE html><iframe src="page.html" style="width: {width}px; height: 900px"></iframe>
 <script>
 const frame = document.querySelector("iframe");
+const printed = (inside, view) => {{  // what is open on paper
+  inside.querySelectorAll("details").forEach((one) => {{ one.open = false; }});
+  view.dispatchEvent(new Event("beforeprint"));
+  return [...inside.querySelectorAll("details[open] summary")].map((one) => one.textContent);
+}};
 frame.onload = () => setTimeout(() => {{
   const inside = frame.contentDocument, view = frame.contentWindow;
   inside.querySelectorAll("details").forEach((one) => {{ one.open = true; }});
@@ -49,6 +54,7 @@ frame.onload = () => setTimeout(() => {{
     wide: inside.documentElement.scrollWidth, view: view.innerWidth,
     rows: [...inside.querySelectorAll("table")].at(-1).tBodies[0].rows.length,
     requests: view.performance.getEntriesByType("resource").length,
+    printed: printed(inside, view),
   }});
 }}, 200);
 </script>"""
@@ -81,4 +87,5 @@ def test_a_page_opens_without_a_message_or_a_request_and_fits(tmp_path, width):
     assert found["wide"] <= found["view"]
     assert found["rows"] == len(LAYERS)
     assert found["requests"] == 0
+    assert found["printed"] == ["yaml"]  # the recipe, and not the numbers of the figure
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []

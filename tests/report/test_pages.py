@@ -174,6 +174,12 @@ def test_rows_past_a_thousand_wait_for_the_reader():
     assert len(html(page(Table((column,) * 12, ((123456,) * 12,) * 10_000)))) < 5 * 2**20
 
 
+def test_a_narrow_first_column_stays_in_sight_and_a_wide_one_does_not():
+    for name, pinned in (("21", True), ("finetune.stages.recover.augment.crop_ratio", False)):
+        text = html(page(Table((Column("point"), Column("n", COUNT)), ((name, 1),))))
+        assert ('<table class="pinned">' in text) == pinned
+
+
 def test_the_network_is_drawn_in_signs():
     places = (
         Place("0", "swapped", "s.0: becomes DCNv4", "12.0 dB"),

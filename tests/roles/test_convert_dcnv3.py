@@ -261,9 +261,12 @@ def test_foreign_code_of_no_known_size_can_name_the_layers_it_wants():
     [
         (
             "replace: {with: fused_dcnv3, kernel_size: 5}",
-            "with: fused_dcnv3 decides this by itself",
+            "with: fused_dcnv3 decides this by itself; 'with: dcnv4' lets you choose",
         ),
-        ("replace: {with: dcnv4, like: flash_intern_image, softmax: true}", "decides this by"),
+        (
+            "replace: {with: dcnv4, like: flash_intern_image, softmax: true}",
+            "'like: null' lets you",
+        ),
         ("replace: {with: fused_dcnv3}, init: paper", "is exact and knows only transfer"),
         ("replace: {with: dcnv4}, init: calibrate", "before it: transfer, fit or paper"),
         ("replace: {with: dcnv4}, init: [{method: transfer, batches: 2}]", "only for method calib"),

@@ -10,7 +10,7 @@ import torch
 
 from dcnify.search.choose.budget import Bound, parse_budget
 from dcnify.search.choose.decide import GREEDY, MILP, REVERT, decide
-from dcnify.search.choose.prediction import Cost, Effects, Prediction, damage
+from dcnify.search.choose.prediction import Cost, Effects, Prediction, agreement, damage
 
 
 @pytest.fixture
@@ -169,3 +169,38 @@ def test_where_a_change_is_another_in_a_set_it_is_damages_that_add_up():
     assert apart.damage(every) == pytest.approx(added, rel=0.2)
     assert alike.damage(every) > 2 * added
     assert every @ apart.matrix() @ every == pytest.approx(added, rel=0.2)
+
+
+def test_agreement_counts_changes_as_far_as_they_cohere():
+    torch.manual_seed(0)
+    logits, shared = torch.randn(2000, 5), 0.2 * torch.randn(2000, 5)
+    alone = shared + 0.05 * torch.randn(8, 2000, 5)
+    apart = Effects(logits, alone, True, coherence=0.0)
+    every = np.ones(8, bool)
+    found = logits + 0.21 * 8**0.5 * torch.randn(2000, 5)  # of the same size, anywhere
+    added = agreement(logits, apart.output(every))
+    assert added < agreement(logits, found) - 0.1
+    assert apart.agreement(every) == pytest.approx(agreement(logits, found), abs=0.05)
+    assert apart.agreement(every) == apart.agreement(every)
+    assert replace(apart, coherence=1.0).agreement(every) == pytest.approx(added)
+    assert added < replace(apart, coherence=0.5).agreement(every) < apart.agreement(every)
+    single = pick(3, count=8)
+    assert apart.agreement(single) == agreement(logits, logits + alone[3])
+
+
+def test_agreement_is_corrected_by_sets_that_were_measured():
+    torch.manual_seed(0)
+    logits = torch.randn(2000, 5)
+    effects = Effects(logits, 0.2 * torch.randn(4, 2000, 5), True)
+    sets = [pick(0, 1), pick(1, 2, 3)]
+    told = [(one, 1 - 0.5 * (1 - effects.agreement(one))) for one in sets]
+    found = effects.agreeing_as(told)
+    assert found.flips == pytest.approx(0.5, rel=0.01)
+    assert [found.agreement(one) for one in sets] == pytest.approx(
+        [one for _, one in told], abs=0.01
+    )
+    assert found.agreement(pick(2)) == effects.agreement(pick(2))  # measured as it is
+    assert found.agreeing_as(told).flips == found.flips
+    few = replace(effects, original=logits[:20], changes=effects.changes[:, :20])
+    none = [(one, 1.0) for one in sets]  # no image of 20 changed its class
+    assert 0 < few.agreeing_as(none).flips < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -208,6 +209,15 @@ def test_the_verb_prints_tables_or_json(copied, capsys):
     assert main([*args, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert len(data["chosen"]) == 2
+
+
+def test_a_method_without_a_set_is_a_row_of_the_table(done, monkeypatch, capsys):
+    sets = tuple(replace(one, paths=None, predicted={}) for one in done[1].sets[1:2])
+    found = replace(done[1], sets=sets)
+    monkeypatch.setattr(running, "run", lambda spec, **told: found)
+    assert main(["search", SOURCE, "--budget", "params<=1.2x", "-o", "x"]) == 0
+    (row,) = [one for one in capsys.readouterr().out.splitlines() if "by greedy" in one]
+    assert row.split() == ["by", "greedy,", "predicted", "no", "set"]
 
 
 @pytest.mark.parametrize(

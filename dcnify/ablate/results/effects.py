@@ -35,6 +35,11 @@ class Interaction:
     paths: tuple[str, str]
     share: float
     """Of the variance between points, beyond that of both factors by themselves."""
+    levels: tuple[tuple[str, ...], tuple[str, ...]]
+    """The values of each of them."""
+    means: tuple[tuple[float | None, ...], ...]
+    """Of the points that have both values: a row for each value of the first factor. None where
+    there is no such point."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Effects:
     """By path, as Optuna estimates it; the sum is 1. Empty with too few points to tell."""
     interactions: tuple[Interaction, ...]
     """Those that matter, the largest first."""
+    untold: bool = False
+    """Whether there are too few points to tell whether some two factors interact."""
 
 
 def effects(points: Sequence[PointResult], paths: Sequence[str], quantity: str) -> Effects | None:
@@ -73,12 +80,9 @@ def effects(points: Sequence[PointResult], paths: Sequence[str], quantity: str) 
         at += len(names) - 1
         for name, effect in zip(names, [*found, -found.sum()], strict=True):
             levels.append(Effect(path, name, float(effect), texts[path].count(name)))
-    return Effects(
-        quantity,
-        tuple(levels),
-        _importance(texts, varied, values, quantity),
-        _interactions(design, coded, values),
-    )
+    interactions, untold = _interactions(design, coded, texts, values)
+    importance = _importance(texts, varied, values, quantity)
+    return Effects(quantity, tuple(levels), importance, interactions, untold)
 
 
 def _coded(texts: Sequence[str]) -> np.ndarray:
@@ -89,22 +93,46 @@ def _coded(texts: Sequence[str]) -> np.ndarray:
 
 
 def _interactions(
-    design: np.ndarray, coded: dict[str, np.ndarray], values: np.ndarray
-) -> tuple[Interaction, ...]:
+    design: np.ndarray,
+    coded: dict[str, np.ndarray],
+    texts: dict[str, list[str]],
+    values: np.ndarray,
+) -> tuple[tuple[Interaction, ...], bool]:
+    """The interactions that matter, and whether there are pairs of which nothing can be told."""
     total = float(((values - values.mean()) ** 2).sum())
     if not total:
-        return ()
+        return (), False
     alone = _unexplained(design, values)
-    found = []
+    found, untold = [], False
     for one, other in combinations(coded, 2):
         products = np.einsum("ni,nj->nij", coded[one], coded[other]).reshape(len(values), -1)
         both = np.concatenate([design, products], 1)
         if np.linalg.matrix_rank(both) >= len(values):
-            continue  # it would explain anything
+            untold = True  # it would explain anything
+            continue
         share = (alone - _unexplained(both, values)) / total
         if share >= MATTERS:
-            found.append(Interaction((one, other), share))
-    return tuple(sorted(found, key=lambda one: -one.share))
+            found.append(
+                Interaction((one, other), share, *_cells(texts[one], texts[other], values))
+            )
+    return tuple(sorted(found, key=lambda one: -one.share)), untold
+
+
+def _cells(
+    one: Sequence[str], other: Sequence[str], values: np.ndarray
+) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], tuple[tuple[float | None, ...], ...]]:
+    """The values of two factors, and the mean of the points with each pair of them."""
+    levels = tuple(dict.fromkeys(one)), tuple(dict.fromkeys(other))
+    pairs = list(zip(one, other, strict=True))
+    return levels, tuple(
+        tuple(
+            float(values[[pair == (row, column) for pair in pairs]].mean())
+            if (row, column) in pairs
+            else None
+            for column in levels[1]
+        )
+        for row in levels[0]
+    )
 
 
 def _unexplained(design: np.ndarray, values: np.ndarray) -> float:

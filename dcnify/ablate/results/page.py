@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from dcnify.ablate.points import level_text
+from dcnify.ablate.results.factor_page import factor_sections
 from dcnify.ablate.results.outcome import Results
 from dcnify.ablate.results.points import PointResult
-from dcnify.ablate.results.quantities import ALL, Measured
+from dcnify.ablate.results.quantities import ALL, Measured, signed
 from dcnify.ablate.state.record import AblationRecord
 from dcnify.ablate.state.store import DONE
 from dcnify.report.chart import Axis, Chart, Series
-from dcnify.report.quantity import COUNT, PERCENT, Quantity
+from dcnify.report.quantity import COUNT
 from dcnify.report.view import (
     Cell,
     Column,
@@ -28,9 +28,9 @@ from dcnify.report.view import (
     Text,
 )
 
-PARETO, EFFECTS = "pareto-{}.svg", "effects.svg"
-"""Pictures beside the page."""
-_MOST_COLUMNS = 6
+PARETO = "pareto-{}.svg"
+"""Pictures beside the page, one for each cost."""
+_MOST_COLUMNS, _BASE = 6, "base"
 
 
 def page_of(found: Results) -> Page:
@@ -40,7 +40,7 @@ def page_of(found: Results) -> Page:
         Section("Answer", tuple(_answer(found))),
         Section("Points", tuple(_points(found))),
         *_pareto(found),
-        *_effects(found),
+        *factor_sections(found),
         *_troubles(found),
         Section("How it was measured", tuple(_setting(record))),
     ]
@@ -84,9 +84,10 @@ def _points(found: Results) -> Iterator[Part]:
     shown = _columns(found)
     differs = found.objective if len(found.points) > 1 else None
     columns = [Column("point"), *(Column(found.names[path]) for path in paths)]
-    columns += [Column(one.title, one.quantity) for one in shown]
-    if differs:
-        columns += [Column("from the base", _signed(ALL[differs])), Column("95% interval")]
+    for one in shown:
+        columns.append(Column(one.title, one.quantity))
+        if one.name == differs:
+            columns += [Column("from the base", signed(one)), Column("95% interval")]
     columns.append(Column("seeds", COUNT))
     rows = [tuple(_row(found, point, shown, differs)) for point in _ranked(found)]
     yield Table(tuple(columns), tuple(rows))
@@ -101,25 +102,30 @@ def _points(found: Results) -> Iterator[Part]:
 def _row(
     found: Results, point: PointResult, shown: Sequence[Measured], differs: str | None
 ) -> Iterator[Cell]:
-    is_base = point.index == found.record.base
-    yield Mark("base", "muted") if is_base else str(point.index)
+    name = _name(found, point)
+    yield Mark(name, "muted") if name == _BASE else name
     for path in found.record.paths:
         yield level_text(point.changes[path]) if path in point.changes else ""
     for one in shown:
         mean, around = point.means.get(one.name), point.spreads.get(one.name)
         yield None if mean is None else Spread(mean, around) if around else mean
-    if differs:
-        difference = point.differences.get(differs)
-        yield difference.mean if difference else None
-        yield _interval(point, ALL[differs])
+        if one.name == differs:
+            difference = point.differences.get(differs)
+            yield difference.mean if difference else None
+            yield _interval(point, one)
     yield point.done
+
+
+def _name(found: Results, point: PointResult) -> str:
+    """What tables and plots call a point."""
+    return _BASE if point.index == found.record.base else str(point.index)
 
 
 def _interval(point: PointResult, one: Measured) -> Cell:
     difference = point.differences.get(one.name)
     if difference is None or difference.low is None or difference.high is None:
         return None
-    quantity = _signed(one)
+    quantity = signed(one)
     text = f"{quantity.text(difference.low)} to {quantity.text(difference.high)}"
     if difference.low <= 0 <= difference.high:
         return Mark(text, "muted")
@@ -151,7 +157,7 @@ def _pareto(found: Results) -> Iterator[Section]:
         others = [one for one in found.points if one not in kept]
         series = (
             _cloud("other points", others, name, gain.name),
-            _cloud("best at their cost", kept, name, gain.name, "line", found),
+            _cloud("best at their cost", kept, name, gain.name, "stairs", found),
         )
         words = f"{len(kept)} of {len(found.points)} points are the best at their {cost.title}"
         columns = (
@@ -166,9 +172,16 @@ def _pareto(found: Results) -> Iterator[Section]:
         )
         axes = Axis(cost.title, cost.quantity), Axis(gain.title, gain.quantity)
         chart = Chart(*axes, tuple(one for one in series if one.x))
-        figure = Figure((chart,), f"{gain.title} against {cost.title}", words, PARETO.format(name))
+        figure = Figure((chart,), _reading(found), words, PARETO.format(name))
         title = f"{gain.title[0].upper()}{gain.title[1:]} against {cost.title}"
         yield Section(title, (figure, Table(columns, rows)))
+
+
+def _reading(found: Results) -> str:
+    """How the plots of points are read."""
+    told = "Below the line, another point is better or cheaper; its numbers are those of the table."
+    seeds = " Bars reach one standard deviation over seeds." if len(found.record.seeds) > 1 else ""
+    return told + seeds
 
 
 def _cloud(
@@ -186,51 +199,8 @@ def _cloud(
         tuple(one.means[y] for one in having),
         style,  # type: ignore[arg-type]  # one of its literals
         around=tuple(one.spreads.get(y) or 0.0 for one in having),
-        labels=tuple(str(one.index) if found else "" for one in having),
+        labels=tuple(_name(found, one) if found else "" for one in having),
     )
-
-
-def _effects(found: Results) -> Iterator[Section]:
-    effect = found.effects
-    if effect is None:
-        return
-    one = ALL[effect.quantity]
-    levels = list(reversed(effect.levels))
-    names = tuple(f"{found.names[level.path]}={level.level}" for level in levels)
-    quantity = _signed(one)
-    bars = Series(
-        "effect",
-        tuple(level.effect for level in levels),
-        tuple(map(float, range(len(levels)))),
-        "bars",
-    )
-    chart = Chart(Axis(f"change of the {one.title}", quantity), Axis("", names=names), (bars,))
-    ordered = sorted(effect.importance, key=lambda path: -effect.importance[path])
-    parts: list[Part] = [
-        Figure(
-            (chart,),
-            f"Effect of each value on the {one.title}, against the mean of all points",
-            ", ".join(
-                f"{name} {quantity.text(level.effect)}"
-                for name, level in zip(names, levels, strict=True)
-            ),
-            EFFECTS,
-        )
-    ]
-    if ordered:
-        rows = tuple((found.names[path], effect.importance[path]) for path in ordered)
-        columns = (Column("factor"), Column("share of the variance", PERCENT))
-        parts.append(Table(columns, rows, "Importance, as Optuna's fANOVA estimates it"))
-    if effect.interactions:
-        told = tuple(
-            (" and ".join(found.names[path] for path in pair.paths), pair.share)
-            for pair in effect.interactions
-        )
-        columns = (Column("factors"), Column("share of the variance", PERCENT))
-        parts.append(Table(columns, told, "Effects that do not add up"))
-    else:
-        parts.append(Text("No two factors matter together more than each by itself.", "note"))
-    yield Section("What each factor does", tuple(parts))
 
 
 def _troubles(found: Results) -> Iterator[Section]:
@@ -261,7 +231,3 @@ def _setting(record: AblationRecord) -> Iterator[Part]:
     changes = record.setting["changes"]
     facts += [Fact(path, level_text(value), code=True) for path, value in changes.items()]
     yield Facts(tuple(facts))
-
-
-def _signed(one: Measured) -> Quantity:
-    return replace(one.quantity, signed=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dcnify.report.quantity import (
     COSINE,
@@ -42,7 +42,10 @@ ALL = {
         Measured("sqnr_db", "SQNR", DECIBEL, True),
         Measured("worst_sqnr_db", "worst layer's SQNR", DECIBEL, True),
         Measured("converted_accuracy", "accuracy before fine-tuning", PERCENT, True),
-        Measured("latency_ms", "latency", MILLISECONDS, False, is_cost=True),
+        # Against the original, in turn with which it is timed: milliseconds of trials that were
+        # hours apart, or disturbed, do not compare.
+        Measured("latency_ratio", "relative latency", TIMES, False, is_cost=True),
+        Measured("latency_ms", "latency", MILLISECONDS, False),
         Measured("speedup", "speed-up", TIMES, True),
         Measured("images_per_s", "images/s", SHORT_COUNT, True),
         Measured("peak_memory", "peak memory", SHORT_COUNT, False, is_cost=True),
@@ -67,3 +70,8 @@ def objective_of(names: Iterable[str], *, informative: bool = True) -> str | Non
     """
     names = set(names) if informative else set(names) - OF_OUTPUT
     return next((name for name in ALL if name in names), None)
+
+
+def signed(one: Measured) -> Quantity:
+    """How differences of a quantity are written."""
+    return replace(one.quantity, signed=True)

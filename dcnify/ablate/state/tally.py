@@ -16,6 +16,8 @@ from dcnify.progress import Progress, silent
 _ENDED = (DONE, FAILED, INFEASIBLE)
 _ENOUGH = 3
 """Trials that an estimate needs."""
+_LONGEST = 5.0
+"""Seconds until the next look, whatever the last one took: other processes may have held it up."""
 
 
 class Tally:
@@ -63,16 +65,18 @@ class Tally:
         fresh = [
             row for name, row in rows.items() if row.state in _ENDED and name not in self._known
         ]
-        for row in fresh:
-            self._known.add(row.hash)
-            if not self._first_ended:
-                self._first, self._first_ended = time.monotonic(), self.ended
-            if row.state == FAILED:
-                self.failed.append(row)
-            self._say(f"[{len(self._known)}/{len(self._wanted)}] {self._line(row)}{self._left()}")
+        before = len(self._known)
+        self._known |= {row.hash for row in fresh}
+        self.failed += [row for row in fresh if row.state == FAILED]
+        if fresh and not self._first_ended:
+            self._first, self._first_ended = began, self.ended
+        for number, row in enumerate(fresh, before + 1):
+            left = self._left() if number == len(self._known) else ""
+            self._say(f"[{number}/{len(self._wanted)}] {self._line(row)}{left}")
         write_missing(self._folder, {row.hash: row for row in fresh})
         self._progress("trials", len(self._known), len(self._wanted))
-        self._next = time.monotonic() + 20 * (time.monotonic() - began)
+        took = time.monotonic() - began
+        self._next = time.monotonic() + min(20 * took, _LONGEST)
 
     def _rows(self) -> dict[str, Row]:
         return {name: row for name, row in self._store.latest().items() if name in self._wanted}
@@ -94,10 +98,11 @@ class Tally:
 
     def _left(self) -> str:
         left = len(self._wanted) - len(self._known)
-        if self.ended < _ENOUGH or not left:
+        since = self.ended - self._first_ended
+        if self.ended < _ENOUGH or not since or not left:
             return ""
-        # The first trial also warms up what the others find ready.
-        took = (time.monotonic() - self._first) / max(self.ended - self._first_ended, 1)
+        # The first trials also warm up what the others find ready.
+        took = (time.monotonic() - self._first) / since
         return f", about {clock(took * left)} left"
 
 

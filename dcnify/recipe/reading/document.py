@@ -86,9 +86,9 @@ def read_document(text: str, origin: str) -> tuple[dict[str, Any], Origins]:
     try:
         node = _compose(text)
         if node is None:
-            raise InputError(f"{origin}:1:1: empty; a recipe starts with 'version: 1'")
+            raise InputError(f"{origin}:1:1: empty; the file starts with 'version: 1'")
         if not isinstance(node, yaml.MappingNode):
-            raise _problem(node, "expected a mapping of keys such as 'version: 1' and 'swaps:'")
+            raise _problem(node, "expected a mapping of keys, the first of them 'version: 1'")
         return _plain(node, (), origins), origins
     except yaml.YAMLError as error:
         place, words = _describe(error, text, origin)

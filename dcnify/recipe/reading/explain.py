@@ -99,7 +99,7 @@ def _problem(detail: ErrorDetails, data: Any, origins: Origins, model: type[Base
     if kind == "missing":
         key = str(rest[-1])
         where = f" in {label(path, data)}" if path else ""
-        hint = "; a recipe starts with 'version: 1'" if key == "version" else ""
+        hint = "; the file starts with 'version: 1'" if key == "version" else ""
         words = f"missing key {key!r}{where}{hint}"
         return _Problem(origins.value(path), words, path, missing=key)
     if kind == "dcnify":
@@ -164,7 +164,7 @@ def _wrong_value(kind: str, context: dict[str, Any], given: Any, path: DataPath)
     if kind == "too_short":
         return "expected at least one item, got an empty list"
     if kind == "string_pattern_mismatch":
-        return f"expected letters, digits, - and _, beginning with a letter, {got}"
+        return f"expected {_characters(context['pattern'])}, {got}"
     if kind == "greater_than_equal":
         return f"expected {context['ge']:.10g} or more, {got}"
     if kind == "less_than_equal":
@@ -175,6 +175,13 @@ def _wrong_value(kind: str, context: dict[str, Any], given: Any, path: DataPath)
         return f"expected more than {context['gt']:g}, {got}"
     message = next((e for e in (context.get("error"),) if e), None) or kind.replace("_", " ")
     return f"{message}, {got}"
+
+
+def _characters(pattern: str) -> str:
+    """What a pattern of names allows, in words."""
+    dots = ", ." if "." in pattern else ""
+    first = "" if pattern.startswith("^[A-Za-z0-9") else ", beginning with a letter"
+    return f"letters, digits{dots}, - and _{first}"
 
 
 def _is_scalar(value: Any) -> bool:

@@ -26,15 +26,15 @@ _MARKERS = "osD^vP"
 _HATCHES = ("", "///", "xxx", "\\\\\\", "+++", "---")
 _WIDTH = 4.8
 """Inches; as wide as a phone shows with letters of a size to read."""
-_BAR = 0.15
+_BAR = 0.16
 _TALLEST = 200.0
 _LONGEST_NAME = 36
 SETTINGS = {
-    "font.size": 9,
+    "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "hatch.linewidth": 0.6,
     "svg.fonttype": "none",
     "svg.hashsalt": "dcnify",
@@ -120,9 +120,9 @@ def _for_page(text: str, name: str) -> str:
 
 def height_of(chart: Chart) -> float:
     """Inches that a chart needs."""
-    legend = 0.18 * sum(bool(one.name) for one in chart.series)
+    legend = 0.2 * sum(bool(one.name) for one in chart.series)
     if not any(one.style == "bars" for one in chart.series):
-        return 3.0 + legend + 0.18 * len(chart.levels)
+        return 3.0 + legend + 0.2 * len(chart.levels)
     bars = max(4, len(chart.y.names) * (len(chart.series) + 1))
     return min(_TALLEST, 1.0 + legend + _BAR * bars)
 
@@ -144,7 +144,7 @@ def draw_chart(panel: Axes, chart: Chart) -> None:
         place: dict[str, Any] = {
             "transform": panel.get_xaxis_transform(),
             "va": "bottom",
-            "fontsize": 8,
+            "fontsize": 9,
         }
         panel.text(value, 1.0, f" {_literal(name)}", **place)
     _set_axis(panel, "x", chart.x)
@@ -156,7 +156,7 @@ def draw_chart(panel: Axes, chart: Chart) -> None:
 def _points(panel: Axes, series: Series, index: int, look: dict[str, Any]) -> None:
     look |= {"marker": _MARKERS[index % len(_MARKERS)], "markersize": 4, "linewidth": 1.2}
     if series.style == "points":
-        look["linestyle"] = "none"
+        look |= {"linestyle": "none", "markerfacecolor": "none"}
     else:
         look["linestyle"] = _DASHES[index % len(_DASHES)]
         look["drawstyle"] = "steps-post" if series.style == "stairs" else "default"
@@ -167,7 +167,7 @@ def _points(panel: Axes, series: Series, index: int, look: dict[str, Any]) -> No
     else:
         panel.plot(series.x, series.y, **look)
     for x, y, words in zip(series.x, series.y, series.labels, strict=False):
-        place: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7}
+        place: dict[str, Any] = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8}
         panel.annotate(_literal(words), (x, y), **place)
 
 
@@ -198,7 +198,7 @@ def _bars(panel: Axes, chart: Chart, index: int, look: dict[str, Any]) -> None:
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
-            fontsize=7,
+            fontsize=8,
         )
     if index == 0:
         panel.axvline(0, color="black", linewidth=0.8)
@@ -212,7 +212,7 @@ def _set_axis(panel: Axes, which: str, axis: Axis) -> None:
     panel.set(**{f"{which}label": _literal(axis.label)})
     if axis.names:
         names = [_literal(_short(name)) for name in axis.names]
-        ticks.set_ticks(range(len(names)), names, fontsize=7)
+        ticks.set_ticks(range(len(names)), names, fontsize=8)
         if which == "y":
             panel.set_ylim(max(len(names), 1) - 0.5, -0.5)
         return

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1000
 """Rows of a table that are in the page from the start; a script adds the others as one scrolls."""
+_PINNED = 14
+"""Letters of a first column that stays in sight."""
 
 
 class HtmlCell(NamedTuple):
@@ -31,6 +33,8 @@ class HtmlRows(NamedTuple):
 
     first: list[list[HtmlCell]]
     later: list[list[HtmlCell]]
+    is_pinned: bool
+    """Whether the first column stays while others scroll: it is narrow enough for a phone."""
 
 
 def html(page: Page) -> str:
@@ -62,7 +66,8 @@ def _rows(table: Table) -> HtmlRows:
         [_cell(column, cell) for column, cell in zip(table.columns, row, strict=True)]
         for row in table.rows
     ]
-    return HtmlRows(rows[:AT_ONCE], rows[AT_ONCE:])
+    widest = max((len(row[0].text) for row in rows), default=0)
+    return HtmlRows(rows[:AT_ONCE], rows[AT_ONCE:], widest <= _PINNED)
 
 
 def _cell(column: Column, cell: Cell) -> HtmlCell:

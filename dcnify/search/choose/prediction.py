@@ -25,6 +25,7 @@ from dcnify.search.choose.methods import Chosen, Vector
 KL, ERROR = "kl", "error"
 _CLOSE, _STEPS = 1e-3, 40
 _FITTING, _PRIOR = 150, 1e-3
+_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Effects:
     """Share of the rest that each later swap leaves."""
     coherence: float = 1.0
     """Share of a change that is in a set what it is alone."""
+    flips: float = 1.0
+    """What the predicted share of images whose class changes in a set is multiplied by."""
 
     @property
     def measure(self) -> str:
@@ -77,10 +80,10 @@ class Effects:
         shares: Vector = kept + (1 - kept) * self.fading**later
         return self.factor * shares
 
-    def output(self, chosen: Chosen) -> Tensor:
-        """The predicted output with a set of swaps."""
+    def output(self, chosen: Chosen, signs: Vector | float = 1.0) -> Tensor:
+        """The predicted output with a set of swaps, whose changes are multiplied by ``signs``."""
         picked = np.flatnonzero(chosen)
-        shares = torch.from_numpy(self.shares(chosen)[picked]).to(self.changes)
+        shares = torch.from_numpy((signs * self.shares(chosen))[picked]).to(self.changes)
         return self.original + torch.tensordot(shares, self.changes[torch.from_numpy(picked)], 1)
 
     def damage(self, chosen: Chosen) -> float:
@@ -90,8 +93,22 @@ class Effects:
         return self.coherence * together + (1 - self.coherence) * apart
 
     def agreement(self, chosen: Chosen) -> float | None:
-        """Predicted share of images on which the class stays; None without classes."""
-        return agreement(self.original, self.output(chosen)) if self.are_logits else None
+        """Predicted share of images on which the class stays; None without classes.
+
+        As with the damage, changes add up as far as they cohere. For the rest they point anywhere:
+        there, the mean is taken over random signs of all changes but the strongest.
+        """
+        if not self.are_logits:
+            return None
+        together = agreement(self.original, self.output(chosen))
+        if chosen.sum() < 2:
+            return together
+        if self.coherence < 1:
+            signs = _signs(len(chosen))
+            signs = signs * signs[:, [np.argmax(np.where(chosen, self._alone, -1))]]
+            apart = [agreement(self.original, self.output(chosen, one)) for one in signs]
+            together = self.coherence * together + (1 - self.coherence) * float(np.mean(apart))
+        return max(0.0, 1 - self.flips * (1 - together))
 
     def matrix(self, near: Chosen | None = None) -> Vector:
         """(n, n): the damage of a set as a sum over its pairs.
@@ -136,6 +153,15 @@ class Effects:
             size = float((found @ found) * (added @ added))
             shares.append(float(found @ added) ** 2 / size if size else 1.0)
         return replace(self, coherence=float(np.mean(shares))) if shares else self
+
+    def agreeing_as(self, measured: Sequence[tuple[Chosen, float]]) -> Effects:
+        """The effects with the `flips` of sets whose agreement was measured, all counted together;
+        two images more of each kind keep a few from deciding."""
+        plain, images = replace(self, flips=1.0), len(self.original)
+        pairs = [(plain.agreement(chosen), found) for chosen, found in measured]
+        guessed = sum(1 - guess for guess, _ in pairs if guess is not None)
+        seen = sum(1 - found for guess, found in pairs if guess is not None)
+        return replace(self, flips=(images * seen + 2) / (images * guessed + 2))
 
     def fitted_to(self, measured: Sequence[tuple[Chosen, float]]) -> Effects:
         """The effects with the `kept` and `fading` that fit the damage of sets best."""
@@ -198,6 +224,12 @@ class Prediction:
             found[name] = cost.of(chosen)
             found[f"{name}_ratio"] = cost.of(chosen) / cost.original if cost.original else 1.0
         return found
+
+
+@lru_cache(maxsize=4)
+def _signs(count: int) -> Vector:
+    """(draws, n): the same in every call, so that predictions compare."""
+    return np.random.default_rng(0).choice((-1.0, 1.0), (_DRAWS, count))
 
 
 @lru_cache(maxsize=4)

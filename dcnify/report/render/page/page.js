@@ -51,4 +51,5 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+// A figure says on paper what its numbers would take pages for.
+addEventListener("beforeprint", () => document.querySelectorAll("details.file").forEach((one) => { one.open = true; }));
