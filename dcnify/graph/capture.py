@@ -23,7 +23,7 @@ from torch.export.graph_signature import InputKind
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.call_shape import CallShape, record_shapes
-from dcnify.graph.calls import output_tensor, tensors_in
+from dcnify.graph.calls import evaluating, output_tensor, tensors_in
 from dcnify.graph.effects import base_of, late_writes, reads_no_value
 from dcnify.graph.example import Example
 from dcnify.graph.given_model import check_sizes, why_not_captured
@@ -200,12 +200,14 @@ def capture(
 
 
 def _other_part(model: nn.Module, example: Example) -> str:
-    """Name the part of the model that is given the images, if there is one."""
+    """Name the part of the model that is given the images, if there is one and it runs on them."""
     try:
         found = None if example.part else part_called(model, example.args, example.kwargs)
-    except InputError:
-        return ""
-    if found is None:
+        if found is None:
+            return ""
+        with torch.no_grad(), evaluating(model):
+            found.call(model)
+    except Exception:  # whatever a model may raise; the part is no way out
         return ""
     return f"; look at {found.part} alone: --part {found.part}, Example(..., part={found.part!r})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support import models
 from support.detectors import Counting, detector, example_inputs
 from torch import nn
 
@@ -130,3 +131,10 @@ def test_a_part_of_which_a_layer_is_called_elsewhere_is_refused(first, name):
     whole = Example((torch.stack([one[:, :16, :16] for one in LIST]),))
     with pytest.raises(dcnify.InputError, match=f"backbone.{name} is also called outside"):
         call_of_part(Shared(first), whole, "backbone")
+
+
+def test_a_part_that_refuses_the_images_itself_is_no_way_out():
+    model = models.tiny_vit(embed_dim=48, depth=1)
+    with pytest.raises(dcnify.InputError) as refused:
+        dcnify.find_sites(model, torch.randn(1, 3, 40, 40))
+    assert "--part" not in str(refused.value)
