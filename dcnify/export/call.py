@@ -20,8 +20,8 @@ from dcnify.sources.spec import SourceSpec
 def export(
     model: Any,
     output: str | os.PathLike[str],
-    *,
     example: Any = None,
+    *,
     format: str | None = None,
     opset: int | None = None,
     form: str = "deform_conv",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -34,6 +36,34 @@ def _converted(name: str) -> nn.Module:
         if path.endswith("offset_mask.weight"):
             nn.init.normal_(parameter, std=0.3 / parameter.shape[1] ** 0.5)
     return model
+
+
+def _swin_of_torchvision() -> tuple[nn.Module, dict[str, Any]]:
+    from torchvision.models import SwinTransformer
+
+    sizes = {"patch_size": [4, 4], "window_size": [4, 4], "stochastic_depth_prob": 0.0}
+    model = SwinTransformer(embed_dim=24, depths=[2, 2], num_heads=[2, 4], **sizes)
+    return model, {"example": torch.randn(1, 3, 64, 64), "dynamic": "batch,height,width"}
+
+
+def _swin_of_transformers() -> tuple[nn.Module, dict[str, Any]]:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SwinConfig(
+        image_size=64, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4, num_labels=5
+    )
+    model = transformers.SwinForImageClassification(config)
+    return model, {"example": {"pixel_values": torch.randn(1, 3, 64, 64)}, "dynamic": "batch"}
+
+
+@pytest.mark.parametrize("make", [_swin_of_torchvision, _swin_of_transformers])
+def test_a_converted_swin(make, tmp_path):
+    torch.manual_seed(0)
+    model, options = make()
+    recipe = dcnify.Recipe.load("swin", ["require.on_violation=warn"])
+    result = dcnify.convert(model.eval(), recipe, options["example"])
+    done = dcnify.export(result, tmp_path / "m.onnx", **options)
+    assert done.layers == {"DeformConv": 4}
+    assert done.error < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
