@@ -24,7 +24,7 @@ from torch.utils._pytree import (
 
 from dcnify.errors import DcnifyError, InputError
 from dcnify.graph.calls import output_tensor, tensors_in
-from dcnify.graph.capture import twin_of
+from dcnify.graph.capture import other_part, twin_of
 from dcnify.graph.example import Example
 from dcnify.graph.given_model import why_not_captured
 from dcnify.words import first_line
@@ -64,13 +64,17 @@ def export_program(model: nn.Module, example: Example, dynamic: Sequence[str] = 
     model = twin_of(model)
     model.eval()
     called = example.called(model)
-    with torch.no_grad(), _in_words(example):
+    with torch.no_grad(), _in_words(model, example):
         output = called(*example.args, **example.kwargs)
-    main = _main_output(output)
+    try:
+        main = _main_output(output)
+    except DcnifyError as error:
+        way_out = other_part(model, example)
+        raise InputError(f"the model cannot be exported: {first_line(error)}{way_out}") from None
     if not _is_plain(output):
         called.register_forward_hook(lambda _module, _args, given: tuple(tensors_in(given)))
     shapes = _dynamic_shapes(called, example, dynamic)
-    with torch.no_grad(), quiet(), _in_words(example, dynamic):
+    with torch.no_grad(), quiet(), _in_words(model, example, dynamic):
         program = torch.export.export(
             called, example.args, dict(example.kwargs), dynamic_shapes=shapes, strict=False
         )
@@ -214,7 +218,7 @@ def _dynamic_shapes(called: nn.Module, example: Example, dynamic: Sequence[str])
 
 
 @contextmanager
-def _in_words(example: Example, dynamic: Sequence[str] = ()) -> Iterator[None]:
+def _in_words(model: nn.Module, example: Example, dynamic: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except DcnifyError:
@@ -232,7 +236,7 @@ def _in_words(example: Example, dynamic: Sequence[str] = ()) -> Iterator[None]:
             ) from error
         raise InputError(
             f"the model cannot be exported with a {example.describe()} input: "
-            f"{why_not_captured(error)}"
+            f"{why_not_captured(error)}{other_part(model, example)}"
         ) from error
 
 
@@ -242,9 +246,5 @@ def _is_plain(output: Any) -> bool:
 
 
 def _main_output(output: Any) -> int | None:
-    tensors = outputs_of(output)
-    try:
-        main = output_tensor(output)
-    except DcnifyError as error:
-        raise InputError(f"the model cannot be exported: {first_line(error)}") from None
+    tensors, main = outputs_of(output), output_tensor(output)
     return next((index for index, one in enumerate(tensors) if one is main), None)

@@ -191,7 +191,7 @@ def capture(
     except Exception as error:
         raise InputError(
             f"the model does not run on a {example.describe()} input: {why_not_captured(error)}"
-            f"{_other_part(model, example)}"
+            f"{other_part(model, example)}"
         ) from error
     finally:
         logging.disable(logged)
@@ -199,7 +199,7 @@ def capture(
     return _assemble(model, program, example, calls)
 
 
-def _other_part(model: nn.Module, example: Example) -> str:
+def other_part(model: nn.Module, example: Example) -> str:
     """Name the part of the model that is given the images, if there is one and it runs on them."""
     try:
         found = None if example.part else part_called(model, example.args, example.kwargs)

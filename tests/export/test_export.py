@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from support import models
+from support.detectors import detector, example_inputs
 from support.two_inputs_for_export import TwoInputs
 from torch import nn
 
@@ -136,6 +137,18 @@ def test_several_inputs_and_named_outputs(tmp_path):
     assert done.inputs == {"x": ("batch", 3, 16, 16), "step": ("batch",)}
     assert list(done.outputs) == ["maps", "pooled"]
     assert done.error < 1e-4
+
+
+def test_of_a_detector_the_part_is_exported(tmp_path):
+    (images,) = example_inputs()
+    result = dcnify.convert(detector().eval(), models.recipe("depthwise_conv"), (images,))
+    done = dcnify.export(result, tmp_path / "m.onnx", (images,))
+    assert done.inputs["x"][0] == len(images)
+    assert done.layers == {"DeformConv": 1}
+    assert done.error < 1e-4
+    whole = dcnify.Example((images,), image="0.0")
+    with pytest.raises(InputError, match="--part backbone"):
+        dcnify.export(result, tmp_path / "n.onnx", whole)
 
 
 def test_layers_with_fixed_points_are_convolutions(tmp_path):
