@@ -131,7 +131,7 @@ def _reachable(start: str) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("folder", ["dcnify", "kernels", "studies", "examples"])
+@pytest.mark.parametrize("folder", ["dcnify", "kernels", "studies", "examples", "tests"])
 def test_no_file_is_long(folder):
     long = {
         str(path.relative_to(ROOT))

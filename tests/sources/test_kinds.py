@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.kinds import ARCH, OPENED, REFUSED, Opening
+from support.files_of_pytorch import ARCH, Opening
+from support.kinds import OPENED, REFUSED
 
 from dcnify.artifact import open_source
 from dcnify.errors import InputError

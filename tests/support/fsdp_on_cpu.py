@@ -19,6 +19,8 @@ LAUNCHED = {
     "ACCELERATE_DYNAMO_BACKEND": "NO",
 }
 """By ``accelerate launch --use_fsdp --fsdp_version 2``, of accelerate 1.15."""
+BY_SIZE = {"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP", "FSDP_MIN_NUM_PARAMS": "1200"}
+"""All stages and blocks are units, and of the swapped layers the larger two."""
 
 
 def as_on_gpus(**settings: str) -> None:

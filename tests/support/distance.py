@@ -1,0 +1,5 @@
+"""How far an answer is from the one expected."""
+
+
+def relative(seen, expected):
+    return ((seen - expected).norm() / expected.norm()).item()
