@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcnify.artifact.golden import Golden, sample_of
-from dcnify.errors import DcnifyError, InputError
+from dcnify.errors import CheckError, InputError
 from dcnify.export.program import Program, inputs_of, outputs_of, with_batch
 from dcnify.export.result import Comparison
 from dcnify.export.subject import Subject
@@ -39,19 +39,25 @@ class Beside:
     dtype: torch.dtype
     images: Tensor
 
-    def all_of(self, subject: Subject) -> tuple[Comparison, ...]:
+    def all_of(self, subject: Subject, every_size: bool) -> tuple[Comparison, ...]:
         """Every comparison with the model: golden output, photographs, other sizes.
+
+        Args:
+            subject: the model.
+            every_size: try odd and small sizes too, for a format that does not check them.
 
         Raises:
             InputError: the model itself does not run at another size that was asked for.
-            DcnifyError: the exported model does not run.
+            CheckError: the exported model does not run.
         """
         made = []
         if subject.golden is not None and self._takes(subject.golden.example()):
             made.append(self._golden(subject.golden))
         made.append(self.photographs(subject.model))
-        if self.program.dynamic:
-            made.append(self._other_size(subject.model))
+        sizes = self._other_sizes() if self.program.dynamic else []
+        for index, size in enumerate(sizes if every_size else sizes[:1]):
+            found = self._other_size(subject.model, size, must_run=index == 0)
+            made += [] if found is None else [found]
         return tuple(made)
 
     def photographs(self, model: nn.Module) -> Comparison:
@@ -75,26 +81,42 @@ class Beside:
         given = inputs_of(self.program, example)
         return [one.shape for one in own] == [one.shape for one in given]
 
-    def _other_size(self, model: nn.Module) -> Comparison:
-        rows, columns = self.images.shape[2:]
-        rows = rows + rows // 2 if "height" in self.program.dynamic else rows
-        columns = 2 * columns if "width" in self.program.dynamic else columns
+    def _other_sizes(self) -> list[tuple[int, int]]:
+        """Sizes to try: larger, odd, and half as large.
+
+        Code that decides by the size, as for padding, was traced for one answer alone.
+        """
+        free = [axis in self.program.dynamic for axis in ("height", "width")]
+        own = tuple(self.images.shape[2:])
+        wanted = [(3 * own[0] // 2, 2 * own[1])]
+        wanted += [(wanted[0][0] - 3, wanted[0][1] - 5), (own[0] // 2, own[1] // 2)]
+        sizes = [
+            tuple(n if f else o for n, f, o in zip(one, free, own, strict=True)) for one in wanted
+        ]
+        return [(rows, columns) for rows, columns in dict.fromkeys(sizes) if min(rows, columns) > 0]
+
+    def _other_size(
+        self, model: nn.Module, size: tuple[int, int], must_run: bool
+    ) -> Comparison | None:
+        """Compare on images of ``size``; None where the model itself does not take it."""
         count = len(self.program.example.images)
         if "batch" in self.program.dynamic:
             count = min(_OTHER_BATCH, len(self.images))
         images = self.images[:count]
-        if (rows, columns) != tuple(images.shape[2:]):
-            images = F.interpolate(images, size=(rows, columns), mode="bilinear")
-        what = f"{count}x{images.shape[1]}x{rows}x{columns}"
+        if size != tuple(images.shape[2:]):
+            images = F.interpolate(images, size=size, mode="bilinear")
+        what = f"{count}x{images.shape[1]}x{size[0]}x{size[1]}"
         try:
-            return self._on(images, model, f"images of another size, {what}", count)
-        except DcnifyError:
-            raise
+            for example in self._batches(images, count):
+                _called(model, example)
         except Exception as error:  # whatever a model may raise
+            if not must_run:
+                return None
             raise InputError(
                 f"--dynamic {','.join(self.program.dynamic)}: the model itself does not run on "
                 f"{what}: {first_line(error)}"
             ) from error
+        return self._on(images, model, f"images of another size, {what}", count)
 
     def _on(self, images: Tensor, model: nn.Module, what: str, batch: int) -> Comparison:
         sums: dict[int, Agreement] = {}
@@ -105,7 +127,7 @@ class Beside:
             found = self._outputs(example, what)
             shapes = [[one.shape for one in some] for some in (wanted, found)]
             if shapes[0] != shapes[1]:
-                raise DcnifyError(f"the exported model returns {shapes[1]}, the model {shapes[0]}")
+                raise CheckError(f"the exported model returns {shapes[1]}, the model {shapes[0]}")
             for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
                 sums.setdefault(index, Agreement()).add(a, b)
             if self.program.main is not None:
@@ -128,7 +150,7 @@ class Beside:
             return self.run(*inputs_of(self.program, example.to("cpu", self.dtype)))
         except Exception as error:  # whatever a runtime may raise
             reason = first_line(error)
-            raise DcnifyError(f"the exported model does not run on {what}: {reason}") from error
+            raise CheckError(f"the exported model does not run on {what}: {reason}") from error
 
 
 def _called(model: nn.Module, example: Example) -> list[Tensor]:

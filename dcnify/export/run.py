@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dcnify.data.images import load_images
 from dcnify.errors import CheckError, DcnifyError, InputError
 from dcnify.export.compare import Beside
+from dcnify.export.onnx.file import data_beside
 from dcnify.export.program import Program, cast, export_program
 from dcnify.export.result import Exported
 from dcnify.export.spec import ExportSpec
@@ -53,6 +54,9 @@ def run(
         DcnifyError: the file does not run, or could not be written.
     """
     spec.check(overwrite)
+    beside = data_beside(Path(spec.output))
+    if spec.kind == "onnx" and beside.exists() and not overwrite:
+        raise InputError(f"{beside} exists; pass --overwrite to replace it")
     own = like_of(subject.model).dtype
     dtype = getattr(torch, spec.float_type) if spec.float_type else own
     _check_dtype(spec, dtype)
@@ -67,7 +71,9 @@ def run(
     with runnable(model, example), runnable(subject.model, subject.example):
         program = export_program(model, example, spec.axes)
         program = dataclasses.replace(program, example=subject.example.to("cpu"))
-        return _written(subject, spec, program, dtype, folded, images, against, progress)
+        return _written(
+            *(subject, spec, program, dtype, folded, images, against, overwrite, progress)
+        )
 
 
 def _written(
@@ -78,6 +84,7 @@ def _written(
     folded: tuple[str, ...],
     images: Tensor | None,
     against: nn.Module | None,
+    overwrite: bool,
     progress: Progress,
 ) -> Exported:
     target = Path(os.path.realpath(spec.output))
@@ -89,7 +96,7 @@ def _written(
         made = write(program, spec, folder / target.name, subject.metadata())
         progress("comparing", 0, 1)
         beside = Beside(made.run, program, dtype, _photographs(subject, images))
-        comparisons = beside.all_of(subject)
+        comparisons = beside.all_of(subject, every_size=spec.kind == "onnx")
         limit = spec.limit(_name(dtype))
         worst = max(comparisons, key=lambda one: one.error)
         if not worst.error <= limit:
@@ -112,7 +119,7 @@ def _written(
             notes=(*subject.notes, *made.notes),
             against=None if against is None else beside.photographs(against),
         )
-        _move(folder, target)
+        _move(folder, target, overwrite)
         return exported
     except OSError as error:
         reason = error.strerror or error
@@ -121,8 +128,10 @@ def _written(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(folder: Path, target: Path) -> None:
+def _move(folder: Path, target: Path, overwrite: bool) -> None:
     """Move the files to their place, the one that names the others last."""
+    if target.exists() and not overwrite:
+        raise FileExistsError(None, "it was written by someone else meanwhile")
     for one in sorted(folder.iterdir(), key=lambda one: one.name == target.name):
         sync(one)
         os.replace(one, target.with_name(one.name))

@@ -59,7 +59,7 @@ def test_any_batch_height_and_width(converted, tmp_path):
     done = dcnify.export(converted, path, dynamic="batch,height,width")
     assert done.inputs == {"x": ("batch", 3, "height", "width")}
     assert done.outputs == {"output": ("batch", 5)}
-    assert "3x3x96x128" in done.comparisons[-1].what
+    assert [one.size for one in done.comparisons[1:]] == [(96, 128), (93, 123), (32, 32)]
     session = Session(path)
     for shape in ((1, 3, 64, 64), (3, 3, 80, 48), (2, 3, 33, 70)):
         x = torch.randn(shape)
@@ -185,6 +185,44 @@ def test_the_model_before_the_conversion_is_beside_it(converted, tmp_path):
     done = dcnify.export(converted, tmp_path / "m.onnx", against=models.tiny_convnext())
     assert done.against is not None
     assert done.against.error > done.error
+
+
+class DecidesBySize(nn.Module):
+    """Pads what its stride does not divide, and enlarges what is small."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.stem = kind, nn.Conv2d(3, 4, 8, 8)
+
+    def forward(self, x):
+        rows, columns = x.shape[2:]
+        if self.kind == "pads" and (rows % 8 or columns % 8):
+            x = nn.functional.pad(x, (0, -columns % 8, 0, -rows % 8))
+        if self.kind == "enlarges" and rows < 48:
+            x = nn.functional.interpolate(x, scale_factor=2.0)
+        return self.stem(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("pads", "93x123"), ("enlarges", "32x32")])
+def test_a_size_at_which_the_file_would_be_wrong_is_found(kind, size, tmp_path):
+    model = DecidesBySize(kind).eval()
+    with pytest.raises(CheckError, match=f"another size, 1x3x{size}"):
+        dcnify.export(model, tmp_path / "m.onnx", EXAMPLE, dynamic="height,width")
+    assert list(tmp_path.iterdir()) == []
+    dcnify.export(model, tmp_path / "m.pt2", EXAMPLE, dynamic="height,width")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    rows, columns = map(int, size.split("x"))
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program(torch.randn(1, 3, rows, columns))
+
+
+def test_weights_of_somebody_else_beside_the_file_stay(converted, tmp_path):
+    (tmp_path / "m.onnx.data").write_text("mine")
+    with pytest.raises(InputError, match=r"m\.onnx\.data exists; pass --overwrite"):
+        dcnify.export(converted, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx.data").read_text() == "mine"
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_whole_numbers_are_compared_too(tmp_path, monkeypatch):

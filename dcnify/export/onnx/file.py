@@ -17,6 +17,11 @@ LARGEST = 2**31 - 2**24
 """Bytes of weights in a file; one message of protobuf has two gigabytes at most."""
 
 
+def data_beside(path: Path) -> Path:
+    """Where weights go that are too large for the file."""
+    return path.with_name(f"{path.name}.data")
+
+
 def write(model: Any, path: Path) -> tuple[Path, ...]:
     """Write ``path``, and beside it ``NAME.data`` for weights above two gigabytes; check both.
 
@@ -36,7 +41,7 @@ def write(model: Any, path: Path) -> tuple[Path, ...]:
     weights = sum(
         one.const_value.nbytes for one in model.graph.initializers.values() if one.const_value
     )
-    beside = path.with_name(f"{path.name}.data") if weights > LARGEST else None
+    beside = data_beside(path) if weights > LARGEST else None
     ir.save(model, path, external_data=None if beside is None else beside.name)
     try:
         onnx.checker.check_model(path, full_check=True)
